@@ -1,0 +1,63 @@
+# The two commands: make demo, make test. Everything is made inside this folder; `make clean` removes it again.
+SHELL := /bin/sh
+ROOT  := $(CURDIR)
+VENV  := .venv
+PY    := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+# Nothing is written outside this folder: caches, temporary files and tools' home folders all lie in .cache.
+export TMPDIR := $(ROOT)/.cache/tmp
+export XDG_CACHE_HOME := $(ROOT)/.cache/xdg
+export MPLCONFIGDIR := $(ROOT)/.cache/matplotlib
+export IPYTHONDIR := $(ROOT)/.cache/ipython
+export JUPYTER_CONFIG_DIR := $(ROOT)/.cache/jupyter
+export JUPYTER_DATA_DIR := $(ROOT)/.cache/jupyter
+export JUPYTER_RUNTIME_DIR := $(ROOT)/.cache/jupyter
+export PYTHONPYCACHEPREFIX := $(ROOT)/.cache/pycache
+export SPARK_LAUNCHER_OPTS := -XX:-UsePerfData
+
+.PHONY: help setup demo test test-fast lint docs bench lock clean
+
+help: ## what can be made
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile
+
+setup: $(READY) ## .venv and jars, once
+
+$(READY): requirements.lock requirements.build.lock setup.cfg pyproject.toml conf/jars.yaml conf/ivysettings.xml tools/find-python.sh
+	@mkdir -p $(TMPDIR)
+	@if [ ! -x $(PY) ]; then python=$$(sh tools/find-python.sh) && echo "setup: .venv with $$python" && "$$python" -m venv $(VENV); fi
+	@echo "setup: packages of requirements.lock (about 400 MB the first time)"
+	@# pyspark comes as source: it is built with the pinned setuptools, not with whatever an isolated build would download.
+	@$(PY) -m pip install --quiet --no-cache-dir --no-deps --require-hashes --requirement requirements.build.lock
+	@$(PY) -m pip install --quiet --no-cache-dir --no-deps --require-hashes --no-build-isolation --requirement requirements.lock
+	@$(PY) -m pip install --quiet --no-cache-dir --no-deps --no-build-isolation --no-index --editable .
+	@echo "setup: jars of conf/jars.yaml"
+	@$(PY) -m pictures_spark.jars .cache
+	@touch $@
+
+demo: $(READY) ## from a synthetic archive to a delivered cohort
+	@$(PY) -m pictures_spark.cli demo --conf-file conf/local.yaml
+
+test: $(READY) lint ## everything
+	@$(PY) -m pytest
+
+test-fast: $(READY) ## the tests that need no Spark
+	@$(PY) -m pytest -m "not spark"
+
+lint: $(READY) ## ruff and mypy
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+docs: $(READY) ## the generated pages of docs/
+	@$(PY) -m pictures_spark.cli docs
+
+lock: $(READY) ## pin every package again, with hashes (needs uv)
+	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
+	  --override requirements.override.txt --all-extras setup.cfg --output-file requirements.lock
+	@grep -o '^setuptools==[^ ]*' requirements.lock | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --custom-compile-command "make lock" - --output-file requirements.build.lock
+
+clean: ## remove everything that was made
+	@rm -rf .venv .cache data build dist *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,146 @@
+"""The ``pictures`` command: every job and tool, one sentence per error, DESIGN's exit codes.
+
+Each command names its role and the module whose ``run(job)`` does the work; nothing else happens here.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import NoReturn
+
+from pictures_spark import __version__
+from pictures_spark.config import Config, load_config
+from pictures_spark.errors import ConfigError, PicturesError
+from pictures_spark.job import Job, run_job
+
+
+@dataclass(frozen=True)
+class Command:
+    """One job of DESIGN section 1: ``module.run(job, **arguments)`` under a role."""
+
+    name: str
+    role: str
+    module: str
+    help: str
+
+
+JOBS = (
+    Command("synth", "synthesiser", "pictures_spark.synthetic.synth", "make the synthetic archive and record extracts"),
+    Command("catalogue", "identifiable", "pictures_spark.dicom.catalogue", "read every header of the archive"),
+    Command("pixels", "identifiable", "pictures_spark.pixels.job", "find burned-in text and measure images"),
+    Command("records", "identifiable", "pictures_spark.records.load", "turn record extracts into typed events"),
+    Command("link", "identifiable", "pictures_spark.linkage.link", "link images and records to people"),
+    Command("publish", "publisher", "pictures_spark.deid.publish", "write the de-identified tables"),
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that fails with our exit code for bad usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(ConfigError.exit_code, f"{self.prog}: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--conf-file", default=None, metavar="FILE", help="settings file (default: conf/local.yaml)")
+    parser = _Parser(prog="pictures", description="Cohorts of clinical images, linked to health records, delivered de-identified.")
+    parser.add_argument("--version", action="version", version=f"pictures-spark {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for job in JOBS:
+        commands.add_parser(job.name, parents=[shared], help=job.help, description=job.help)
+
+    cohort = commands.add_parser("cohort", help="ask, check and freeze cohorts")
+    actions = cohort.add_subparsers(dest="action", required=True, metavar="action")
+    for action, text in (
+        ("check", "validate a question and read it back in plain English"),
+        ("count", "attrition of a question, answered by the embedded reader"),
+        ("freeze", "write the cohort to the de-identified zone, by Spark"),
+    ):
+        sub = actions.add_parser(action, parents=[shared], help=text, description=text)
+        sub.add_argument("question", metavar="FILE", help="cohort specification, YAML")
+
+    extract = commands.add_parser("extract", parents=[shared], help="deliver a frozen cohort, de-identified, to a project")
+    extract.add_argument("cohort", help="id of a frozen cohort")
+    extract.add_argument("--project", required=True, help="name of the project private zone")
+
+    quarantine = commands.add_parser("quarantine", parents=[shared], help="what could not be used, and why")
+    quarantine.add_argument("action", choices=["list", "show"], help="list: counts by job and reason; show: one row")
+    quarantine.add_argument("object_id", nargs="?", help="for show: the object_id of the row")
+
+    keys = commands.add_parser("keys", parents=[shared], help="make the pseudonymisation key")
+    keys.add_argument("action", choices=["init"], help="make the key if there is none")
+
+    commands.add_parser("demo", parents=[shared], help="run every job on the synthetic archive")
+    commands.add_parser("doctor", parents=[shared], help="check this machine and say what to do")
+    commands.add_parser("docs", help="write the generated pages of docs/")
+    return parser
+
+
+def run_command(arguments: argparse.Namespace, config: Config) -> None:
+    """Do what a parsed command line says.
+
+    Raises
+    ------
+    PicturesError
+        What went wrong, in one sentence.
+    """
+    for job in JOBS:
+        if arguments.command == job.name:
+            run_job(job.name, config, job.role, _heart(job.module))
+            return
+    match arguments.command:
+        case "cohort":
+            import_module("pictures_spark.cohort.commands").run(arguments.action, arguments.question, config)
+        case "extract":
+            heart = _heart("pictures_spark.delivery.extract")
+            run_job("extract", config, "extractor", lambda job: heart(job, arguments.cohort), arguments.project)
+        case "quarantine":
+            import_module("pictures_spark.quarantine").run(arguments.action, arguments.object_id, config)
+        case "keys":
+            import_module("pictures_spark.doctor").init_keys(config)
+        case "demo":
+            import_module("pictures_spark.demo").run(config)
+        case "doctor":
+            import_module("pictures_spark.doctor").run(config)
+
+
+def _heart(module: str) -> Callable[..., None]:
+    run: Callable[..., None] = import_module(module).run
+    return run
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        if arguments.command == "docs":
+            import_module("pictures_spark.docs").write()
+        else:
+            run_command(arguments, load_config(arguments.conf_file))
+    except PicturesError as error:
+        print(f"pictures {arguments.command}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"pictures {arguments.command}: stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
+    except Exception as error:  # noqa: BLE001 - a traceback could quote an input value; the class is enough to report
+        if os.environ.get("PICTURES_TRACEBACK") == "1":
+            raise
+        print(
+            f"pictures {arguments.command}: unexpected {type(error).__name__}; this is a fault of ours. "
+            "PICTURES_TRACEBACK=1 shows the details, which may hold identifiers: keep them in the identifiable zone",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+__all__ = ["JOBS", "Job", "main", "run_command"]
+
+if __name__ == "__main__":
+    sys.exit(main())

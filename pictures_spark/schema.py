@@ -1,0 +1,157 @@
+"""Tables as declared in schemas/: the one source of Spark types, DuckDB types, documentation and checks."""
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from pictures_spark.errors import ConfigError
+from pictures_spark.resources import load_schema, schemas_dir
+
+if TYPE_CHECKING:
+    from pyspark.sql.types import StructType
+
+ZONES = ("identifiable", "deidentified", "project")
+DEID_ACTIONS = ("keep", "pseudonym", "month", "generalise", "vocabulary", "derived", "drop")
+ROLLUPS = ("min", "max", "first", "any", "set", "count")
+# Spark DDL -> DuckDB. One row per type a column may have.
+DUCKDB_TYPES = {
+    "string": "VARCHAR",
+    "long": "BIGINT",
+    "double": "DOUBLE",
+    "boolean": "BOOLEAN",
+    "date": "DATE",
+    "timestamp_ntz": "TIMESTAMP",
+    "array<string>": "VARCHAR[]",
+    "array<double>": "DOUBLE[]",
+}
+_PROVENANCE = {
+    "identifiable": [{"name": "run_id", "type": "string", "nullable": False, "meaning": "Run that wrote the row."}],
+    "deidentified": [
+        {"name": "release", "type": "string", "nullable": False, "deid": "derived", "meaning": "Release the row belongs to."},
+        {"name": "run_id", "type": "string", "nullable": False, "deid": "derived", "meaning": "Run that wrote the row."},
+    ],
+    "project": [],
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table; fields as explained in schemas/README.md."""
+
+    name: str
+    type: str
+    meaning: str
+    nullable: bool = True
+    unit: str | None = None
+    dicom: str | None = None
+    vocabulary: str | None = None
+    range: tuple[float, float] | None = None
+    rollup: str | None = None
+    deid: str | None = None
+    label: str | None = None
+
+    @property
+    def allowed(self) -> tuple[str, ...] | None:
+        """The closed list of values, where there is one."""
+        return vocabulary(self.vocabulary) if self.vocabulary else None
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of a zone."""
+
+    zone: str
+    name: str
+    meaning: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+    by_name: dict[str, Column] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_name", {column.name: column for column in self.columns})
+
+    @property
+    def names(self) -> list[str]:
+        """Column names in order."""
+        return [column.name for column in self.columns]
+
+    def spark_type(self) -> "StructType":
+        """The Spark schema, each column with its meaning as comment."""
+        from pyspark.sql.types import StructType
+
+        ddl = ", ".join(f"`{c.name}` {_ddl(c.type)}{'' if c.nullable else ' NOT NULL'}" for c in self.columns)
+        struct = StructType.fromDDL(ddl)
+        for spark_field, column in zip(struct.fields, self.columns, strict=True):
+            spark_field.metadata = {"comment": column.meaning}
+        return struct
+
+
+def _ddl(type_: str) -> str:
+    return type_.replace("long", "bigint")
+
+
+def vocabulary(name: str) -> tuple[str, ...]:
+    """Values of a closed list of schemas/vocabularies.yaml.
+
+    Raises
+    ------
+    ConfigError
+        No list of that name is declared.
+    """
+    lists = load_schema("vocabularies.yaml")
+    if name not in lists:
+        raise ConfigError(f"vocabulary {name!r} is not declared in schemas/vocabularies.yaml")
+    return tuple(lists[name])
+
+
+@cache
+def table(zone: str, name: str) -> Table:
+    """The declaration of a table, checked.
+
+    Raises
+    ------
+    ConfigError
+        No such table is declared, or its declaration is faulty (all faults at once).
+    """
+    if zone not in ZONES or not (schemas_dir() / zone / f"{name}.yaml").is_file():
+        raise ConfigError(f"table {zone}.{name} is not declared: add schemas/{zone}/{name}.yaml")
+    return _build(zone, name, load_schema(f"{zone}/{name}.yaml"))
+
+
+@cache
+def tables(zone: str) -> tuple[Table, ...]:
+    """Every table declared for a zone, by name."""
+    return tuple(table(zone, path.stem) for path in sorted((schemas_dir() / zone).glob("*.yaml")))
+
+
+def _build(zone: str, name: str, raw: dict[str, Any]) -> Table:
+    faults = []
+    columns = []
+    for entry in [*raw.get("columns", []), *_PROVENANCE[zone]]:
+        where = f"{zone}.{name}.{entry.get('name', '?')}"
+        unknown = set(entry) - {f.name for f in Column.__dataclass_fields__.values()}
+        if unknown:
+            faults.append(f"{where}: unknown field {', '.join(sorted(unknown))}")
+            continue
+        missing = {"name", "type", "meaning"} - set(entry)
+        if missing:
+            faults.append(f"{where}: needs {', '.join(sorted(missing))}")
+            continue
+        if entry["type"] not in DUCKDB_TYPES:
+            faults.append(f"{where}: type {entry['type']!r} is not one of {', '.join(DUCKDB_TYPES)}")
+        if zone != "identifiable" and entry.get("deid") not in DEID_ACTIONS:
+            faults.append(f"{where}: needs deid, one of {', '.join(DEID_ACTIONS)}")
+        if entry.get("rollup") is not None and entry["rollup"] not in ROLLUPS:
+            faults.append(f"{where}: rollup {entry['rollup']!r} is not one of {', '.join(ROLLUPS)}")
+        column = Column(**{**entry, **({"range": tuple(entry["range"])} if "range" in entry else {})})
+        if column.vocabulary and column.vocabulary not in load_schema("vocabularies.yaml"):
+            faults.append(f"{where}: vocabulary {column.vocabulary!r} is not declared")
+        columns.append(column)
+    names = [column.name for column in columns]
+    faults += [f"{zone}.{name}: column {n} is declared twice" for n in sorted({n for n in names if names.count(n) > 1})]
+    faults += [f"{zone}.{name}: key column {k} is not declared" for k in raw["key"] if k not in names]
+    if raw["table"] != name:
+        faults.append(f"{zone}.{name}: the file says table: {raw['table']}")
+    if faults:
+        raise ConfigError("; ".join(faults))
+    return Table(zone, name, raw["meaning"], tuple(raw["key"]), tuple(columns))

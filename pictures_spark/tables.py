@@ -1,0 +1,189 @@
+"""Read, append, merge and replace Delta tables by their declaration in schemas/.
+
+The writer refuses any column that is not declared and, outside the identifiable zone, any value outside a column's vocabulary or range:
+the check is part of the write's own plan (``raise_error``), so it costs no second pass. Runs on the driver; work is Spark's.
+"""
+
+from functools import reduce
+from typing import TYPE_CHECKING
+
+from pictures_spark.errors import ChecksFailedError, InputError
+from pictures_spark.schema import Column, Table, table
+from pictures_spark.zones import Zones
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column as SparkColumn
+    from pyspark.sql import DataFrame, SparkSession
+
+
+def exists(spark: "SparkSession", zones: Zones, zone: str, name: str) -> bool:
+    """Whether a table has been written."""
+    from delta.tables import DeltaTable
+
+    return DeltaTable.isDeltaTable(spark, zones.table(zone, name))
+
+
+def read(spark: "SparkSession", zones: Zones, zone: str, name: str, version: int | None = None) -> "DataFrame":
+    """A table, at a Delta version where one is given; an empty frame of the declared type where it was never written."""
+    declared = table(zone, name)
+    if not exists(spark, zones, zone, name):
+        if version is not None:
+            raise InputError(f"table {zone}.{name} has no version {version}: it was never written")
+        return spark.createDataFrame([], declared.spark_type())
+    reader = spark.read.format("delta")
+    if version is not None:
+        reader = reader.option("versionAsOf", version)
+    return reader.load(zones.table(zone, name))
+
+
+def version(spark: "SparkSession", zones: Zones, zone: str, name: str) -> int | None:
+    """The table's newest Delta version; None where it was never written."""
+    from delta.tables import DeltaTable
+
+    if not exists(spark, zones, zone, name):
+        return None
+    return int(DeltaTable.forPath(spark, zones.table(zone, name)).history(1).select("version").first()[0])
+
+
+def replace(df: "DataFrame", zones: Zones, zone: str, name: str) -> None:
+    """Replace the content of a table; earlier versions stay readable."""
+    declared = table(zone, name)
+    _write(
+        checked(df, declared).write.format("delta").mode("overwrite").option("overwriteSchema", "true"),
+        zones.table(zone, name, "write"),
+        declared,
+    )
+
+
+def append(df: "DataFrame", zones: Zones, zone: str, name: str, txn: str | None = None) -> None:
+    """Append rows, exactly once per ``txn``: a second append under the same name adds nothing.
+
+    ``txn`` becomes Delta's ``txnAppId`` with version 1. Delta silently skips every version <= the last one of an app id, so the name must
+    be new for other rows (run + batch), and the caller counts the rows against its plan.
+    """
+    declared = table(zone, name)
+    writer = checked(df, declared).write.format("delta").mode("append")
+    if txn is not None:
+        writer = writer.option("txnAppId", f"{name}-{txn}").option("txnVersion", 1)
+    _write(writer, zones.table(zone, name, "write"), declared)
+
+
+def merge(df: "DataFrame", zones: Zones, zone: str, name: str, keep: tuple[str, ...] = (), add: tuple[str, ...] = ()) -> None:
+    """Insert new keys and update known ones; rows that are equal but for ``run_id`` are left untouched.
+
+    Parameters
+    ----------
+    keep : columns whose first value stays (``first_seen``).
+    add : numeric columns that grow by the new value (``attempts``).
+    """
+    from delta.tables import DeltaTable
+
+    declared = table(zone, name)
+    spark = df.sparkSession
+    if not exists(spark, zones, zone, name):
+        append(df, zones, zone, name)
+        return
+    target = DeltaTable.forPath(spark, zones.table(zone, name, "write"))
+    on = " AND ".join(f"t.`{k}` <=> s.`{k}`" for k in declared.key)
+    free = [n for n in declared.names if n not in declared.key and n not in keep]
+    update = {f"`{n}`": (f"t.`{n}` + s.`{n}`" if n in add else f"s.`{n}`") for n in free}
+    compared = [n for n in free if n != "run_id" and n not in add]
+    changed = " OR ".join([f"NOT (t.`{n}` <=> s.`{n}`)" for n in compared] + (["true"] if add else [])) or "false"
+    _run(
+        lambda: (
+            target.alias("t")
+            .merge(checked(df, declared).alias("s"), on)
+            .whenMatchedUpdate(condition=changed, set=update)
+            .whenNotMatchedInsertAll()
+            .execute()
+        ),
+        declared,
+    )
+
+
+def checked(df: "DataFrame", declared: Table) -> "DataFrame":
+    """The frame with the declared columns in order, cast to their types, with the checks that raise on a bad value.
+
+    Raises
+    ------
+    ChecksFailedError
+        A column is not declared, a declared one is missing, or a type cannot be the declared one.
+    """
+    from pyspark.sql import functions as F
+
+    found = set(df.columns)
+    where = f"table {declared.zone}.{declared.name}"
+    extra = sorted(found - set(declared.names))
+    if extra:
+        raise ChecksFailedError(f"{where} refuses undeclared column {', '.join(extra)}: declare it in schemas/ or leave it out")
+    missing = sorted(set(declared.names) - found)
+    if missing:
+        raise ChecksFailedError(f"{where} needs column {', '.join(missing)}")
+    wanted = {f.name: f.dataType for f in declared.spark_type().fields}
+    wrong = [
+        f"{f.name} is {f.dataType.simpleString()}, not {wanted[f.name].simpleString()}"
+        for f in df.schema.fields
+        if f.dataType.simpleString() not in (wanted[f.name].simpleString(), "void")
+        and not (f.dataType.typeName() in ("integer", "short", "byte") and wanted[f.name].typeName() == "long")
+        and not (f.dataType.typeName() == "float" and wanted[f.name].typeName() == "double")
+    ]
+    if wrong:
+        raise ChecksFailedError(f"{where}: {'; '.join(wrong)}")
+    columns = []
+    for column in declared.columns:
+        value = F.col(f"`{column.name}`").cast(wanted[column.name])
+        for says, holds in _rules(column, value, strict=declared.zone != "identifiable"):
+            message = F.lit(f"{where}: column {column.name} has a value that is {says}")
+            value = F.when(holds, value).otherwise(F.raise_error(message).cast(wanted[column.name]))
+        columns.append(value.alias(column.name, metadata={"comment": column.meaning}))
+    return df.select(*columns)
+
+
+def _rules(column: Column, value: "SparkColumn", strict: bool) -> "list[tuple[str, SparkColumn]]":
+    """What must hold of a column: (what is wrong otherwise, condition)."""
+    from pyspark.sql import functions as F
+
+    rules = []
+    if not column.nullable:
+        rules.append(("missing", value.isNotNull()))
+    if not strict:
+        return rules
+    many = column.type.startswith("array")
+    if column.allowed is not None:
+        allowed = list(column.allowed)
+        holds = F.forall(value, lambda v: v.isin(allowed)) if many else value.isin(allowed)
+        rules.append(("outside its vocabulary", value.isNull() | holds))
+    if column.range is not None:
+        low, high = column.range
+        holds = F.forall(value, lambda v: v.between(low, high)) if many else value.between(low, high)
+        rules.append(("outside its range", value.isNull() | holds))
+    return rules
+
+
+def _write(writer: object, location: str, declared: Table) -> None:
+    _run(lambda: writer.save(location), declared)  # type: ignore[attr-defined]
+
+
+def _run(action: object, declared: Table) -> None:
+    try:
+        action()  # type: ignore[operator]
+    except Exception as error:
+        message = _raised(error, f"table {declared.zone}.{declared.name}: column ")
+        if message is None:
+            raise
+        raise ChecksFailedError(message) from None
+
+
+def _raised(error: Exception, start: str) -> str | None:
+    """Our own ``raise_error`` sentence out of Spark's long message, where it is one."""
+    text = str(error)
+    at = text.find(start)
+    if at < 0 or "USER_RAISED_EXCEPTION" not in text:
+        return None
+    end = min((i for i in (text.find(mark, at) for mark in ("\n", " SQLSTATE")) if i > 0), default=len(text))
+    return text[at:end].strip()
+
+
+def union(frames: "list[DataFrame]") -> "DataFrame":
+    """Union by name of one or more frames."""
+    return reduce(lambda left, right: left.unionByName(right), frames)

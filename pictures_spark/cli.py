@@ -46,7 +46,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = _Parser(add_help=False)
     shared.add_argument("--conf-file", default=None, metavar="FILE", help="settings file (default: conf/local.yaml)")
     parser = _Parser(prog="pictures", description="Cohorts of clinical images, linked to health records, delivered de-identified.")
     parser.add_argument("--version", action="version", version=f"pictures-spark {__version__}")
@@ -128,7 +128,8 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"pictures {arguments.command}: stopped; the same command goes on where it was", file=sys.stderr)
         return 130
-    except Exception as error:  # noqa: BLE001 - a traceback could quote an input value; the class is enough to report
+    except Exception as error:
+        # A traceback could quote an input value, so only the class is named unless somebody asks.
         if os.environ.get("PICTURES_TRACEBACK") == "1":
             raise
         print(

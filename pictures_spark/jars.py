@@ -60,7 +60,7 @@ def install(cache: Path) -> None:
         # Copy and rename: a kill in the middle leaves no half jar under its final name.
         part = target / f".{name}.part"
         shutil.copyfile(jars / name, part)
-        os.replace(part, target / name)
+        part.replace(target / name)
 
 
 def _fetch(cache: Path, jars: Path) -> None:

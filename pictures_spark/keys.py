@@ -113,7 +113,8 @@ def pseudonym_udf(ref: KeyRef, kind: str) -> Callable:
 
     # Annotations are set here because pandas is imported inside, so that a doctor without pandas can still speak.
     convert.__annotations__ = {"values": pd.Series, "return": pd.Series}
-    return pandas_udf(convert, "string")
+    udf: Callable = pandas_udf("string")(convert)  # type: ignore[call-overload]
+    return udf
 
 
 def fingerprint(*parts: str) -> str:

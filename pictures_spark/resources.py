@@ -33,7 +33,7 @@ def conf_dir() -> Path:
 @cache
 def load_schema(name: str) -> Any:
     """Read one YAML file below schemas/, such as ``"vocabularies.yaml"``. Callers must not change what they get."""
-    with open(schemas_dir() / name, encoding="utf-8") as handle:
+    with (schemas_dir() / name).open(encoding="utf-8") as handle:
         return yaml.load(handle, Loader=_Loader)
 
 
@@ -54,7 +54,7 @@ _Loader.add_implicit_resolver(
 
 def load_yaml(path: Path) -> Any:
     """Read a settings file with the same rules as the schemas."""
-    with open(path, encoding="utf-8") as handle:
+    with path.open(encoding="utf-8") as handle:
         return yaml.load(handle, Loader=_Loader)
 
 

@@ -8,7 +8,7 @@ from pictures_spark.errors import ConfigError
 from pictures_spark.resources import load_schema, schemas_dir
 
 if TYPE_CHECKING:
-    from pyspark.sql.types import StructType
+    from pyspark.sql.types import DataType, StructType
 
 ZONES = ("identifiable", "deidentified", "project")
 DEID_ACTIONS = ("keep", "pseudonym", "month", "generalise", "vocabulary", "derived", "drop")
@@ -79,15 +79,26 @@ class Table:
         """The Spark schema, each column with its meaning as comment."""
         from pyspark.sql.types import StructType
 
-        ddl = ", ".join(f"`{c.name}` {_ddl(c.type)}{'' if c.nullable else ' NOT NULL'}" for c in self.columns)
-        struct = StructType.fromDDL(ddl)
-        for spark_field, column in zip(struct.fields, self.columns, strict=True):
-            spark_field.metadata = {"comment": column.meaning}
+        struct = StructType()
+        for column in self.columns:
+            struct.add(column.name, _spark_type(column.type), column.nullable, {"comment": column.meaning})
         return struct
 
 
-def _ddl(type_: str) -> str:
-    return type_.replace("long", "bigint")
+def _spark_type(type_: str) -> "DataType":
+    from pyspark.sql import types as T
+
+    plain = {
+        "string": T.StringType(),
+        "long": T.LongType(),
+        "double": T.DoubleType(),
+        "boolean": T.BooleanType(),
+        "date": T.DateType(),
+        "timestamp_ntz": T.TimestampNTZType(),
+    }
+    if type_.startswith("array<"):
+        return T.ArrayType(plain[type_[len("array<") : -1]])
+    return plain[type_]
 
 
 def vocabulary(name: str) -> tuple[str, ...]:

@@ -42,7 +42,8 @@ def version(spark: "SparkSession", zones: Zones, zone: str, name: str) -> int | 
 
     if not exists(spark, zones, zone, name):
         return None
-    return int(DeltaTable.forPath(spark, zones.table(zone, name)).history(1).select("version").first()[0])
+    (newest,) = DeltaTable.forPath(spark, zones.table(zone, name)).history(1).select("version").collect()
+    return int(newest[0])
 
 
 def replace(df: "DataFrame", zones: Zones, zone: str, name: str) -> None:
@@ -86,7 +87,7 @@ def merge(df: "DataFrame", zones: Zones, zone: str, name: str, keep: tuple[str, 
     target = DeltaTable.forPath(spark, zones.table(zone, name, "write"))
     on = " AND ".join(f"t.`{k}` <=> s.`{k}`" for k in declared.key)
     free = [n for n in declared.names if n not in declared.key and n not in keep]
-    update = {f"`{n}`": (f"t.`{n}` + s.`{n}`" if n in add else f"s.`{n}`") for n in free}
+    update: dict[str, str | SparkColumn] = {f"`{n}`": (f"t.`{n}` + s.`{n}`" if n in add else f"s.`{n}`") for n in free}
     compared = [n for n in free if n != "run_id" and n not in add]
     changed = " OR ".join([f"NOT (t.`{n}` <=> s.`{n}`)" for n in compared] + (["true"] if add else [])) or "false"
     _run(

@@ -1,0 +1,188 @@
+"""Search everything below a folder for identifiers, in every form in which they could hide there.
+
+The scanner shares no code with what it checks. It looks at
+
+- names of files and folders;
+- bytes: as they are, without NUL bytes (UTF-16 and UTF-32 become plain text) and without separators (a CHI number written in groups);
+- the same inside gzip, zstd (Spark event logs), zip and deflated DICOM;
+- Parquet decoded column by column, because dictionary and delta encodings hide text from a byte search: text, dates, numbers;
+- DICOM decoded element by element, at any depth.
+
+Canaries shorter than ``SHORT`` are looked for as whole words of decoded values only: in random bytes they would occur by chance.
+"""
+
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pydicom
+
+SHORT = 7
+_SEPARATORS = str.maketrans("", "", " -./^_:")
+_SEPARATOR_BYTES = b" -./^_:\\"
+
+
+@dataclass(frozen=True)
+class Hit:
+    """Where a canary was found: never a thing to print in full, because the place may name it."""
+
+    place: str
+    form: str
+    canary: str
+
+
+class Scanner:
+    """Finds any of many canaries at once."""
+
+    def __init__(self, canaries: set[str]) -> None:
+        plain = {canary.strip().lower() for canary in canaries if canary.strip()}
+        self.short = {canary for canary in plain if len(canary) < SHORT}
+        self.long = plain - self.short
+        squeezed = {canary.translate(_SEPARATORS) for canary in self.long}
+        # Separators go from numbers only: in text, words that merely stand side by side would join to a name.
+        self.numbers = {canary for canary in squeezed if canary.isdigit() and len(canary) >= 8}
+        self.dates = {date.fromisoformat(canary) for canary in plain if re.fullmatch(r"\d{4}-\d\d-\d\d", canary)}
+        self._by_prefix = _prefixes({canary.encode() for canary in self.long} | {c.encode("latin-1", "ignore") for c in self.long})
+        self._number_prefix = _prefixes({canary.encode() for canary in self.numbers})
+
+    def scan(self, root: Path) -> list[Hit]:
+        """Every hit in and below a folder."""
+        hits = []
+        for path in sorted(root.rglob("*")):
+            place = str(path.relative_to(root))
+            hits += [Hit(place, "name", canary) for canary in self.text(place)]
+            if path.is_file() and not path.is_symlink():
+                hits += self.content(path.read_bytes(), place)
+        return hits
+
+    def content(self, data: bytes, place: str) -> list[Hit]:
+        """Every hit in a file's bytes, whatever it is."""
+        hits = [Hit(place, "bytes", canary) for canary in self.bytes(data)]
+        if data[:4] == b"PAR1":
+            hits += [Hit(place, f"parquet column {column}", canary) for column, canary in self._parquet(data)]
+        elif data[128:132] == b"DICM":
+            hits += [Hit(place, f"dicom {keyword}", canary) for keyword, canary in self._dicom(data)]
+        for form, inner in _unpacked(data):
+            hits += [Hit(place, f"{form}: {hit.form}", hit.canary) for hit in self.content(inner, place)]
+        return hits
+
+    def text(self, value: str) -> set[str]:
+        """Canaries in a decoded value."""
+        lowered = value.lower()
+        words = set(re.split(r"[^0-9a-z.^]+", lowered)) | set(re.split(r"[^0-9a-z]+", lowered)) | {lowered.strip()}
+        return self.bytes(lowered.encode()) | (self.short & words)
+
+    def bytes(self, data: bytes) -> set[str]:
+        """Canaries in raw bytes, case folded."""
+        lowered = data.lower()
+        found = _search(lowered, self._by_prefix)
+        if b"\0" in lowered:
+            found |= _search(lowered.replace(b"\0", b""), self._by_prefix)
+        found |= _search(lowered.translate(None, _SEPARATOR_BYTES), self._number_prefix)
+        return {value.decode("utf-8", "replace") for value in found}
+
+    def _parquet(self, data: bytes) -> Iterator[tuple[str, str]]:
+        table = pq.ParquetFile(io.BytesIO(data)).read()
+        for name in table.column_names:
+            for value in set(_scalars(table.column(name).to_pylist())):
+                for canary in self._value(value):
+                    yield name, canary
+
+    def _value(self, value: object) -> set[str]:
+        if isinstance(value, datetime):
+            return {value.date().isoformat()} if value.date() in self.dates else set()
+        if isinstance(value, date):
+            return {value.isoformat()} if value in self.dates else set()
+        if isinstance(value, bytes):
+            return self.bytes(value)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool):
+            # A CHI number loses its leading zero when it is stored as a number.
+            digits = str(abs(value))
+            return {digits.zfill(n) for n in (len(digits), 10)} & (self.numbers | self.long)
+        return self.text(str(value)) if value is not None else set()
+
+    def _dicom(self, data: bytes) -> Iterator[tuple[str, str]]:
+        dataset = pydicom.dcmread(io.BytesIO(data), force=True)
+        for part in (dataset.file_meta, dataset):
+            for element in part.iterall():
+                if element.VR != "SQ" and element.tag != (0x7FE0, 0x0010):
+                    values = element.value if isinstance(element.value, list | pydicom.multival.MultiValue) else [element.value]
+                    for value in values:
+                        for canary in self._value(value if isinstance(value, bytes) else str(value)):
+                            yield element.keyword or str(element.tag), canary
+
+
+def _scalars(values: object) -> Iterator[object]:
+    if isinstance(values, dict):
+        values = [*values.keys(), *values.values()]
+    if isinstance(values, list | tuple):
+        for value in values:
+            yield from _scalars(value)
+    else:
+        yield values
+
+
+def _unpacked(data: bytes) -> Iterator[tuple[str, bytes]]:
+    if data[:2] == b"\x1f\x8b":
+        yield "gzip", zlib.decompressobj(31).decompress(data)
+    elif data[:4] == b"\x28\xb5\x2f\xfd":
+        # An event log that is still being written has no end mark: read as far as it goes.
+        with pa.input_stream(io.BytesIO(data), compression="zstd") as stream:
+            parts = []
+            try:
+                while part := stream.read(1 << 20):
+                    parts.append(part)
+            except OSError:
+                pass
+            yield "zstd", b"".join(parts)
+    elif data[:4] == b"PK\x03\x04":
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for name in archive.namelist():
+                yield "zip", name.encode() + b"\n" + archive.read(name)
+    elif data[128:132] == b"DICM" and b"1.2.840.10008.1.2.1.99" in data[:1024]:
+        # Group length (0002,0000), explicit VR UL: its value ends where the counted group begins, at byte 144.
+        start = 144 + int.from_bytes(data[140:144], "little")
+        yield "deflated", zlib.decompressobj(-15).decompress(data[start:])
+
+
+_PREFIX = SHORT
+
+
+def _prefixes(canaries: set[bytes]) -> tuple[np.ndarray, dict[bytes, list[bytes]]]:
+    """Sorted integers of the canaries' first bytes, and the canaries by those bytes."""
+    by_prefix: dict[bytes, list[bytes]] = {}
+    for canary in canaries:
+        if len(canary) >= _PREFIX:
+            by_prefix.setdefault(canary[:_PREFIX], []).append(canary)
+    keys = np.array(sorted(int.from_bytes(prefix, "little") for prefix in by_prefix), dtype=np.uint64)
+    return keys, by_prefix
+
+
+def _search(data: bytes, index: tuple[np.ndarray, dict[bytes, list[bytes]]]) -> set[bytes]:
+    keys, by_prefix = index
+    found: set[bytes] = set()
+    block = 1 << 22
+    for start in range(0, len(data), block):
+        part = np.frombuffer(data, dtype=np.uint8, offset=start, count=min(block + _PREFIX, len(data) - start)).astype(np.uint64)
+        if len(part) < _PREFIX or not len(keys):
+            continue
+        n = len(part) - _PREFIX + 1
+        windows = np.zeros(n, dtype=np.uint64)
+        for k in range(_PREFIX):
+            windows |= part[k : k + n] << np.uint64(8 * k)
+        at = np.searchsorted(keys, windows)
+        candidates = np.flatnonzero(keys[np.minimum(at, len(keys) - 1)] == windows)
+        for position in candidates:
+            here = start + int(position)
+            found.update(c for c in by_prefix[data[here : here + _PREFIX]] if data.startswith(c, here))
+    return found

@@ -1,0 +1,121 @@
+"""The leak scanner must find a canary in every kind of artefact before anybody may believe that it found none."""
+
+import gzip
+import io
+import json
+import zipfile
+from datetime import date
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pydicom
+import pytest
+from leaks import Scanner
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+NAME, CHI, UID, BIRTH, SHORT = "Brelvanqua", "0311461236", "1.2.826.0.1.3680043.99.7.31", "1946-11-03", "1ZQ1"
+SCANNER = Scanner({NAME, CHI, UID, BIRTH, SHORT, "19461103"})
+
+
+def parquet(value, type_=None, **options):
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"x": pa.array([None, value, value] * 50, type=type_)}), buffer, **options)
+    return buffer.getvalue()
+
+
+def dicom(change, syntax=ExplicitVRLittleEndian):
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID = CTImageStorage, "1.2.3.4.5.6.7.8"
+    change(dataset)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def nested(dataset):
+    item, inner = Dataset(), Dataset()
+    inner.add_new((0x0009, 0x1001), "UN", f"x{NAME}x".encode())
+    item.ReferencedSeriesSequence = [inner]
+    dataset.ReferencedStudySequence = [item]
+
+
+def zipped(name, data):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def zstd(data):
+    sink = io.BytesIO()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(data)
+        stream.flush()
+        return sink.getvalue()
+
+
+PLANTS = {
+    "plain text": (f"a {NAME} b".encode(), NAME),
+    "other case": (NAME.upper().encode(), NAME),
+    "utf-16 little endian": (f"ab{NAME}".encode("utf-16-le"), NAME),
+    "utf-16 big endian": (f"ab{NAME}".encode("utf-16-be"), NAME),
+    "number in groups": (b"chi 031146 1236", CHI),
+    "date with separators": (b"born 1946/11/03", "19461103"),
+    "json report": (json.dumps({"job": "x", "counts": {CHI: 1}}).encode(), CHI),
+    "delta log statistics": (json.dumps({"add": {"stats": json.dumps({"minValues": {"d": BIRTH}})}}).encode(), BIRTH),
+    "gzip": (gzip.compress(b"x" * 100 + NAME.encode()), NAME),
+    "spark event log": (zstd(b'{"Event":"x"}\n' * 20 + NAME.encode()), NAME),
+    "zip member": (zipped("a.txt", NAME), NAME),
+    "zip member name": (zipped(f"{NAME}.txt", b"x"), NAME),
+    "notebook": (json.dumps({"cells": [{"source": [f"df[df.chi == '{CHI}']"]}]}).encode(), CHI),
+    "parquet text, dictionary": (parquet(f"pre {NAME}"), NAME),
+    "parquet text, delta": (parquet(CHI, use_dictionary=False, column_encoding={"x": "DELTA_BYTE_ARRAY"}), CHI),
+    "parquet text, zstd": (parquet(NAME, compression="zstd"), NAME),
+    "parquet date": (parquet(date.fromisoformat(BIRTH)), BIRTH),
+    "parquet integer without its leading zero": (parquet(int(CHI)), CHI),
+    "parquet floating point": (parquet(float(CHI)), CHI),
+    "parquet list": (parquet([NAME], pa.list_(pa.string())), NAME),
+    "parquet struct": (parquet({"a": {"b": UID}}), UID),
+    "parquet binary": (parquet(NAME.encode()), NAME),
+    "parquet short value": (parquet(SHORT), SHORT),
+    "dicom text": (dicom(lambda d: setattr(d, "PatientComments", f"seen {NAME}")), NAME),
+    "dicom implicit": (dicom(lambda d: setattr(d, "PatientID", CHI), ImplicitVRLittleEndian), CHI),
+    "dicom deflated": (dicom(lambda d: setattr(d, "PatientID", CHI), DeflatedExplicitVRLittleEndian), CHI),
+    "dicom uid": (dicom(lambda d: setattr(d, "StudyInstanceUID", UID)), UID),
+    "dicom date": (dicom(lambda d: setattr(d, "PatientBirthDate", "19461103")), "19461103"),
+    "dicom short id": (dicom(lambda d: setattr(d, "PatientID", SHORT)), SHORT),
+    "dicom nested private": (dicom(nested), NAME),
+    "dicom name parts": (dicom(lambda d: setattr(d, "PatientName", f"Xx^{NAME}")), NAME),
+    "dicom preamble": (NAME.encode().ljust(128, b"\0") + dicom(lambda d: None)[128:], NAME),
+    "dicom trailing bytes": (dicom(lambda d: None) + NAME.encode(), NAME),
+}
+
+
+@pytest.mark.parametrize("kind", PLANTS)
+def test_a_planted_canary_is_found(tmp_path, kind):
+    data, canary = PLANTS[kind]
+    (tmp_path / "artefact").write_bytes(data)
+    assert canary.lower() in {hit.canary for hit in SCANNER.scan(tmp_path)}
+
+
+@pytest.mark.parametrize("name", [f"{NAME}.txt", f"{CHI}/x", f"a-{CHI[:6]} {CHI[6:]}-b", f"{UID}.dcm"])
+def test_a_canary_in_a_name_is_found(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("")
+    assert SCANNER.scan(tmp_path)
+
+
+def test_a_canary_across_blocks_is_found(tmp_path):
+    (tmp_path / "big").write_bytes(b"\1" * ((1 << 22) - 3) + NAME.encode() + b"\1" * 10)
+    assert [hit.canary for hit in SCANNER.scan(tmp_path)] == [NAME.lower()]
+
+
+def test_nothing_is_found_where_nothing_is(tmp_path):
+    (tmp_path / "text").write_text("Brelvan qua 03114 1236 1946-11-04")
+    (tmp_path / "p").write_bytes(parquet("nothing"))
+    (tmp_path / "d").write_bytes(dicom(lambda d: setattr(d, "PatientName", "Other^Person")))
+    assert SCANNER.scan(tmp_path) == []

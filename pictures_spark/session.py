@@ -27,6 +27,9 @@ _ALWAYS = {
     "spark.ui.showConsoleProgress": "false",
 }
 
+# What spark-submit fills in where nobody says --master.
+_NOT_GIVEN = "local[*]"
+
 
 def open_session(config: Config, zones: Zones) -> "SparkSession":
     """The process's Spark session, made on first use with the settings' ``spark`` section."""
@@ -39,9 +42,7 @@ def open_session(config: Config, zones: Zones) -> "SparkSession":
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     scratch = _scratch(zones)
     os.environ["SPARK_LAUNCHER_OPTS"] = "-XX:-UsePerfData"
-    builder = SparkSession.builder.appName("pictures")
-    if "SPARK_ENV_LOADED" not in os.environ:  # not under spark-submit, whose --master wins
-        builder = builder.master(config["spark"]["master"])
+    builder = SparkSession.builder.appName("pictures").master(_master(config))
     settings = {**_ALWAYS, **config["spark"]["conf"]}
     java = [
         f"-Djava.io.tmpdir={scratch}",
@@ -51,7 +52,7 @@ def open_session(config: Config, zones: Zones) -> "SparkSession":
         settings.get("spark.driver.extraJavaOptions", ""),
     ]
     settings["spark.driver.extraJavaOptions"] = " ".join(part for part in java if part)
-    if config["spark"]["master"].startswith("local"):
+    if _master(config).startswith("local"):
         settings.setdefault("spark.local.dir", str(scratch))
         settings.setdefault("spark.sql.warehouse.dir", str(scratch / "warehouse"))
     if settings.get("spark.eventLog.enabled") == "true" and "spark.eventLog.dir" not in settings:
@@ -63,6 +64,18 @@ def open_session(config: Config, zones: Zones) -> "SparkSession":
     spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     return spark
+
+
+def _master(config: Config) -> str:
+    """spark-submit's --master where one was given, else the settings'."""
+    from pyspark import SparkConf, SparkContext
+
+    if "PYSPARK_GATEWAY_PORT" in os.environ:
+        SparkContext._ensure_initialized()
+        given = SparkConf().get("spark.master", _NOT_GIVEN)
+        if given != _NOT_GIVEN:
+            return str(given)
+    return str(config["spark"]["master"])
 
 
 def _scratch(zones: Zones) -> Path:

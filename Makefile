@@ -14,6 +14,8 @@ export JUPYTER_CONFIG_DIR := $(ROOT)/.cache/jupyter
 export JUPYTER_DATA_DIR := $(ROOT)/.cache/jupyter
 export JUPYTER_RUNTIME_DIR := $(ROOT)/.cache/jupyter
 export PYTHONPYCACHEPREFIX := $(ROOT)/.cache/pycache
+export HYPOTHESIS_STORAGE_DIRECTORY := $(ROOT)/.cache/hypothesis
+export SPARK_SUBMIT_OPTS := -Djava.io.tmpdir=$(TMPDIR) -XX:-UsePerfData
 export SPARK_LAUNCHER_OPTS := -XX:-UsePerfData
 
 .PHONY: help setup demo test test-fast lint docs bench lock clean
@@ -59,5 +61,5 @@ lock: $(READY) ## pin every package again, with hashes (needs uv)
 	  --custom-compile-command "make lock" - --output-file requirements.build.lock
 
 clean: ## remove everything that was made
-	@rm -rf .venv .cache data build dist *.egg-info
+	@rm -rf .venv .cache .hypothesis data build dist *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,7 +8,7 @@ import jsonschema
 import yaml
 
 from pictures_spark.errors import ConfigError
-from pictures_spark.resources import conf_dir, load_schema, load_yaml
+from pictures_spark.resources import conf_dir, in_source_tree, load_schema, load_yaml
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,18 @@ class Config:
 
 
 def load_config(path: str | Path | None = None) -> Config:
-    """Read and validate a settings file; the shipped ``conf/local.yaml`` where none is given.
+    """Read and validate a settings file; ``conf/local.yaml`` of the source tree, or below the current folder, where none is given.
 
     Raises
     ------
     ConfigError
         The file is missing, is not YAML, or does not follow schemas/conf.yaml; all faults in one message.
     """
-    file = Path(path) if path is not None else conf_dir() / "local.yaml"
+    file = Path(path) if path is not None else _default()
     if not file.is_file():
-        raise ConfigError(f"settings file {file} does not exist: give one with --conf-file, for example conf/local.yaml")
+        raise ConfigError(
+            f"settings file {file} does not exist: give one with --conf-file; {conf_dir() / 'local.yaml'} is one to start from"
+        )
     try:
         values = load_yaml(file)
     except yaml.YAMLError as error:
@@ -58,3 +60,9 @@ def load_config(path: str | Path | None = None) -> Config:
     if faults:
         raise ConfigError(f"settings file {file}: " + "; ".join(faults))
     return Config(file.resolve(), values)
+
+
+def _default() -> Path:
+    # An installed package ships its settings only as a template: data must never land beside the code.
+    shipped = conf_dir() / "local.yaml"
+    return shipped if in_source_tree() else Path("conf") / "local.yaml"

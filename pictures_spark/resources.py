@@ -12,11 +12,15 @@ import yaml
 _SOURCE_TREE = Path(__file__).resolve().parent.parent
 
 
+def in_source_tree() -> bool:
+    """Whether this is a source tree, and not an installed package."""
+    return (_SOURCE_TREE / "setup.cfg").is_file()
+
+
 @cache
 def _root(folder: str) -> Path:
-    beside = _SOURCE_TREE / folder
-    if (_SOURCE_TREE / "setup.cfg").is_file() and beside.is_dir():
-        return beside
+    if in_source_tree():
+        return _SOURCE_TREE / folder
     return Path(str(files(f"pictures_spark.{folder}")))
 
 

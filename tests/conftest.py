@@ -4,11 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import yaml
 
 from pictures_spark.config import Config, load_config
 from pictures_spark.resources import conf_dir, load_yaml
+
+# The same examples on every run and machine: main stays green or red for a reason. No deadline: two cores are shared with Spark.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("suite")
 
 # Why each setting: the tables are tiny, so what counts is what Spark does per query, not per row.
 TEST_SPARK = {

@@ -6,41 +6,13 @@ from typing import Any
 
 import hypothesis
 import pytest
-import yaml
+from houses import settings
 
-from pictures_spark.config import Config, load_config
-from pictures_spark.resources import conf_dir, load_yaml
+from pictures_spark.config import Config
 
 # The same examples on every run and machine: main stays green or red for a reason. No deadline: two cores are shared with Spark.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("suite")
-
-# Why each setting: the tables are tiny, so what counts is what Spark does per query, not per row.
-TEST_SPARK = {
-    "spark.driver.memory": "2g",
-    "spark.ui.enabled": "false",
-    "spark.sql.shuffle.partitions": "1",
-    "spark.default.parallelism": "2",
-    "spark.databricks.delta.snapshotPartitions": "1",
-    # Delta's checkpoint and stats jobs are small; planning them adaptively costs more than it saves.
-    "spark.sql.adaptive.enabled": "false",
-    # A short-lived JVM spends its time compiling: one collector thread and the first compiler tier start fastest.
-    "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
-    "spark.eventLog.enabled": "true",
-}
-
-
-def settings(home: Path, **sections: Any) -> Config:
-    """conf/local.yaml with the tests' Spark settings, its data below ``home``, and sections overridden."""
-    values = load_yaml(conf_dir() / "local.yaml")
-    values["home"] = str(home)
-    values["spark"] = {"master": "local[2]", "conf": TEST_SPARK}
-    for name, override in sections.items():
-        values[name] = {**values[name], **override} if isinstance(override, dict) else override
-    path = home / "conf.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(values))
-    return load_config(path)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyspark
 import pytest
 import yaml
+from houses import settings
 
 from pictures_spark import tables
 from pictures_spark.doctor import init_keys
@@ -66,8 +67,6 @@ def instances(spark, config):
 
 
 def test_catalogue_by_spark_submit_on_two_workers_equals_one_process(spark, cluster, tmp_path, monkeypatch):
-    from conftest import settings
-
     from pictures_spark.dicom.catalogue import run as catalogue
     from pictures_spark.synthetic.synth import run as synth
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from houses import settings
 
 from pictures_spark import demo, tables
 from pictures_spark.config import Config
@@ -43,8 +44,6 @@ class House:
 
 @pytest.fixture(scope="session")
 def house(_session: Any, tmp_path_factory: pytest.TempPathFactory) -> House:
-    from conftest import settings
-
     config = settings(tmp_path_factory.mktemp("house"), synth={"people": 200, "imaged": 60, "max_frames": 250})
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

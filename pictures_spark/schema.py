@@ -46,6 +46,7 @@ class Column:
     dicom: str | None = None
     vocabulary: str | None = None
     range: tuple[float, float] | None = None
+    pattern: str | None = None
     rollup: str | None = None
     deid: str | None = None
     label: str | None = None
@@ -54,6 +55,11 @@ class Column:
     def allowed(self) -> tuple[str, ...] | None:
         """The closed list of values, where there is one."""
         return vocabulary(self.vocabulary) if self.vocabulary else None
+
+    @property
+    def shape(self) -> str | None:
+        """The regular expression that a whole value must match, where there is one."""
+        return load_schema("patterns.yaml")[self.pattern] if self.pattern else None
 
 
 @dataclass(frozen=True)
@@ -157,6 +163,8 @@ def _build(zone: str, name: str, raw: dict[str, Any]) -> Table:
         column = Column(**{**entry, **({"range": tuple(entry["range"])} if "range" in entry else {})})
         if column.vocabulary and column.vocabulary not in load_schema("vocabularies.yaml"):
             faults.append(f"{where}: vocabulary {column.vocabulary!r} is not declared")
+        if column.pattern and column.pattern not in load_schema("patterns.yaml"):
+            faults.append(f"{where}: pattern {column.pattern!r} is not declared")
         columns.append(column)
     names = [column.name for column in columns]
     faults += [f"{zone}.{name}: column {n} is declared twice" for n in sorted({n for n in names if names.count(n) > 1})]

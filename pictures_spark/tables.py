@@ -4,6 +4,7 @@ The writer refuses any column that is not declared and, outside the identifiable
 the check is part of the write's own plan (``raise_error``), so it costs no second pass. Runs on the driver; work is Spark's.
 """
 
+from collections.abc import Callable
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -133,9 +134,15 @@ def checked(df: "DataFrame", declared: Table) -> "DataFrame":
     columns = []
     for column in declared.columns:
         value = F.col(f"`{column.name}`").cast(wanted[column.name])
-        for says, holds in _rules(column, value, strict=declared.zone != "identifiable"):
-            message = F.lit(f"{where}: column {column.name} has a value that is {says}")
-            value = F.when(holds, value).otherwise(F.raise_error(message).cast(wanted[column.name]))
+        rules = _rules(column, value, strict=declared.zone != "identifiable")
+        # One flat CASE per column: nesting them would double the expression with every rule.
+        raises = [
+            (~F.coalesce(holds, F.lit(False)), F.raise_error(F.lit(f"{where}: column {column.name} has a value that is {says}")))
+            for says, holds in rules
+        ]
+        if raises:
+            (first, error), *more = raises
+            value = reduce(lambda case, rule: case.when(*rule), more, F.when(first, error.cast(wanted[column.name]))).otherwise(value)
         columns.append(value.alias(column.name, metadata={"comment": column.meaning}))
     return df.select(*columns)
 
@@ -149,16 +156,32 @@ def _rules(column: Column, value: "SparkColumn", strict: bool) -> "list[tuple[st
         rules.append(("missing", value.isNotNull()))
     if not strict:
         return rules
-    many = column.type.startswith("array")
+    for says, holds in _limits(column):
+        every = F.forall(value, holds) if column.type.startswith("array") else holds(value)
+        rules.append((says, value.isNull() | every))
+    return rules
+
+
+def _limits(column: Column) -> "list[tuple[str, Callable[[SparkColumn], SparkColumn]]]":
+    """What must hold of one value, or of each element of an array: (what is wrong otherwise, condition)."""
+    limits: list[tuple[str, Callable[[SparkColumn], SparkColumn]]] = []
     if column.allowed is not None:
         allowed = list(column.allowed)
-        holds = F.forall(value, lambda v: v.isin(allowed)) if many else value.isin(allowed)
-        rules.append(("outside its vocabulary", value.isNull() | holds))
+        limits.append(("outside its vocabulary", lambda v: v.isin(allowed)))
     if column.range is not None:
         low, high = column.range
-        holds = F.forall(value, lambda v: v.between(low, high)) if many else value.between(low, high)
-        rules.append(("outside its range", value.isNull() | holds))
-    return rules
+        limits.append(("outside its range", lambda v: v.between(low, high)))
+    if column.shape is not None:
+        shape = f"\\A(?:{column.shape})\\z"
+        limits.append(("not of its pattern", lambda v: v.rlike(shape)))
+    return limits
+
+
+def accepts(column: Column, value: "SparkColumn") -> "SparkColumn":
+    """Whether one value (of an array: one element) lies inside the column's vocabulary, range and pattern; null stays null."""
+    from pyspark.sql import functions as F
+
+    return reduce(lambda left, right: left & right, (holds(value) for _, holds in _limits(column)), F.lit(True))
 
 
 def _write(writer: object, location: str, declared: Table) -> None:

@@ -1,0 +1,383 @@
+"""Zip, tar and gzip files as sequences of members, and any object read back by its place.
+
+A kind is told by content, never by name. Every member has an offset and a length in its file, so that reading it later is one range read
+(for gzip: in the unpacked stream, which has to be unpacked up to there). Member names are only names: nothing is ever unpacked to a disk.
+Runs on executors; cost and memory are bounded whatever a container claims.
+"""
+
+import gzip
+import hashlib
+import os
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+from pictures_spark.dicom.scan import ScanError, looks_like_dicom
+from pictures_spark.resources import load_schema
+
+HEAD_BYTES = 1024
+_CHUNK = 1 << 20
+_GZIP = b"\x1f\x8b\x08"
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06")
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+_METHODS = {zipfile.ZIP_STORED: "none", zipfile.ZIP_DEFLATED: "deflate"}
+# What the standard library's readers raise on a damaged container.
+_DAMAGE = (
+    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, struct.error),
+    *(EOFError, ValueError, OverflowError, NotImplementedError, RecursionError),
+)
+
+
+class ObjectChangedError(Exception):
+    """The file no longer holds the object that was catalogued at this place; catalogue the archive again."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One entry of a container.
+
+    ``offset`` and ``length`` say where its packed bytes are, ``size`` how long it is unpacked, ``compression`` how it is packed: ``none``,
+    ``deflate``, or ``gzip`` where the whole container is packed and offset and length count in the unpacked stream. ``fault`` is set where
+    it cannot be read; ``special`` is True for links, devices and pipes, which hold no bytes of their own.
+    """
+
+    name: str
+    offset: int | None
+    length: int | None
+    compression: str | None
+    size: int
+    crc: int | None = None
+    fault: ScanError | None = None
+    special: bool = False
+
+
+class Content:
+    """An object's bytes as one forward pass: a header window at random, the rest only hashed.
+
+    A :class:`~pictures_spark.dicom.scan.ByteReader`: `read_at` pulls as far as it is asked and keeps what it pulled; `finish` goes on to
+    the end without keeping. So every byte is read and unpacked once, and memory is that of the header.
+    """
+
+    def __init__(self, pull: Callable[[int], bytes], size: int | None, crc: int | None = None) -> None:
+        self.size = size
+        self._pull = pull
+        self._crc_wanted = crc
+        self._crc = 0
+        self._digest = hashlib.sha256()
+        self._kept = bytearray()
+        self._length = 0
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Bytes from ``offset``; fewer where the object ends."""
+        while len(self._kept) < offset + length:
+            chunk = self._next(offset + length - len(self._kept))
+            if not chunk:
+                break
+            self._kept += chunk
+        return bytes(self._kept[offset : offset + length])
+
+    def finish(self) -> tuple[str, int]:
+        """SHA-256 (hex) and length of the whole object.
+
+        Raises
+        ------
+        ScanError
+            ``archive_corrupt``: a member's length or checksum is not what its container says.
+        """
+        while self._next(_CHUNK):
+            pass
+        if self.size is not None and self._length != self.size:
+            raise ScanError("archive_corrupt", "a member is not as long as its container says")
+        if self._crc_wanted is not None and self._crc != self._crc_wanted:
+            raise ScanError("archive_corrupt", "a member's checksum is not what its container says")
+        return self._digest.hexdigest(), self._length
+
+    def _next(self, length: int) -> bytes:
+        try:
+            chunk = self._pull(min(length, _CHUNK))
+        except _DAMAGE:
+            raise ScanError("archive_corrupt", "a member cannot be unpacked") from None
+        self._length += len(chunk)
+        if self.size is not None and self._length > self.size:
+            raise ScanError("archive_corrupt", "a member is longer than its container says")
+        self._digest.update(chunk)
+        if self._crc_wanted is not None:
+            self._crc = zlib.crc32(chunk, self._crc)
+        return chunk
+
+
+def sniff(head: bytes) -> str:
+    """What an object is, from its first ``HEAD_BYTES`` bytes: ``dicom``, ``zip``, ``tar``, ``gzip`` or ``other``.
+
+    A gzip file has to be unpacked to tell more; a DICOMDIR is ``dicom`` here, and told by its header.
+
+    Examples
+    --------
+    >>> sniff(bytes(128) + b"DICM"), sniff(b"PK\\x03\\x04..."), sniff(b"hello")
+    ('dicom', 'zip', 'other')
+    """
+    if head[128:132] == b"DICM":
+        return "dicom"
+    if head.startswith(_ZIP):
+        return "zip"
+    if head[257:262] == b"ustar":
+        return "tar"
+    if head.startswith(_GZIP):
+        return "gzip"
+    return "dicom" if looks_like_dicom(head) else "other"
+
+
+def open_file(root: str, path: str) -> BinaryIO:
+    """Open a regular file below ``root``; never waits on a pipe.
+
+    Raises
+    ------
+    ScanError
+        ``link_outside_root``: a symbolic link leads out of the root. ``not_a_file``: a pipe, a socket, a device or a folder.
+    OSError
+        The file is not there, or may not be read.
+    """
+    full = os.path.join(root, path)  # noqa: PTH118 - pathlib would normalise a name such as "a//b"
+    real_root = os.path.realpath(root)
+    if os.path.commonpath([real_root, os.path.realpath(full)]) != real_root:
+        raise ScanError("link_outside_root", "a symbolic link leads out of the archive")
+    special = ScanError("not_a_file", "a pipe, a socket, a device or a folder")
+    # Asked before opening too, because opening alone moves some devices.
+    if not stat.S_ISREG(os.stat(full).st_mode):  # noqa: PTH116
+        raise special
+    handle = os.open(full, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise special
+    return os.fdopen(handle, "rb")
+
+
+def file_content(file: BinaryIO) -> Content:
+    """A whole open file."""
+    file.seek(0)
+    return Content(file.read, os.fstat(file.fileno()).st_size)
+
+
+def zip_members(file: BinaryIO) -> Iterator[tuple[Member, Content | None]]:
+    """Members of a zip in the order of its directory, each with its content where it can be read.
+
+    Raises
+    ------
+    ScanError
+        ``archive_corrupt``: the directory at the end of the file cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    except _DAMAGE:
+        raise ScanError("archive_corrupt", "the directory of the zip cannot be read") from None
+    shared = _overlapping(entries)
+    for entry in entries:
+        member = _zip_member(file, entry, entry.header_offset in shared)
+        yield member, None if member.fault else _ranged(file, member)
+
+
+def tar_members(file: BinaryIO, packed: bool = False) -> Iterator[tuple[Member, Content | None]]:
+    """Members of a tar, or of a gzipped tar where ``packed``, in one forward pass, each with its content where it can be read.
+
+    A content must be read before the next member is asked for. Hard and symbolic links are ``special``: they are never followed.
+
+    Raises
+    ------
+    ScanError
+        ``archive_corrupt``, after the members that come before the damage.
+    """
+    limit = load_schema("dicom/containers.yaml")["member_bytes"]
+    damage: list[str] = []
+    file.seek(0)
+    stream = cast("BinaryIO", gzip.GzipFile(fileobj=file)) if packed else file
+    end = None if packed else os.fstat(file.fileno()).st_size
+    try:
+        # Stream mode for gzip: a seek backwards would unpack from the start again.
+        with tarfile.open(fileobj=stream, mode="r|" if packed else "r:", tarinfo=_tarinfo(damage)) as archive:
+            position = -1
+            for entry in archive:
+                if entry.offset_data <= position or entry.size < 0:
+                    raise ScanError("archive_corrupt", "the tar does not go forward")
+                position = entry.offset_data
+                if entry.isdir():
+                    continue
+                member = _tar_member(entry, packed, limit, end)
+                if member.fault or member.special:
+                    yield member, None
+                elif packed:
+                    body = cast("BinaryIO", archive.extractfile(entry))
+                    yield member, Content(body.read, entry.size)
+                else:
+                    yield member, _ranged(file, member)
+                # tarfile would keep every header until the end.
+                archive.members.clear()  # type: ignore[attr-defined]
+    except _DAMAGE:
+        raise ScanError("archive_corrupt", "the tar cannot be read to its end") from None
+    if damage:
+        raise ScanError("archive_corrupt", "the tar has a damaged header")
+
+
+def gzip_content(file: BinaryIO) -> Content:
+    """The unpacked content of a gzip file, no longer than the limit for a member."""
+    limit: int = load_schema("dicom/containers.yaml")["member_bytes"]
+    file.seek(0)
+    stream = gzip.GzipFile(fileobj=file)
+
+    def pull(length: int) -> bytes:
+        if stream.tell() > limit:
+            raise ScanError("too_large", "unpacks to more than the limit for a member")
+        return stream.read(length)
+
+    return Content(pull, None)
+
+
+def read_object(root: str, path: str, offset: int | None, length: int | None, compression: str | None, sha256: str | None = None) -> bytes:
+    """The bytes of one catalogued object, from columns of table ``object``. Runs on executors.
+
+    Parameters
+    ----------
+    root : root of the archive zone.
+    path : the file below it.
+    offset, length, compression : where and how the object is packed in the file; None for the whole file.
+    sha256 : where given, the content must have this hash.
+
+    Raises
+    ------
+    ObjectChangedError
+        The file is not a file any more, is too short, does not unpack, or has other content.
+    OSError
+        The file is not there, or cannot be read.
+    ValueError
+        The compression is not one of ``none``, ``deflate``, ``gzip``.
+    """
+    if compression not in (None, "none", "deflate", "gzip"):
+        raise ValueError("compression is not one of none, deflate, gzip")
+    try:
+        with open_file(root, path) as file:
+            data = _read(file, offset or 0, length, compression)
+    except (ScanError, *_DAMAGE):
+        raise ObjectChangedError("the object cannot be unpacked where it was catalogued") from None
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise ObjectChangedError("the object's content is not what was catalogued")
+    return data
+
+
+def _read(file: BinaryIO, offset: int, length: int | None, compression: str | None) -> bytes:
+    if compression == "gzip":
+        stream = gzip.GzipFile(fileobj=file)
+        stream.seek(offset)
+        data = stream.read(-1 if length is None else length)
+    else:
+        file.seek(offset)
+        data = file.read(-1 if length is None else length)
+    if length is not None and len(data) < length:
+        raise ObjectChangedError("the file is too short for the object that was catalogued in it")
+    if compression == "deflate":
+        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        data = inflate.decompress(data, load_schema("dicom/containers.yaml")["member_bytes"])
+        if not inflate.eof:
+            raise ObjectChangedError("the object does not unpack to its end")
+    return data
+
+
+def _zip_member(file: BinaryIO, entry: zipfile.ZipInfo, shared: bool) -> Member:
+    compression = _METHODS.get(entry.compress_type)
+    offset, fault = None, None
+    if entry.flag_bits & 0x1:
+        fault = ScanError("member_encrypted", "the member is encrypted")
+    elif compression is None:
+        fault = ScanError("unreadable", "the member is packed by a method other than stored or deflate")
+    elif entry.file_size > load_schema("dicom/containers.yaml")["member_bytes"]:
+        fault = ScanError("too_large", "unpacks to more than the limit for a member")
+    elif shared:
+        fault = ScanError("archive_corrupt", "members of the zip overlap")
+    else:
+        file.seek(entry.header_offset)
+        header = file.read(_LOCAL_HEADER.size)
+        if len(header) == _LOCAL_HEADER.size and header.startswith(b"PK\x03\x04"):
+            _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+            offset = entry.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+        else:
+            fault = ScanError("archive_corrupt", "the zip's directory points to no member")
+    return Member(_name(entry.filename), offset, entry.compress_size, compression, entry.file_size, entry.CRC, fault)
+
+
+def _overlapping(entries: list[zipfile.ZipInfo]) -> set[int]:
+    """Header offsets of members whose bytes belong to another member too: the mark of a zip made to unpack without end."""
+    shared, reach, owner = set(), -1, -1
+    for entry in sorted(entries, key=lambda entry: entry.header_offset):
+        if entry.header_offset < reach:
+            shared |= {owner, entry.header_offset}
+        end = entry.header_offset + _LOCAL_HEADER.size + entry.compress_size
+        if end > reach:
+            reach, owner = end, entry.header_offset
+    return shared
+
+
+def _tar_member(entry: tarfile.TarInfo, packed: bool, limit: int, end: int | None) -> Member:
+    fault = None
+    if entry.isreg() and entry.issparse():
+        fault = ScanError("unreadable", "the member is stored with holes")
+    elif entry.size > limit:
+        fault = ScanError("too_large", "unpacks to more than the limit for a member")
+    elif entry.isreg() and end is not None and entry.offset_data + entry.size > end:
+        fault = ScanError("archive_corrupt", "the tar ends inside the member")
+    place = (entry.offset_data, entry.size, "gzip" if packed else "none")
+    return Member(_name(entry.name), *place, entry.size, None, fault, special=not entry.isreg())
+
+
+def _tarinfo(damage: list[str]) -> type[tarfile.TarInfo]:
+    """Header parser that notes damage: tarfile takes a damaged header after the first for the end of the archive."""
+    limit = load_schema("dicom/containers.yaml")["tar_record_bytes"]
+    records = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+
+    class Checked(tarfile.TarInfo):
+        @classmethod
+        def frombuf(cls, buf: Any, encoding: str, errors: str) -> Any:
+            try:
+                entry = super().frombuf(buf, encoding, errors)
+            except (tarfile.TruncatedHeaderError, tarfile.InvalidHeaderError):  # type: ignore[attr-defined]
+                damage.append("header")
+                raise
+            if entry.type in records and entry.size > limit:
+                raise tarfile.ReadError("a record of the tar is longer than any real one")
+            return entry
+
+    return Checked
+
+
+def _ranged(file: BinaryIO, member: Member) -> Content:
+    """A member that lies in the file as it is or deflated. Its position is its own: others may read the file in between."""
+    at, left = cast("int", member.offset), cast("int", member.length)
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS) if member.compression == "deflate" else None
+
+    def raw(length: int) -> bytes:
+        nonlocal at, left
+        file.seek(at)
+        chunk = file.read(min(length, left))
+        at, left = at + len(chunk), left - len(chunk)
+        return chunk
+
+    def inflated(length: int) -> bytes:
+        assert inflate is not None
+        while not inflate.eof:
+            packed = inflate.unconsumed_tail or raw(1 << 16)
+            chunk = inflate.decompress(packed, length)
+            if chunk:
+                return chunk
+            if not packed:
+                raise EOFError
+        return b""
+
+    return Content(inflated if inflate else raw, member.size, member.crc)
+
+
+def _name(name: str) -> str:
+    """A member's name as valid Unicode; bytes that are not are written as escapes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,0 +1,1 @@
+"""De-identification: of tables (publish) and of DICOM instances (plan, act, verify)."""

@@ -1,0 +1,326 @@
+"""Blank text in the pixels of one image, and leave every other pixel as it was.
+
+What enters: a parsed data set and boxes. What leaves: the pixel elements to write, the transfer syntax they are in, and the header
+elements that follow from it. Executors only. Three ways (PS3.5 section 8):
+
+* nothing to blank: encapsulated bytes are copied, native ones brought to little endian and cut to the length the header implies;
+* native and RLE: only frames with boxes are changed; RLE frames are encoded again in RLE, the others copied;
+* any other compressed syntax: every frame is decoded once to Explicit VR Little Endian. No lossy encoding happens a second time.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.pixels import get_decoder
+from pydicom.pixels.encoders import RLELosslessEncoder
+from pydicom.pixels.utils import get_expected_length
+from pydicom.uid import RLELossless
+
+from pictures_spark.deid.dicom_identity import Box
+from pictures_spark.deid.dicom_write import EXPLICIT_LITTLE, Element, text
+
+PIXEL_DATA, FLOAT_PIXELS, DOUBLE_PIXELS = 0x7FE00010, 0x7FE00008, 0x7FE00009
+OFFSET_TABLES = (0x7FE00001, 0x7FE00002)
+_SAMPLES_PER_PIXEL, _PHOTOMETRIC, _PLANAR = 0x00280002, 0x00280004, 0x00280006
+_BITS_ALLOCATED, _BITS_STORED, _HIGH_BIT, _REPRESENTATION, _LOSSY = 0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00282110
+_LOSSY_SYNTAXES = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+
+
+class NotCleanableError(Exception):
+    """The pixels hold text but cannot be decoded to blank it."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Pixel elements as they are written; ``header`` replaces elements of the data set, ``blanked`` counts boxes that were filled."""
+
+    transfer_syntax: str
+    elements: list[Element]
+    header: dict[int, Element] = field(default_factory=dict)
+    blanked: int = 0
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What the samples of a frame mean."""
+
+    frames: int
+    rows: int
+    columns: int
+    samples: int
+    bits: int
+    stored: int
+    signed: bool
+    photometric: str
+    planar: bool
+    dtype: np.dtype
+
+
+def treat_pixels(dataset: Dataset, pixels: Any, offset_tables: Sequence[Element], boxes: Sequence[Box]) -> Pixels:
+    """The pixels of a data set without the text in ``boxes``.
+
+    Parameters
+    ----------
+    dataset : the parsed instance; its transfer syntax is taken from the file meta information.
+    pixels : the raw pixel element, as read.
+    offset_tables : the extended offset table elements, kept where the encapsulated bytes are copied.
+    boxes : where text is; an edge beyond the frame is clipped.
+
+    Raises
+    ------
+    NotCleanableError
+        There are boxes, or overlays inside the pixel words, and the pixels cannot be decoded or a box names no frame of the image.
+    ValueError, AttributeError, TypeError
+        The elements that describe the pixels are missing or contradict each other.
+    """
+    syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
+    encapsulated = syntax is not None and syntax.is_encapsulated
+    if encapsulated != (pixels.length == _UNDEFINED_LENGTH):
+        raise ValueError("pixel data and transfer syntax disagree")
+    # An overlay kept in unused bits of the pixel words (retired, PS3.5 8.1.2) would survive the removal of its description.
+    mask = _has_embedded_overlay(dataset)
+    work = boxes or mask
+    if not encapsulated:
+        return _native(dataset, pixels, boxes, mask)
+    if not work:
+        return Pixels(str(syntax), [Element(PIXEL_DATA, "OB", pixels.value, encapsulated=True), *offset_tables])
+    try:
+        # The encoder knows no run-length form of colour with more than 16 bits per sample.
+        if syntax == RLELossless and (int(dataset.get("SamplesPerPixel", 1)) == 1 or int(dataset.BitsAllocated) <= 16):
+            return _run_length(dataset, pixels, boxes, mask)
+        return _decoded(dataset, str(syntax), boxes, mask)
+    except NotCleanableError:
+        raise
+    except Exception as error:  # noqa: BLE001 - decoders raise anything, and their messages quote values
+        raise NotCleanableError(type(error).__name__) from None
+
+
+def _native(dataset: Dataset, pixels: Any, boxes: Sequence[Box], mask: bool) -> Pixels:
+    shape = _shape(dataset, int(pixels.tag))
+    value = bytes(pixels.value or b"")
+    if not pixels.is_little_endian:
+        unit = shape.bits // 8 if shape.bits > 8 else (2 if pixels.VR == "OW" else 1)
+        if unit > 1:
+            value = np.frombuffer(value[: len(value) // unit * unit], dtype=f">u{unit}").astype(f"<u{unit}").tobytes()
+    expected = get_expected_length(dataset)
+    # What follows the last frame is no part of the image and could be anything.
+    value = value[:expected]
+    if boxes or mask:
+        if len(value) < expected:
+            raise NotCleanableError("fewer pixels than the header says")
+        value = _clean_native(dataset, shape, value, boxes, mask)
+    vr = {FLOAT_PIXELS: "OF", DOUBLE_PIXELS: "OD"}.get(int(pixels.tag), "OW" if shape.bits > 8 else "OB")
+    return Pixels(EXPLICIT_LITTLE, [Element(int(pixels.tag), vr, value)], blanked=len(boxes))
+
+
+def _clean_native(dataset: Dataset, shape: _Shape, value: bytes, boxes: Sequence[Box], mask: bool) -> bytes:
+    frames: np.ndarray
+    if shape.bits == 1:
+        packed = np.unpackbits(np.frombuffer(value, np.uint8), bitorder="little")
+        count = shape.frames * shape.rows * shape.columns
+        frames = packed[:count].reshape(shape.frames, shape.rows, shape.columns)
+        _fill_all(dataset, shape, frames, boxes, mask)
+        return np.packbits(packed, bitorder="little").tobytes()
+    samples = np.frombuffer(bytearray(value), dtype=shape.dtype)
+    if shape.photometric == "YBR_FULL_422":
+        # Two pixels share their colour, stored as Y Y Cb Cr (PS3.3 C.7.6.3.1.2): boxes are widened to whole pairs.
+        if shape.columns % 2:
+            raise NotCleanableError("odd number of columns in 4:2:2")
+        pairs = samples.reshape(shape.frames, shape.rows, shape.columns // 2, 4)
+        dark = np.array([0, 0, _middle(shape), _middle(shape)], dtype=shape.dtype)
+        for box in boxes:
+            for frame in _frames_of(box, shape.frames):
+                y0, y1, x0, x1 = _clip(box, shape)
+                pairs[frame, y0:y1, x0 // 2 : (x1 + 1) // 2] = dark
+        return samples.tobytes()
+    if shape.samples == 1:
+        frames = samples.reshape(shape.frames, shape.rows, shape.columns)
+    elif shape.planar:
+        frames = np.moveaxis(samples.reshape(shape.frames, shape.samples, shape.rows, shape.columns), 1, -1)
+    else:
+        frames = samples.reshape(shape.frames, shape.rows, shape.columns, shape.samples)
+    _fill_all(dataset, shape, frames, boxes, mask)
+    return samples.tobytes()
+
+
+def _run_length(dataset: Dataset, pixels: Any, boxes: Sequence[Box], mask: bool) -> Pixels:
+    shape = _shape(dataset, PIXEL_DATA)
+    frames = list(generate_frames(pixels.value, number_of_frames=shape.frames))
+    if len(frames) != shape.frames:
+        raise NotCleanableError("frames do not match the header")
+    hit = {frame for box in boxes for frame in _frames_of(box, shape.frames)}
+    decoder = get_decoder(RLELossless)
+    for index in sorted(range(shape.frames) if mask else hit):
+        frame, about = decoder.as_array(dataset, index=index, raw=True)
+        _fill_all(dataset, shape, frame[np.newaxis], [b for b in boxes if b.frame_from <= index <= b.frame_to], mask, relative=True)
+        frames[index] = RLELosslessEncoder.encode(
+            frame,
+            rows=shape.rows,
+            columns=shape.columns,
+            number_of_frames=1,
+            samples_per_pixel=shape.samples,
+            bits_allocated=shape.bits,
+            bits_stored=about["bits_stored"],
+            pixel_representation=about["pixel_representation"],
+            photometric_interpretation=shape.photometric,
+            planar_configuration=0,
+        )
+    return Pixels(str(RLELossless), [Element(PIXEL_DATA, "OB", encapsulate(frames), encapsulated=True)], blanked=len(boxes))
+
+
+def _decoded(dataset: Dataset, syntax: str, boxes: Sequence[Box], mask: bool) -> Pixels:
+    decoder = get_decoder(syntax)
+    count = int(dataset.get("NumberOfFrames", 1) or 1)
+    written: list[bytes] = []
+    for index in range(count):
+        frame, about = decoder.as_array(dataset, index=index, raw=True)
+        photometric = str(about["photometric_interpretation"])
+        if frame.ndim == 3 and photometric.startswith("YBR_") and photometric.endswith(("422", "420")):
+            photometric = "YBR_FULL"  # the decoder has given every pixel its own colour
+        shape = _Shape(
+            frames=count,
+            rows=int(about["rows"]),
+            columns=int(about["columns"]),
+            samples=int(about["samples_per_pixel"]),
+            bits=frame.dtype.itemsize * 8,
+            stored=int(about["bits_stored"]),
+            signed=frame.dtype.kind == "i",
+            photometric=photometric,
+            planar=False,
+            dtype=frame.dtype,
+        )
+        _fill_all(dataset, shape, frame[np.newaxis], [b for b in boxes if b.frame_from <= index <= b.frame_to], mask, relative=True)
+        written.append(frame.astype(frame.dtype.newbyteorder("<"), copy=False).tobytes())
+    for box in boxes:
+        _frames_of(box, count)
+    header = {
+        _PHOTOMETRIC: text(_PHOTOMETRIC, "CS", shape.photometric),
+        _SAMPLES_PER_PIXEL: _number(_SAMPLES_PER_PIXEL, shape.samples),
+        _BITS_ALLOCATED: _number(_BITS_ALLOCATED, shape.bits),
+        _BITS_STORED: _number(_BITS_STORED, shape.stored),
+        _HIGH_BIT: _number(_HIGH_BIT, shape.stored - 1),
+        _REPRESENTATION: _number(_REPRESENTATION, int(shape.signed)),
+    }
+    if shape.samples > 1:
+        header[_PLANAR] = _number(_PLANAR, 0)
+    if syntax in _LOSSY_SYNTAXES:
+        header[_LOSSY] = text(_LOSSY, "CS", "01")  # what was lost stays lost (PS3.3 C.7.6.1.1.5)
+    element = Element(PIXEL_DATA, "OW" if shape.bits > 8 else "OB", b"".join(written))
+    return Pixels(EXPLICIT_LITTLE, [element], header, blanked=len(boxes))
+
+
+def _number(tag: int, value: int) -> Element:
+    return Element(tag, "US", value.to_bytes(2, "little"))
+
+
+def _fill_all(dataset: Dataset, shape: _Shape, frames: np.ndarray, boxes: Sequence[Box], mask: bool, relative: bool = False) -> None:
+    """Clear unused bits where ``mask`` says so, then fill the boxes; ``relative``: the array holds just the one frame they are for."""
+    if mask:
+        _clear_unused_bits(dataset, shape, frames)
+    for box in boxes:
+        y0, y1, x0, x1 = _clip(box, shape)
+        for index in (0,) if relative else _frames_of(box, shape.frames):
+            frames[index, y0:y1, x0:x1] = _fill_value(dataset, shape, frames[index])
+
+
+def _clear_unused_bits(dataset: Dataset, shape: _Shape, frames: np.ndarray) -> None:
+    if shape.dtype.kind not in "iu" or int(dataset.get("HighBit", shape.stored - 1)) != shape.stored - 1:
+        raise NotCleanableError("overlay inside the pixel words in an unusual place")
+    unused = shape.bits - shape.stored
+    # Shifting up and down again in the samples' own type clears the bits, and repeats the sign where there is one.
+    np.left_shift(frames, unused, out=frames)
+    np.right_shift(frames, unused, out=frames)
+
+
+def _fill_value(dataset: Dataset, shape: _Shape, frame: np.ndarray) -> Any:
+    """What reads as background: the declared padding value, else the darkest value of the frame (black in colour)."""
+    if shape.samples > 1:
+        if shape.photometric.startswith("YBR"):
+            return np.array([0, _middle(shape), _middle(shape)][: shape.samples], dtype=shape.dtype)
+        return 0
+    if shape.photometric == "PALETTE COLOR":
+        return _darkest_index(dataset, shape)
+    if shape.photometric.startswith("MONOCHROME"):
+        padding = _padding(dataset, shape)
+        if padding is not None:
+            return padding
+    return frame.max() if shape.photometric == "MONOCHROME1" else frame.min()
+
+
+def _padding(dataset: Dataset, shape: _Shape) -> int | None:
+    value = dataset.get("PixelPaddingValue")
+    if not isinstance(value, int) or shape.dtype.kind not in "iu" or shape.bits == 1:
+        return None
+    if shape.signed and value >= 1 << (shape.bits - 1):
+        value -= 1 << shape.bits
+    limits = np.iinfo(shape.dtype)
+    return value if limits.min <= value <= limits.max else None
+
+
+def _darkest_index(dataset: Dataset, shape: _Shape) -> int:
+    """Index of the darkest colour of the palette; the first one where the palette is segmented or damaged."""
+    first, total = 0, None
+    for colour in ("Red", "Green", "Blue"):
+        described = dataset.get(f"{colour}PaletteColorLookupTableDescriptor")
+        data = dataset.get(f"{colour}PaletteColorLookupTableData")
+        if described is None or not data:
+            return 0
+        entries, first, bits = (int(n) for n in described)
+        entries = entries or 65536
+        table = np.frombuffer(data, dtype=np.uint8 if bits == 8 and len(data) < 2 * entries else "<u2")[:entries].astype(np.int64)
+        total = table if total is None else total[: len(table)] + table[: len(total)]
+    index = first + int(np.argmin(total)) if total is not None and len(total) else 0
+    limits = np.iinfo(shape.dtype)
+    return index if limits.min <= index <= limits.max else 0
+
+
+def _middle(shape: _Shape) -> int:
+    return 1 << (shape.stored - 1)
+
+
+def _frames_of(box: Box, count: int) -> range:
+    if not 0 <= box.frame_from <= box.frame_to < count:
+        raise NotCleanableError("a box names a frame that the image does not have")
+    return range(box.frame_from, box.frame_to + 1)
+
+
+def _clip(box: Box, shape: _Shape) -> tuple[int, int, int, int]:
+    y0, y1 = max(box.y0, 0), min(box.y1, shape.rows)
+    x0, x1 = max(box.x0, 0), min(box.x1, shape.columns)
+    if y0 >= y1 or x0 >= x1:
+        raise NotCleanableError("a box lies outside the frame")
+    return y0, y1, x0, x1
+
+
+def _shape(dataset: Dataset, tag: int) -> _Shape:
+    bits, signed = int(dataset.BitsAllocated), bool(dataset.get("PixelRepresentation", 0))
+    if tag in (FLOAT_PIXELS, DOUBLE_PIXELS):
+        dtype = np.dtype("<f4" if tag == FLOAT_PIXELS else "<f8")
+        bits = dtype.itemsize * 8
+    elif bits in (1, 8, 16, 32, 64):
+        dtype = np.dtype(f"<{'i' if signed and bits > 1 else 'u'}{max(bits // 8, 1)}")
+    else:
+        raise NotCleanableError("an unusual number of bits")
+    return _Shape(
+        frames=int(dataset.get("NumberOfFrames", 1) or 1),
+        rows=int(dataset.Rows),
+        columns=int(dataset.Columns),
+        samples=int(dataset.get("SamplesPerPixel", 1) or 1),
+        bits=bits,
+        stored=int(dataset.get("BitsStored", bits) or bits),
+        signed=signed,
+        photometric=str(dataset.PhotometricInterpretation),
+        planar=bool(dataset.get("PlanarConfiguration", 0)),
+        dtype=dtype,
+    )
+
+
+def _has_embedded_overlay(dataset: Dataset) -> bool:
+    """Whether an overlay plane (60xx) is declared to lie in the pixel words: it has no data of its own."""
+    groups = {tag.group for tag in list(dataset.keys()) if 0x6000 <= tag.group <= 0x60FF and tag.group % 2 == 0}
+    return any((group, 0x0010) in dataset and (group, 0x3000) not in dataset for group in groups)

@@ -1,0 +1,220 @@
+"""From a policy and the standard's table to one action per DICOM attribute.
+
+What enters: conf/deid/<policy>.yaml and schemas/deid/. What leaves: a :class:`Plan`, which says of any tag what happens to it and why.
+Pure; made once per process, on the driver and on executors alike.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cache
+from typing import Any
+
+from pydicom._dicom_dict import DicomDictionary
+from pydicom.datadict import tag_for_keyword
+
+from pictures_spark.errors import ConfigError
+from pictures_spark.resources import conf_dir, load_schema, load_yaml
+
+
+class Action(StrEnum):
+    """What happens to an attribute."""
+
+    KEEP = "keep"  # if its value has the form of its value representation and holds no identifier
+    REMOVE = "remove"
+    EMPTY = "empty"  # type 2: present without a value
+    DUMMY = "dummy"  # type 1: the policy's fixed text
+    UID = "uid"  # mapped, unless it names a registered class or scheme
+    SHIFT = "shift"  # date moved by the patient's offset
+    RECURSE = "recurse"  # a sequence whose items are treated in turn
+    PATIENT = "patient"  # the project's pseudonym of the person
+    ACCESSION = "accession"  # the project's pseudonym of the request
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What happens to one attribute, why, and who says so."""
+
+    action: Action
+    reason: str
+    source: str
+
+
+_REMOVE_UNKNOWN = Decision(Action.REMOVE, "not a standard attribute", "policy default")
+_TIME_VRS = ("DA", "DT", "TM")
+_TEXT_VRS = ("LO", "SH", "ST", "LT", "UT", "UC", "PN")
+_SECTIONS = {
+    "policy": str,
+    "version": str,
+    "standard": str,
+    "options": list,
+    "by_vr": dict,
+    "bulk": list,
+    "overrides": dict,
+    "required": dict,
+    "dummy": str,
+    "accept": dict,
+    "classes": list,
+    "instances": list,
+    "identifiers": list,
+    "limits": dict,
+    "written": dict,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A compiled policy: ``decide(tag)`` for every tag, and the lists that treating values needs.
+
+    Examples
+    --------
+    >>> load_plan("default").decide(0x00100030).action
+    <Action.EMPTY: 'empty'>
+    >>> load_plan("default").decide(0x00091010).reason
+    'not a standard attribute'
+    """
+
+    policy: dict[str, Any]
+    table: dict[int, tuple[str, dict[str, str]]]
+    bulk: frozenset[int]
+    overrides: dict[int, tuple[Action, str]]
+    required: dict[int, Action]
+    accept: dict[int, re.Pattern[str]]
+    classes: frozenset[int]
+    instances: frozenset[int]
+    identifiers: frozenset[int]
+    image_classes: frozenset[str]
+    fingerprint: str
+    _decided: dict[int, Decision] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """Name and version of the policy, as written into every file."""
+        return f"{self.policy['policy']} {self.policy['version']}"
+
+    def decide(self, tag: int) -> Decision:
+        """What happens to an attribute, by its tag alone; its value may still be refused (`pictures_spark.deid.act`)."""
+        decision = self._decided.get(tag)
+        if decision is None:
+            decision = self._decided[tag] = self._decide(tag)
+        return decision
+
+    def _decide(self, tag: int) -> Decision:
+        # Repeating groups (curves, overlays) and group lengths are not in the plain dictionary, nor is anything private.
+        known = DicomDictionary.get(tag)
+        if known is None or tag >> 16 < 0x0008 or (tag >> 16) & 1:
+            return _REMOVE_UNKNOWN
+        vr = known[0].split(" or ")[0]
+        if tag in self.overrides:
+            action, why = self.overrides[tag]
+            return Decision(action, why, "policy override")
+        if tag in self.bulk:
+            return Decision(Action.KEEP, "pixels, or a table that makes them visible", "policy bulk")
+        if tag in self.table:
+            return self._by_table(tag, vr, *self.table[tag])
+        action = Action(self.policy["by_vr"].get(vr, "remove"))
+        if action is Action.REMOVE:
+            return self._unless_required(tag, "its value representation can hold text", "policy by_vr")
+        return Decision(action, f"value representation {vr}", "policy by_vr")
+
+    def _by_table(self, tag: int, vr: str, basic: str, options: dict[str, str]) -> Decision:
+        source = f"PS3.15 Table E.1-1, {basic}"
+        for option in self.policy["options"]:
+            chosen = options.get(option)
+            if option == "modified_dates" and chosen == "C" and vr in _TIME_VRS:
+                # Offsets are whole days, so a time of day stays what it was.
+                return Decision(Action.KEEP if vr == "TM" else Action.SHIFT, "intervals between dates are kept", f"{source}, {option} C")
+            if chosen == "K" and vr in self.policy["by_vr"]:
+                return Decision(Action(self.policy["by_vr"][vr]), f"option {option}", f"{source}, {option} K")
+        if basic == "X/Z/U*":
+            return Decision(Action.RECURSE, "references to other images, with their UIDs mapped", source)
+        if basic == "U":
+            return Decision(Action.UID, "names an instance", source)
+        if basic == "Z":
+            return Decision(Action.EMPTY, "identifying", source)
+        if basic == "D" and vr in _TEXT_VRS:
+            return Decision(Action.DUMMY, "identifying, and required", source)
+        return self._unless_required(tag, "identifying", source)
+
+    def _unless_required(self, tag: int, reason: str, source: str) -> Decision:
+        if tag in self.required:
+            return Decision(self.required[tag], f"{reason}; image objects must have it", source)
+        return Decision(Action.REMOVE, reason, source)
+
+
+@cache
+def load_plan(policy: str) -> Plan:
+    """Compile conf/deid/<policy>.yaml.
+
+    Raises
+    ------
+    ConfigError
+        The policy is missing or faulty; all faults in one message.
+    """
+    path = conf_dir() / "deid" / f"{policy}.yaml"
+    if not path.is_file():
+        raise ConfigError(f"de-identification policy {policy!r} does not exist: add conf/deid/{policy}.yaml")
+    return compile_plan(load_yaml(path))
+
+
+def compile_plan(values: dict[str, Any]) -> Plan:
+    """Compile the content of a policy file.
+
+    Raises
+    ------
+    ConfigError
+        A section is missing or of the wrong kind, a keyword is not DICOM's, or an action is not known; all faults in one message.
+    """
+    faults = [f"{name}: needs to be a {kind.__name__}" for name, kind in _SECTIONS.items() if not isinstance(values.get(name), kind)]
+    faults += [f"{name}: not a section of a policy" for name in values if name not in _SECTIONS]
+    if faults:
+        raise ConfigError("de-identification policy: " + "; ".join(faults))
+
+    def tags(section: str) -> dict[int, Any]:
+        entries = values[section]
+        found = {}
+        for keyword in entries:
+            tag = tag_for_keyword(keyword)
+            if tag is None:
+                faults.append(f"{section}: {keyword} is not a DICOM keyword")
+            else:
+                found[int(tag)] = entries[keyword] if isinstance(entries, dict) else None
+        return found
+
+    def action(section: str, value: str) -> Action:
+        try:
+            return Action(value)
+        except ValueError:
+            faults.append(f"{section}: {value!r} is not one of {', '.join(Action)}")
+            return Action.REMOVE
+
+    standard = load_schema(f"deid/{values['standard']}.yaml")
+    table = {
+        int(tag, 16): (row[1], row[2] if len(row) > 2 else {})
+        for tag, row in standard["attributes"].items()
+        if tag != "private" and "x" not in tag
+    }
+    offered = {option for _, options in table.values() for option in options}
+    faults += [f"options: {o!r} is not one of {', '.join(sorted(offered))}" for o in values["options"] if o not in offered]
+    overrides = {tag: (action("overrides", entry["action"]), entry["why"]) for tag, entry in tags("overrides").items()}
+    required = {tag: action("required", entry) for tag, entry in tags("required").items()}
+    for vr, entry in values["by_vr"].items():
+        action(f"by_vr: {vr}", entry)
+    plan = Plan(
+        policy=values,
+        table=table,
+        bulk=frozenset(tags("bulk")),
+        overrides=overrides,
+        required=required,
+        accept={tag: re.compile(pattern) for tag, pattern in tags("accept").items()},
+        classes=frozenset(tags("classes")),
+        instances=frozenset(tags("instances")),
+        identifiers=frozenset(tags("identifiers")),
+        image_classes=frozenset(load_schema("deid/image_sop_classes.yaml")),
+        fingerprint=hashlib.sha256(json.dumps([values, standard], sort_keys=True).encode()).hexdigest(),
+    )
+    if faults:
+        raise ConfigError("de-identification policy: " + "; ".join(faults))
+    return plan

@@ -1,0 +1,213 @@
+"""Text boxes are filled in every kind of pixel data, and every sample outside them is what it was."""
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+from instances import dicom_bytes, instance, pydicom_file
+from pydicom import dcmread
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.pixels import get_decoder
+from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
+
+from pictures_spark.deid.act import WithheldError, deidentify
+from pictures_spark.deid.dicom_identity import Box, make_identity
+from pictures_spark.deid.plan import load_plan
+from pictures_spark.deid.verify import verify
+
+PLAN = load_plan("default")
+
+
+def blanked(data, *boxes):
+    """The result's bytes, after the check."""
+    identity = make_identity(b"k" * 32, "p", 180, verdict="text", boxes=boxes)
+    result = deidentify(data, PLAN, identity)
+    assert verify(data, result.data, PLAN.policy, identity) == []
+    assert result.boxes_blanked == len(boxes)
+    return result.data
+
+
+def frames(data):
+    """Decoded samples without any colour conversion: (frames, rows, columns[, samples])."""
+    dataset = dcmread(BytesIO(data), force=True)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    array, about = get_decoder(syntax).as_array(dataset, raw=True)
+    return array if int(about["number_of_frames"]) > 1 else array[np.newaxis]
+
+
+REAL = [
+    "CT_small.dcm",
+    "MR_small.dcm",
+    "MR_small_bigendian.dcm",
+    "MR_small_implicit.dcm",
+    "MR_small_RLE.dcm",
+    "MR_small_jp2klossless.dcm",
+    "MR_small_jpeg_ls_lossless.dcm",
+    "JPEG2000.dcm",
+    "J2K_pixelrep_mismatch.dcm",
+    "JPGExtended.dcm",
+    "SC_rgb_small_odd.dcm",
+    "SC_rgb_small_odd_big_endian.dcm",
+    "SC_rgb_rle.dcm",
+    "SC_rgb_rle_2frame.dcm",
+    "SC_rgb_rle_16bit_2frame.dcm",
+    "SC_rgb_rle_32bit.dcm",
+    "SC_rgb_jpeg_dcmtk.dcm",
+    "SC_rgb_dcmtk_+eb+cy+s2.dcm",
+    "SC_rgb_jpeg_gdcm.dcm",
+    "SC_rgb_gdcm_KY.dcm",
+    "SC_ybr_full_422_uncompressed.dcm",
+    "GDCMJ2K_TextGBR.dcm",
+    "examples_palette.dcm",
+    "examples_rgb_color.dcm",
+    "examples_ybr_color.dcm",
+    "examples_jpeg2k.dcm",
+    "image_dfl.dcm",
+]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_files_change_inside_the_box_only(name):
+    data = pydicom_file(name)
+    before = frames(data)
+    rows, columns = before.shape[1:3]
+    y0, y1, x0, x1 = 0, max(rows // 3, 1), 2 * (columns // 8), 2 * (columns // 4) or columns
+    last = len(before) - 1
+    result = blanked(data, Box(last, last, x0, y0, x1, y1))
+    after = frames(result)
+    assert after.shape == before.shape
+    assert after.dtype.itemsize == before.dtype.itemsize
+    inside = np.zeros(before.shape[:3], bool)
+    inside[last, y0:y1, x0:x1] = True
+    assert (after[~inside] == before[~inside]).all()
+    assert len(np.unique(after[inside], axis=0)) == 1
+    made, source = dcmread(BytesIO(result)), dcmread(BytesIO(data))
+    stays = source.file_meta.TransferSyntaxUID == RLELossless and source.BitsAllocated <= 16
+    assert made.file_meta.TransferSyntaxUID == (RLELossless if stays else ExplicitVRLittleEndian)
+    # What a viewer shows outside the box is the same too.
+    shown, was = made.pixel_array.reshape(before.shape), source.pixel_array.reshape(before.shape)
+    assert (shown[~inside] == was[~inside]).all()
+
+
+@pytest.mark.parametrize("name", ["MR_small_RLE.dcm", "JPEG2000.dcm", "SC_rgb_jpeg_dcmtk.dcm", "JPGExtended.dcm", "examples_jpeg2k.dcm"])
+def test_without_boxes_the_encapsulated_bytes_are_copied(name):
+    data = pydicom_file(name)
+    made = dcmread(BytesIO(deidentify(data, PLAN, make_identity(b"k" * 32, "p", 180, verdict="clean")).data))
+    source = dcmread(BytesIO(data))
+    assert made.PixelData == source.PixelData
+    assert made.file_meta.TransferSyntaxUID == source.file_meta.TransferSyntaxUID
+
+
+def test_rle_frames_that_are_not_hit_are_copied_untouched():
+    data = pydicom_file("SC_rgb_rle_16bit_2frame.dcm")
+    made = dcmread(BytesIO(blanked(data, Box(1, 1, 0, 0, 5, 5))))
+    before = list(generate_frames(dcmread(BytesIO(data)).PixelData, number_of_frames=2))
+    after = list(generate_frames(made.PixelData, number_of_frames=2))
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "header", "fill"),
+    [
+        (np.array([[5, 9], [7, 8]], np.uint8), {}, 5),
+        (np.array([[5, 9], [7, 8]], np.uint8), {"PhotometricInterpretation": "MONOCHROME1"}, 9),
+        (np.array([[-5, 9], [7, 8]], np.int16), {}, -5),
+        (np.array([[-5, 9], [7, 8]], np.int16), {"PixelPaddingValue": -2000}, -2000),
+        (np.array([[-5, 9], [7, 8]], np.int16), {"PhotometricInterpretation": "MONOCHROME1"}, 9),
+        (np.array([[5, 9], [7, 8]], np.uint32), {}, 5),
+        (
+            np.array([[0, 1], [2, 1]], np.uint8),
+            {
+                "PhotometricInterpretation": "PALETTE COLOR",
+                **{f"{c}PaletteColorLookupTableDescriptor": [3, 0, 16] for c in ("Red", "Green", "Blue")},
+                **{f"{c}PaletteColorLookupTableData": np.array([900, 500, 10], "<u2").tobytes() for c in ("Red", "Green", "Blue")},
+            },
+            2,
+        ),
+    ],
+)
+def test_fill_reads_as_background(pixels, header, fill):
+    made = frames(blanked(dicom_bytes(instance(pixels, **header)), Box(0, 0, 1, 0, 2, 2)))
+    assert made[0].tolist() == [[pixels[0, 0], fill], [pixels[1, 0], fill]]
+
+
+@pytest.mark.parametrize("planar", [0, 1])
+@pytest.mark.parametrize(("photometric", "dark"), [("RGB", [0, 0, 0]), ("YBR_FULL", [0, 128, 128])])
+def test_colour_is_filled_with_black(planar, photometric, dark):
+    pixels = np.arange(48, dtype=np.uint8).reshape(1, 4, 4, 3) + 1
+    source = instance(pixels, SamplesPerPixel=3, PhotometricInterpretation=photometric, PlanarConfiguration=planar)
+    if planar:
+        source.PixelData = np.moveaxis(pixels[0], -1, 0).tobytes()
+    made = frames(blanked(dicom_bytes(source), Box(0, 0, 2, 1, 4, 3)))[0]
+    assert made[1, 2].tolist() == dark
+    expected = pixels[0].copy()
+    expected[1:3, 2:4] = dark
+    assert (made == expected).all()
+
+
+def test_single_bit_pixels():
+    pixels = np.ones((8, 9), np.uint8)
+    source = instance(pixels, BitsAllocated=1, BitsStored=1, HighBit=0)
+    source.PixelData = np.packbits(pixels.ravel(), bitorder="little").tobytes()
+    source.PixelData += b"\0" * (len(source.PixelData) % 2)
+    pixels[0, 0] = 0
+    source.PixelData = bytes([source.PixelData[0] & 0xFE]) + source.PixelData[1:]
+    made = frames(blanked(dicom_bytes(source), Box(0, 0, 3, 2, 6, 4)))[0]
+    pixels[2:4, 3:6] = 0
+    assert (made == pixels).all()
+
+
+@pytest.mark.parametrize("rle", [False, True])
+def test_an_overlay_inside_the_pixel_words_is_cleared(rle):
+    values = np.arange(64, dtype=np.uint16).reshape(8, 8)
+    source = instance(values | 0x8000, BitsStored=12, HighBit=11)
+    source.add_new(0x60000010, "US", 8)
+    source.add_new(0x60000102, "US", 15)
+    if rle:
+        source.file_meta = None
+        data = dicom_bytes(source)
+        loaded = dcmread(BytesIO(data))
+        loaded.compress(RLELossless, generate_instance_uid=False)
+        buffer = BytesIO()
+        loaded.save_as(buffer, enforce_file_format=True)
+        data = buffer.getvalue()
+    else:
+        data = dicom_bytes(source)
+    identity = make_identity(b"k" * 32, "p", 180, verdict="clean")
+    made = dcmread(BytesIO(deidentify(data, PLAN, identity).data))
+    assert (made.pixel_array == values).all()
+    assert not [e for e in made if e.tag.group == 0x6000]
+
+
+def _undecodable():
+    source = instance(np.zeros((8, 8), np.uint8))
+    source.PixelData = encapsulate([b"not a JPEG stream "])
+    source["PixelData"].is_undefined_length = True
+    source["PixelData"].VR = "OB"
+    return dicom_bytes(source, JPEGBaseline8Bit)
+
+
+@pytest.mark.parametrize(
+    ("data", "box"),
+    [
+        (_undecodable, Box(0, 0, 0, 0, 4, 4)),
+        (lambda: dicom_bytes(instance()), Box(1, 1, 0, 0, 4, 4)),
+        (lambda: dicom_bytes(instance()), Box(0, 3, 0, 0, 4, 4)),
+        (lambda: dicom_bytes(instance()), Box(0, 0, 50, 50, 60, 60)),
+        (lambda: dicom_bytes(instance()), Box(0, 0, 4, 4, 4, 8)),
+        (lambda: dicom_bytes(instance(PixelData=bytes(20))), Box(0, 0, 0, 0, 4, 4)),
+        (lambda: pydicom_file("MR_truncated.dcm"), Box(0, 0, 0, 0, 4, 4)),
+    ],
+)
+def test_what_cannot_be_cleaned_is_withheld(data, box):
+    with pytest.raises(WithheldError) as caught:
+        deidentify(data(), PLAN, make_identity(b"k" * 32, "p", 180, verdict="text", boxes=[box]))
+    assert caught.value.reason == "pixels_not_cleanable"
+
+
+def test_a_box_over_the_edge_is_clipped():
+    made = frames(blanked(dicom_bytes(instance()), Box(0, 0, -3, 6, 100, 100)))[0]
+    expected = np.arange(64, dtype=np.uint16).reshape(8, 8)
+    expected[6:] = 0
+    assert (made == expected).all()

@@ -186,6 +186,7 @@ def _series(dataset: Dataset, study: Study, series: Series, rng: Random) -> None
         dataset.SequenceVariant = "SK"
         dataset.ScanOptions = ""
         dataset.MRAcquisitionType = "2D"
+        dataset.EchoTrainLength = 1
         dataset.MagneticFieldStrength = protocol["field"]
         dataset.RepetitionTime = protocol["tr"]
         dataset.EchoTime = protocol["te"]
@@ -223,6 +224,7 @@ def _image(dataset: Dataset, study: Study, series: Series, number: int) -> None:
     if protocol.get("kind") == "enhanced":
         _functional_groups(dataset, study, series)
     elif protocol["modality"] in ("CT", "MR"):
+        dataset.PatientPosition = "HFS"
         dataset.FrameOfReferenceUID = f"{study.uid}.80"
         dataset.PositionReferenceIndicator = ""
         dataset.SliceThickness = protocol["thickness"]
@@ -254,7 +256,20 @@ def _functional_groups(dataset: Dataset, study: Study, series: Series) -> None:
     """Thickness, orientation and position of an enhanced image are in its functional groups alone (PS3.3 C.7.6.16)."""
     dataset.NumberOfFrames = series.frames
     dataset.FrameOfReferenceUID = f"{study.uid}.80"
+    dataset.PatientPosition = "HFS"
     dataset.AcquisitionDateTime = f"{study.day:%Y%m%d}{dataset.AcquisitionTime}"
+    dataset.ContentQualification = "PRODUCT"
+    dataset.PixelPresentation, dataset.VolumetricProperties = "MONOCHROME", "VOLUME"
+    dataset.VolumeBasedCalculationTechnique = "NONE"
+    dataset.LossyImageCompression, dataset.PresentationLUTShape = "00", "IDENTITY"
+    dataset.AcquisitionContextSequence = []
+    organisation, stack, place = Dataset(), Dataset(), Dataset()
+    organisation.DimensionOrganizationUID = f"{study.uid}.70"
+    for index, pointer in ((stack, "StackID"), (place, "InStackPositionNumber")):
+        index.DimensionOrganizationUID = organisation.DimensionOrganizationUID
+        index.DimensionIndexPointer, index.FunctionalGroupPointer = Tag(pointer), Tag("FrameContentSequence")
+    dataset.DimensionOrganizationSequence = [organisation]
+    dataset.DimensionIndexSequence = [stack, place]
     shared, measures, orientation, transformation = Dataset(), Dataset(), Dataset(), Dataset()
     measures.SliceThickness = series.protocol["thickness"]
     measures.PixelSpacing = _spacing(series)

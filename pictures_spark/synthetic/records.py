@@ -98,7 +98,9 @@ def _some(rng: Random, rows: list[Row], count: int) -> list[Row]:
 
 def _break(extract: Extract, rng: Random) -> None:
     faults = FAULTS[extract.source]
-    count = max(len(faults), round(load_schema("synthetic/records.yaml")["broken_share"] * len(extract.rows)))
+    # Every kind of fault occurs once, where that is not more of a short extract than one row in 25.
+    least = min(len(faults), len(extract.rows) // 25)
+    count = max(least, round(load_schema("synthetic/records.yaml")["broken_share"] * len(extract.rows)))
     marked: list[tuple[Row, str]] = [(row, "") for row in extract.rows]
     for number, row in enumerate(_some(rng, extract.rows, count)):
         fault, change = faults[number % len(faults)]

@@ -1,7 +1,8 @@
 """Job ``synth``: the synthetic archive, the record extracts and the truth about them.
 
 Enters: the settings ``synth`` and the cover of ``records.sources``, and the data below schemas/synthetic/. Leaves: zones archive and
-extracts; ``extracts/truth/`` holds the answers. No Spark; driver only. The same seed, settings and pinned packages give the same bytes.
+extracts; ``extracts/truth/`` holds the answers. No Spark; driver only.
+The same seed, settings, pinned packages and zlib give the same bytes.
 
 ``extracts/truth/synth.json`` lists every file that was made. A second run compares with it and rewrites only what is missing or was
 changed; other settings replace the files of the list and leave all others alone. Zones that hold files but no list are not ours: refused.
@@ -12,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
@@ -132,7 +134,8 @@ def _cover(job: Job) -> dict[str, Days]:
 
 def _fingerprint(settings: dict[str, int], cover: dict[str, Days]) -> str:
     """Hash of all that the bytes depend on: settings, cover, this package, its data, and the packages that make bytes."""
-    digest = hashlib.sha256(repr((sorted(settings.items()), sorted(cover.items()), [version(name) for name in MAKERS])).encode())
+    parts = (sorted(settings.items()), sorted(cover.items()), [version(name) for name in MAKERS], zlib.ZLIB_RUNTIME_VERSION)
+    digest = hashlib.sha256(repr(parts).encode())
     for root in (Path(__file__).parent, schemas_dir() / "synthetic"):
         for path in sorted(path for path in root.rglob("*") if path.suffix in (".py", ".yaml")):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())

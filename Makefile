@@ -14,11 +14,13 @@ export JUPYTER_CONFIG_DIR := $(ROOT)/.cache/jupyter
 export JUPYTER_DATA_DIR := $(ROOT)/.cache/jupyter
 export JUPYTER_RUNTIME_DIR := $(ROOT)/.cache/jupyter
 export PYTHONPYCACHEPREFIX := $(ROOT)/.cache/pycache
+# pip asks rustc for its version, where there is one, and rustup answers by writing into its home folder.
+export RUSTUP_HOME := $(ROOT)/.cache/rustup
 export HYPOTHESIS_STORAGE_DIRECTORY := $(ROOT)/.cache/hypothesis
 export SPARK_SUBMIT_OPTS := -Djava.io.tmpdir=$(TMPDIR) -XX:-UsePerfData
 export SPARK_LAUNCHER_OPTS := -XX:-UsePerfData
 
-.PHONY: help setup demo test test-fast lint docs bench lock clean
+.PHONY: help setup demo test test-fast lint docs lock clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile

@@ -77,6 +77,17 @@ def check_digit(nine: str) -> str | None:
     return None if rest == 10 else str(rest % 11)
 
 
+def mistyped(chi: str) -> str:
+    """The number with another last digit that fits neither modulus 11 nor modulus 10 (Luhn), by which numbers are issued from 2026.
+
+    >>> mistyped("0101901232")
+    '0101901233'
+    """
+    doubled = [int(digit) * (2 - place % 2) for place, digit in enumerate(chi[:9])]
+    luhn = -sum(value - 9 if value > 9 else value for value in doubled) % 10
+    return chi[:9] + next(str(digit % 10) for digit in range(int(chi[9]) + 1, int(chi[9]) + 10) if digit % 10 != luhn)
+
+
 def chi_number(birth: date, sex: str, rng: Random) -> str:
     """A valid CHI number: DDMMYY, two digits, one that is odd for men, and the check digit."""
     while True:

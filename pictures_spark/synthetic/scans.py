@@ -13,7 +13,7 @@ from typing import Any
 
 from pictures_spark.errors import ConfigError
 from pictures_spark.resources import load_schema
-from pictures_spark.synthetic.people import Person, chi_number, day_between, invented_words
+from pictures_spark.synthetic.people import Person, chi_number, day_between, invented_words, mistyped
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,6 @@ def _study(seed: int, rng: Random, person: Person, houses: list[Hospital], numbe
 def _identifier(rng: Random, person: Person, day: date, hospital_number: str) -> tuple[str | None, str | None]:
     """What stands in PatientID, and the CHI number of the person whom the images show (None: not in the register)."""
     chi = person.chi_on(day)
-    wrong = str((int(chi[9]) + 1) % 10)
     match person.scenario.get("identifier") or rng.choices(["chi", "spaces"], [97, 3])[0]:
         case "chi":
             return chi, chi
@@ -200,7 +199,7 @@ def _identifier(rng: Random, person: Person, day: date, hospital_number: str) ->
         case "hospital":
             return hospital_number, chi
         case "wrong_check":
-            return chi[:9] + wrong, chi
+            return mistyped(chi), chi
         case "unknown":
             while (stranger := chi_number(person.birth, person.sex, rng)) in person.chis:
                 pass

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pictures_spark.synthetic.people import check_digit
+from pictures_spark.synthetic.people import check_digit, mistyped
 
 
 def sound(chi):
@@ -20,6 +20,18 @@ def test_the_check_digit_is_the_only_one_that_fits(nine):
     fitting = [digit for digit in "0123456789" if sound(nine + digit)]
     made = check_digit(nine)
     assert fitting == ([made] if made else [])
+
+
+@given(st.integers(0, 10**9 - 1))
+def test_a_mistyped_number_fits_no_rule(number):
+    nine = f"{number:09d}"
+    if (digit := check_digit(nine)) is None:
+        return
+    wrong = mistyped(nine + digit)
+    doubled = "".join(str(int(d) * 2) if place % 2 == 0 else d for place, d in enumerate(wrong))
+    assert wrong[:9] == nine
+    assert not sound(wrong)
+    assert sum(map(int, doubled)) % 10 != 0
 
 
 def test_every_number_is_valid_and_says_birth_date_and_sex(made):

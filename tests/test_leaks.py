@@ -64,6 +64,8 @@ PLANTS = {
     "utf-16 big endian": (f"ab{NAME}".encode("utf-16-be"), NAME),
     "number in groups": (b"chi 031146 1236", CHI),
     "date with separators": (b"born 1946/11/03", "19461103"),
+    "number beside letters": (f"x{CHI}y".encode(), CHI),
+    "number among hashes": (f"{'0a' * 16} {CHI} {'f' * 64}".encode(), CHI),
     "json report": (json.dumps({"job": "x", "counts": {CHI: 1}}).encode(), CHI),
     "delta log statistics": (json.dumps({"add": {"stats": json.dumps({"minValues": {"d": BIRTH}})}}).encode(), BIRTH),
     "gzip": (gzip.compress(b"x" * 100 + NAME.encode()), NAME),
@@ -116,6 +118,7 @@ def test_a_canary_across_blocks_is_found(tmp_path):
 
 def test_nothing_is_found_where_nothing_is(tmp_path):
     (tmp_path / "text").write_text("Brelvan qua 03114 1236 1946-11-04")
+    (tmp_path / "hash").write_text(f"{'a' * 11}{CHI}{'b' * 11} 2.25.{CHI}{'7' * 28} 1234{CHI[:4]}-{CHI[4:8]}-4000-8000-0123456789ab")
     (tmp_path / "p").write_bytes(parquet("nothing"))
     (tmp_path / "d").write_bytes(dicom(lambda d: setattr(d, "PatientName", "Other^Person")))
     assert SCANNER.scan(tmp_path) == []

@@ -28,6 +28,9 @@ import pydicom
 SHORT = 7
 _SEPARATORS = str.maketrans("", "", " -./^_:")
 _SEPARATOR_BYTES = b" -./^_:\\"
+# Keyed hashes, checksums, UUIDs and our own 2.25. UIDs: among 10^5 of them some hold an eight-digit birth date by chance, so numbers are
+# not looked for inside one. A number that leaked stands by itself.
+_RANDOM = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32,}|2\.25\.[0-9]{20,}")
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,9 @@ class Scanner:
         squeezed = {canary.translate(_SEPARATORS) for canary in self.long}
         # Separators go from numbers only: in text, words that merely stand side by side would join to a name.
         self.numbers = {canary for canary in squeezed if canary.isdigit() and len(canary) >= 8}
+        words = self.long - self.numbers
         self.dates = {date.fromisoformat(canary) for canary in plain if re.fullmatch(r"\d{4}-\d\d-\d\d", canary)}
-        self._by_prefix = _prefixes({canary.encode() for canary in self.long} | {c.encode("latin-1", "ignore") for c in self.long})
+        self._by_prefix = _prefixes({canary.encode() for canary in words} | {canary.encode("latin-1", "ignore") for canary in words})
         self._number_prefix = _prefixes({canary.encode() for canary in self.numbers})
 
     def scan(self, root: Path) -> list[Hit]:
@@ -83,10 +87,11 @@ class Scanner:
     def bytes(self, data: bytes) -> set[str]:
         """Canaries in raw bytes, case folded."""
         lowered = data.lower()
-        found = _search(lowered, self._by_prefix)
-        if b"\0" in lowered:
-            found |= _search(lowered.replace(b"\0", b""), self._by_prefix)
-        found |= _search(lowered.translate(None, _SEPARATOR_BYTES), self._number_prefix)
+        found: set[bytes] = set()
+        for form in {lowered, lowered.replace(b"\0", b"")}:
+            masked = _RANDOM.sub(b"#", form)
+            found |= _search(form, self._by_prefix) | _search(masked, self._number_prefix)
+            found |= _search(masked.translate(None, _SEPARATOR_BYTES), self._number_prefix)
         return {value.decode("utf-8", "replace") for value in found}
 
     def _parquet(self, data: bytes) -> Iterator[tuple[str, str]]:

@@ -79,9 +79,11 @@ def _master(config: Config) -> str:
 
 
 def _scratch(zones: Zones) -> Path:
+    # What is spilled is what was read, so the first zone the role may read holds it, even where the job itself may not write there:
+    # an extraction must never spill the identifiable zone into the project's.
     for zone in ("identifiable", "deidentified", "project", "extracts"):
-        if "write" in zones._allowed.get(zone, []):
-            path = zones.path(zone, ".scratch", mode="write")
+        if "read" in zones._allowed.get(zone, []):
+            path = zones.path(zone, ".scratch")
             path.mkdir(parents=True, exist_ok=True)
             os.environ["TMPDIR"] = str(path)
             return path

@@ -1,0 +1,1 @@
+"""Deliveries: a frozen cohort, de-identified, in a project private zone."""

@@ -1,0 +1,187 @@
+"""Write one image of a delivery: read it from the archive, de-identify it, check it, put it in its place.
+
+What enters: rows of `pictures_spark.delivery.select.located`. What leaves: files in the delivery's staging folder, one manifest row per
+image, and a journal line per file written. Executors only; the keys are read here, and nothing of the source is in what comes back.
+"""
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pictures_spark.deid.act import Deidentified, WithheldError, deidentify
+from pictures_spark.deid.dicom_identity import Box, Identity, make_identity
+from pictures_spark.deid.plan import load_plan
+from pictures_spark.deid.verify import verify
+from pictures_spark.dicom.containers import ObjectChangedError, read_object
+from pictures_spark.keys import KeyRef, pseudonymous_uid
+
+RESULT_TYPE = (
+    "patient_id string, study_uid string, series_uid string, image_uid string, modality string, scan_date date, age_years bigint, "
+    "file string, size bigint, sha256 string, boxes_blanked bigint, status string, reason string, fresh boolean"
+)
+_COLUMNS = [column.split()[0] for column in RESULT_TYPE.split(", ")]
+_ROWS_PER_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every image of a delivery has in common; safe to send to executors."""
+
+    archive: str
+    staging: str
+    journal: str
+    former: str
+    key: KeyRef
+    shift_limit: int
+    policy: str
+
+
+def writer(task: Task) -> Any:
+    """The function that `mapInArrow` runs: located rows in, manifest rows out."""
+
+    def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        work = _Work(task)
+        for batch in batches:
+            for start in range(0, batch.num_rows, _ROWS_PER_BATCH):
+                rows = [work.one(row) for row in batch.slice(start, _ROWS_PER_BATCH).to_pylist()]
+                yield pa.RecordBatch.from_pylist(rows, _schema())
+
+    return write
+
+
+def _schema() -> pa.Schema:
+    types = {"string": pa.string(), "bigint": pa.int64(), "date": pa.date32(), "boolean": pa.bool_()}
+    return pa.schema([(name, types[kind]) for name, kind in (column.split() for column in RESULT_TYPE.split(", "))])
+
+
+class _Work:
+    """One Spark task: its key, its policy, and the journal of what earlier runs of the same delivery finished."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.key = task.key.bytes()
+        self.plan = load_plan(task.policy)
+        self.done = _journal(Path(task.journal))
+        self.log = Path(task.journal) / f"{uuid.uuid4().hex}.jsonl"
+
+    def one(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The manifest row of one image, after its file is in place."""
+        identity = self._identity(row)
+        # An image whose header is no longer in the catalogue still has one line in the manifest, under ids of its own.
+        study, series, image = (
+            pseudonymous_uid(self.key, row[name] or row[otherwise])
+            for name, otherwise in (("study_uid", "study_id"), ("series_uid", "series_id"), ("sop_uid", "image_id"))
+        )
+        line = {
+            "patient_id": identity.patient,
+            "study_uid": study,
+            "series_uid": series,
+            "image_uid": image,
+            "modality": row["modality"],
+            "scan_date": _shifted(row["scan_date"], identity.shift_days),
+            "age_years": row["age_years"],
+        }
+        file = f"images/{identity.patient}/{study}/{series}/{image}.dcm"
+        finished = self.done.get(image)
+        if finished is not None and _sha256(Path(self.task.staging, file)) == finished["sha256"]:
+            return self._line(line, **finished, status="delivered")
+        try:
+            result = self._result(row, identity)
+            if result.image_uid != image:
+                raise WithheldError("changed")
+        except WithheldError as withheld:
+            return self._line(line, status="withheld", reason=withheld.reason, fresh=False)
+        written = {
+            "file": file,
+            "size": len(result.data),
+            "sha256": hashlib.sha256(result.data).hexdigest(),
+            "boxes_blanked": result.boxes_blanked,
+            "fresh": _place(result.data, Path(self.task.staging, file), Path(self.task.former, file)),
+        }
+        with self.log.open("a", encoding="ascii") as log:
+            log.write(json.dumps({"image_uid": image, **written}) + "\n")
+        return self._line(line, **written, status="delivered")
+
+    def _line(self, line: dict[str, Any], **rest: Any) -> dict[str, Any]:
+        return dict.fromkeys(_COLUMNS) | line | rest
+
+    def _identity(self, row: dict[str, Any]) -> Identity:
+        boxes = [Box(**box) for box in row["boxes"] or []]
+        verdict = row["verdict"]
+        if row["verdicts_differ"]:
+            verdict = "not_determined"
+        elif verdict == "text" and not boxes and row["text_elsewhere"]:
+            verdict = "clean"  # all of it lies in overlays or icons, which are not written
+        return make_identity(self.key, row["subject_id"], self.task.shift_limit, known=row["known"] or (), verdict=verdict, boxes=boxes)
+
+    def _result(self, row: dict[str, Any], identity: Identity) -> Deidentified:
+        if row["conflict"]:
+            raise WithheldError("conflict")
+        if row["path"] is None:
+            raise WithheldError("not_in_archive")
+        try:
+            data = read_object(
+                self.task.archive, row["path"], row["offset"], row["length"], row["compression"], sha256=row["content_sha256"]
+            )
+        except ObjectChangedError:
+            raise WithheldError("changed") from None
+        except (OSError, ValueError):
+            raise WithheldError("not_in_archive") from None
+        result = deidentify(data, self.plan, identity)
+        if verify(data, result.data, self.plan.policy, identity):
+            raise WithheldError("verification_failed")
+        return result
+
+
+def _place(data: bytes, target: Path, former: Path) -> bool:
+    """Put a file in its place, whole or not at all; False where an equal one was there or in the former delivery."""
+    if _holds(target, data):
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = target.parent / f".{uuid.uuid4().hex}"
+    try:
+        if _holds(former, data):
+            os.link(former, scratch)
+            scratch.replace(target)
+            return False
+        scratch.write_bytes(data)
+        scratch.replace(target)
+    finally:
+        scratch.unlink(missing_ok=True)
+    return True
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
+
+
+def _sha256(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _journal(folder: Path) -> dict[str, dict[str, Any]]:
+    """What earlier runs finished, by image; the last line of a run that was killed may be torn and is left out."""
+    done = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        for line in path.read_text(encoding="ascii").splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            done[entry.pop("image_uid")] = entry
+    return done
+
+
+def _shifted(day: date | None, days: int) -> date | None:
+    return None if day is None else day + timedelta(days)

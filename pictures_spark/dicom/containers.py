@@ -39,14 +39,14 @@ class ObjectChangedError(Exception):
 
 @dataclass(frozen=True)
 class Member:
-    """One entry of a container.
+    """One entry of a container, or a whole file, which has no name in one.
 
     ``offset`` and ``length`` say where its packed bytes are, ``size`` how long it is unpacked, ``compression`` how it is packed: ``none``,
     ``deflate``, or ``gzip`` where the whole container is packed and offset and length count in the unpacked stream. ``fault`` is set where
     it cannot be read; ``special`` is True for links, devices and pipes, which hold no bytes of their own.
     """
 
-    name: str
+    name: str | None
     offset: int | None
     length: int | None
     compression: str | None

@@ -35,6 +35,8 @@ Elements = dict[str, dict[str, Any]]
 
 DEFAULT_MAX_HEADER_BYTES = 64 << 20
 _UNDEFINED = 0xFFFFFFFF
+# Bytes in a word of the value representations whose byte order follows the transfer syntax.
+_WORDS = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
 # Item and Sequence Delimitation Item in either byte order, or an empty sequence.
 _STARTS_OF_ITEMS = (b"", b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00", b"\xfe\xff\xdd\xe0", b"\xff\xfe\xe0\xdd")
 
@@ -137,6 +139,13 @@ def scan(source: bytes | ByteReader, max_header_bytes: int = DEFAULT_MAX_HEADER_
 def looks_like_dicom(head: bytes) -> bool:
     """Whether an object's first bytes (132 or more, where it has them) are DICOM, with or without preamble."""
     return head[128:132] == b"DICM" or _looks_like_data_set(head)
+
+
+def finite_or_text(value: Any) -> Any:
+    """A float that JSON has no number for as its name, ``NaN``, ``Infinity`` or ``-Infinity``; anything else as it is."""
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def promoted() -> tuple[Column, ...]:
@@ -357,7 +366,7 @@ def _element_json(data_set: Dataset, tag: BaseTag, depth: int) -> dict[str, Any]
             return {"vr": "SQ", "Value": items} if items else {"vr": "SQ"}
         if raw is not None and element.VR in ("DS", "IS"):
             return _number_strings(element.VR, raw.value or b"")
-        return _clean(element.to_json_dict(None, 0))
+        return _clean(element.to_json_dict(None, 0), raw is not None and not raw.is_little_endian)
     except (ScanError, RecursionError):
         raise
     except Exception:
@@ -391,15 +400,20 @@ def _as_found(vr: str, value: bytes) -> dict[str, Any]:
     return {"vr": "UN", "InlineBinary": base64.b64encode(value).decode()}
 
 
-def _clean(element: dict[str, Any]) -> dict[str, Any]:
-    """pydicom's JSON element with what JSON cannot say made sayable, and only plain types."""
+def _clean(element: dict[str, Any], big_endian: bool) -> dict[str, Any]:
+    """pydicom's JSON element with what JSON cannot say made sayable, only plain types, and binary values little-endian (PS3.18 F.2.7)."""
+    vr = {"US or SS": "US"}.get(element["vr"], element["vr"].split(" or ")[-1])
+    if "InlineBinary" in element:
+        width = _WORDS.get(vr, 1) if big_endian else 1
+        data = base64.b64decode(element["InlineBinary"])
+        swapped = b"".join(data[at : at + width][::-1] for at in range(0, len(data), width)) if width > 1 else data
+        return {"vr": vr, "InlineBinary": base64.b64encode(swapped).decode()}
     if "Value" not in element:
-        return element
+        return {"vr": vr}
     values = element["Value"]
     if not all(isinstance(value, str | int | float | dict | None) for value in values):
         raise ValueError("a value that JSON cannot hold")
-    vr = element["vr"]
-    return {"vr": "US" if vr == "US or SS" else vr, "Value": [_plain(value) for value in values]}
+    return {"vr": vr, "Value": [_plain(value) for value in values]}
 
 
 def _plain(value: Any) -> Any:
@@ -409,7 +423,7 @@ def _plain(value: Any) -> Any:
         # A lone surrogate is no Unicode text and cannot be stored anywhere.
         return str(value).encode("utf-8", "replace").decode() if value else None
     if isinstance(value, float):
-        return float(value) if math.isfinite(value) else ("NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity")
+        return finite_or_text(float(value))
     return int(value) if value is not None else None
 
 

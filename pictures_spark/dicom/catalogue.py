@@ -1,0 +1,525 @@
+"""The catalogue job: every object of the archive to `object`, every header to `header_*` and MongoDB, whatever is broken to quarantine.
+
+Identifiable zone. The driver lists the archive and keeps the plan; executors open the files, and only they read them. What is new or
+changed by size and modification time is planned durably, then read in batches of about ``batch_bytes``. Within a batch the tables are
+written by key, each write doing nothing where it was done before, and `object` last: its rows say that the batch is done. So a run that
+was killed anywhere is finished by the next one, under its own run id, to the same tables. A file's own row comes from its plan row, and
+the two are counted against each other.
+"""
+
+import heapq
+import itertools
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from pictures_spark import tables
+from pictures_spark.dicom import mongodb as documents
+from pictures_spark.dicom.inventory import Found, Listed, list_archive, locator, read_file
+from pictures_spark.dicom.scan import promoted
+from pictures_spark.dicom.templates import pack, split, template_id
+from pictures_spark.errors import ChecksFailedError, InputError
+from pictures_spark.job import Job
+from pictures_spark.keys import KeyRef, fingerprint, pseudonym
+from pictures_spark.mongo import mongodb
+from pictures_spark.report import Report, utc_now
+from pictures_spark.schema import table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, Row
+    from pyspark.sql.types import StructType
+
+_ZONE = "identifiable"
+_LISTING = "path string, file_size bigint, file_mtime_ns bigint"
+# Rows of one Arrow batch from a worker: a header of 15 KB each makes them a few MB.
+_ROWS = 256
+
+
+def run(job: Job) -> None:
+    """Catalogue the archive of ``job``.
+
+    Raises
+    ------
+    InputError
+        The archive folder is not there, or is empty though objects of it are known; MongoDB does not take the documents.
+    ChecksFailedError
+        Rows do not add up to the plan, or documents to instances.
+    QuarantineLimitError
+        More than ``quarantine_limit`` of the objects are in quarantine.
+    """
+    root = job.zones.path("archive")
+    if not root.is_dir():
+        raise InputError("the archive folder does not exist: see that it is mounted, or mend zones.archive in the settings file")
+    with ExitStack() as stack:
+        catalogue = Catalogue(job, root, stack)
+        for run_id in catalogue.unfinished():
+            job.say(f"going on with run {run_id}, which did not finish")
+            catalogue.execute(run_id, resumed=True)
+        listing = list_archive(str(root))
+        job.say(f"{len(listing):,} files listed")
+        if catalogue.plan(listing):
+            catalogue.execute(job.run_id)
+        if catalogue.runs:
+            catalogue.follow_moved_contents()
+            catalogue.check_documents()
+        catalogue.report(listing)
+        inputs = fingerprint("catalogue", *(f"{path}|{size}|{mtime}" for path, size, mtime in listing))
+        for run_id in sorted(catalogue.runs):
+            _under(job, run_id).done(inputs)
+    job.check_quarantine_limit()
+
+
+@dataclass
+class Catalogue:
+    """One invocation of the job: its archive, its MongoDB (started at first need), the runs it has worked on, and whether these have met
+    files that are not what or where they were.
+    """
+
+    job: Job
+    root: Path
+    stack: ExitStack
+    runs: set[str] = field(default_factory=set)
+    replaced: bool = False
+
+    @cached_property
+    def uri(self) -> str:
+        """The header store, until the stack closes."""
+        return self.stack.enter_context(mongodb(self.job.config, self.job.zones))
+
+    def unfinished(self) -> list[str]:
+        """Runs that have a plan but did not finish; there is more than one only where someone wrote the table by hand."""
+        plans = self.job.read(_ZONE, "catalogue_plan").select("run_id").distinct()
+        left = plans.join(self.job.read(_ZONE, "run").select("run_id"), "run_id", "left_anti")
+        return sorted(row.run_id for row in left.collect())
+
+    def plan(self, listing: list[Listed]) -> bool:
+        """Write the plan of this run before any of its work; False where there is nothing to do.
+
+        The listing is compared with the files' own rows in `object`, which hold the size and modification time of their last reading.
+        """
+        from pyspark.sql import functions as F
+
+        known = self.job.read(_ZONE, "object").where("member IS NULL")
+        known = known.select("path", F.struct("file_size", "file_mtime_ns", "status").alias("old"))
+        listed = _frame(self.job, listing).withColumn("listed", F.lit(True))
+        gone = F.col("old.status") == "vanished"
+        same = (F.col("file_size") == F.col("old.file_size")) & (F.col("file_mtime_ns") == F.col("old.file_mtime_ns")) & ~gone
+        change = (
+            F.when(F.col("listed").isNull(), F.when(~gone, "vanished"))
+            .when(F.col("old").isNull(), "new")
+            .when(~same, "changed")
+        )  # fmt: skip
+        size, mtime = (F.coalesce(name, f"old.{name}").alias(name) for name in ("file_size", "file_mtime_ns"))
+        compared = listed.join(known, "path", "full_outer").select("path", size, mtime, change.alias("change"))
+        changes = [row.asDict() for row in compared.where("change IS NOT NULL").collect()]
+        if not listing and changes:
+            raise InputError("the archive is empty, but its objects are known: see that it is mounted; nothing was changed")
+        if not changes:
+            return False
+        changes.sort(key=lambda row: (row["change"] == "vanished", row["path"]))
+        sizes = [0 if row["change"] == "vanished" else row["file_size"] for row in changes]
+        numbers = batches(sizes, self.job.config["catalogue"]["batch_bytes"])
+        rows = [{**row, "batch": number, "run_id": self.job.run_id} for row, number in zip(changes, numbers, strict=True)]
+        declared = table(_ZONE, "catalogue_plan").spark_type()
+        frame = self.job.spark.createDataFrame(_arrow(rows, declared), declared)
+        tables.append(frame, self.job.zones, _ZONE, "catalogue_plan", txn=self.job.run_id)
+        return True
+
+    def execute(self, run_id: str, resumed: bool = False) -> None:
+        """Work through the plan of a run, batch by batch; batches of a resumed run whose rows are there are left out."""
+        self.runs.add(run_id)
+        plan = self.job.read(_ZONE, "catalogue_plan").where(f"run_id = '{run_id}'").orderBy("batch", "path").collect()
+        self.replaced |= any(row.change != "new" for row in plan)
+        groups = [list(rows) for _, rows in itertools.groupby(plan, key=lambda row: row.batch)]
+        for rows in groups:
+            batch = Batch(self, run_id, *([row for row in rows if (row.change == "vanished") is gone] for gone in (False, True)))
+            if resumed and batch.is_written():
+                continue
+            self.job.say(f"batch {rows[0].batch + 1} of {len(groups)}: {len(rows):,} files, {sum(row.file_size for row in rows):,} bytes")
+            batch.work()
+            if not batch.is_written():
+                raise ChecksFailedError(
+                    f"catalogue: batch {rows[0].batch} of run {run_id} has not one row in `object` for each planned file"
+                )
+
+    def release_from_quarantine(self, object_ids: "DataFrame") -> None:
+        """Take objects out of quarantine that are not faulty any more, or not there."""
+        held = self.job.read(_ZONE, "quarantine").where("job = 'catalogue'")
+        held = held.join(object_ids, "object_id", "left_semi")
+        if not held.isEmpty():
+            tables.remove(held.select("job", "object_id"), self.job.zones, _ZONE, "quarantine")
+
+    def follow_moved_contents(self) -> None:
+        """Point instances whose object is gone to the first other object that holds the same content, where there is one."""
+        from pyspark.sql import functions as F
+
+        objects = self.job.read(_ZONE, "object")
+        if not self.replaced and objects.where("status = 'vanished'").isEmpty():
+            return
+        held = objects.where("kind = 'dicom' AND status = 'catalogued'")
+        held = held.select("object_id", "locator", F.col("sha256").alias("content_sha256"))
+        instances = self.job.read(_ZONE, "header_instance")
+        lost = instances.join(held, ["object_id", "content_sha256"], "left_anti")
+        others = held.groupBy("content_sha256").agg(F.min_by("object_id", "locator").alias("other"))
+        moved = lost.join(others, "content_sha256").withColumn("object_id", F.col("other")).drop("other")
+        moved = moved.withColumn("run_id", F.lit(self.job.run_id)).persist()
+        if not moved.isEmpty():
+            tables.merge(moved, self.job.zones, _ZONE, "header_instance")
+            self.write_documents(moved)
+        moved.unpersist()
+
+    def write_documents(self, instances: "DataFrame", locators: "DataFrame | None" = None) -> None:
+        """Write the documents of instances to MongoDB; ``locators`` (object_id, locator, size) come before those of `object`."""
+        from pyspark.sql import functions as F
+
+        known = self.job.read(_ZONE, "object").select("object_id", "locator", "size")
+        fresh = known.limit(0) if locators is None else locators
+        places = known.join(fresh, "object_id", "left_anti").unionByName(fresh)
+        templates = self.job.read(_ZONE, "header_series").select("template_id", "elements")
+        rows = instances.where("document_id IS NOT NULL").join(templates, "template_id").join(places, "object_id")
+        columns = ("elements", "differences", "document_id", "conflict", "modality", "locator", "size", "run_id")
+        documents.write(documents.documents(rows.select(*(F.col(name) for name in columns))), self.uri, self._database)
+
+    def check_documents(self) -> None:
+        """Make sure that MongoDB has a document for every instance; where it has not, it is written anew from Delta.
+
+        Raises
+        ------
+        ChecksFailedError
+            The numbers differ even then.
+        """
+        instances = self.job.read(_ZONE, "header_instance")
+        wanted = instances.where("document_id IS NOT NULL").count()
+        found = documents.count(self.uri, self._database)
+        if found != wanted:
+            self.job.say("MongoDB does not have a document for every instance: writing all of them again from Delta")
+            self.write_documents(instances)
+            found = documents.count(self.uri, self._database)
+        if found != wanted:
+            raise ChecksFailedError(
+                f"catalogue: MongoDB has {found} header documents for {wanted} instances; empty its image collections and run again"
+            )
+        self.job.report.details["mongodb_documents"] = found
+
+    def report(self, listing: list[Listed]) -> None:
+        """Count over leaf objects: files that are no container, and members. ``seen`` starts from the listing, the rest from `object`."""
+        from pyspark.sql import functions as F
+
+        objects = self.job.read(_ZONE, "object").where("status <> 'vanished'")
+        groups = objects.groupBy(
+            F.col("member").isNotNull().alias("member"),
+            "kind",
+            "status",
+            "reason",
+            F.col("run_id").isin([*self.runs]).alias("now"),
+        )
+        counts: dict[str, int] = dict.fromkeys(("seen", "written", "unchanged", "quarantined", "skipped_dicomdir", "skipped_no_file"), 0)
+        counts["seen"] = len(listing)
+        reasons: dict[str, int] = {}
+        members = containers = 0
+        for row in groups.agg(F.count("*").alias("n")).collect():
+            members += row.n if row.member else 0
+            match row.status:
+                case "container":
+                    containers += row.n
+                case "catalogued":
+                    counts["written" if row.now else "unchanged"] += row.n
+                case "quarantined":
+                    counts["quarantined"] += row.n
+                    reasons[row.reason] = reasons.get(row.reason, 0) + row.n
+                case _:
+                    counts["skipped_dicomdir" if row.kind == "dicomdir" else "skipped_no_file"] += row.n
+        counts["seen"] += members - containers
+        report = self.job.report
+        report.counts, report.quarantined = counts, reasons
+        report.details |= {"files": len(listing), "containers": containers, "members": members}
+        if self.runs:
+            instances = self.job.read(_ZONE, "header_instance")
+            (row,) = instances.agg(
+                F.count("*").alias("instances"),
+                F.count_if("conflict").alias("conflicts"),
+                F.count_if(F.col("document_id").isNull()).alias("too_large"),
+            ).collect()
+            catalogued = objects.where("status = 'catalogued'")
+            duplicates = catalogued.count() - catalogued.select("sha256").distinct().count()
+            report.details |= {"instances": row.instances, "conflicts": row.conflicts, "duplicates": duplicates}
+            report.details["mongodb_too_large"] = row.too_large
+            written = ("object", "header_series", "header_instance", "quarantine")
+            report.tables |= {name: self.job.version(_ZONE, name) for name in written}
+
+    @property
+    def _database(self) -> str:
+        database: str = self.job.config["mongodb"]["database"]
+        return database
+
+
+@dataclass
+class Batch:
+    """One batch of a plan: its files are read by executors once, then written table by table; files that are gone are marked as such."""
+
+    catalogue: Catalogue
+    run_id: str
+    planned: "list[Row]"
+    gone: "list[Row]"
+
+    def is_written(self) -> bool:
+        """Whether each file has its own row from this run: the last thing a batch writes."""
+        rows = self.catalogue.job.read(_ZONE, "object").where(f"member IS NULL AND run_id = '{self.run_id}'")
+        return rows.join(self._paths(), "path", "left_semi").count() == len(self.planned) + len(self.gone)
+
+    def work(self) -> None:
+        """Read the files and write what they hold; doing it again adds nothing."""
+        from pyspark import StorageLevel
+
+        job = self.catalogue.job
+        # Kept on disk, so that each file is read once though several tables are written from it.
+        found = self._read().persist(StorageLevel.DISK_ONLY)
+        try:
+            if self.planned:
+                self._write_headers(found.where("status = 'catalogued'"))
+                faulty = found.where("status = 'quarantined'")
+                if not faulty.isEmpty():
+                    _under(job, self.run_id).quarantine(faulty)
+            self._write_objects(found)
+        finally:
+            found.unpersist()
+
+    def _paths(self) -> "DataFrame":
+        return _frame(self.catalogue.job, [(row.path,) for row in (*self.planned, *self.gone)], "path string")
+
+    def _read(self) -> "DataFrame":
+        """One row per object in the files of the batch. Runs on executors, in slices of equal bytes."""
+        job = self.catalogue.job
+        parts = max(1, min(len(self.planned), 4 * job.spark.sparkContext.defaultParallelism))
+        slices = balanced([row.file_size for row in self.planned], parts)
+        rows = [(row.path, row.file_size, row.file_mtime_ns, part) for row, part in zip(self.planned, slices, strict=True)]
+        plan = _frame(job, rows, f"{_LISTING}, part int")
+        reader = _reader(str(self.catalogue.root), job.key("object"), job.config["catalogue"]["max_header_bytes"])
+        return plan.repartitionById(parts, "part").mapInArrow(reader, _found_type())
+
+    def _write_headers(self, found: "DataFrame") -> None:
+        """New contents to header_series, then header_instance; conflicts flagged on old ones too; documents to MongoDB."""
+        from pyspark.sql import Window
+        from pyspark.sql import functions as F
+
+        job = self.catalogue.job
+        keys = ["sop_uid", "content_sha256"]
+        known = job.read(_ZONE, "header_instance")
+        all_headers = found.select("object_id", "locator", "size", F.col("sha256").alias("content_sha256"), "header.*")
+        # The first object of each content, by locator, whatever the partitions.
+        firsts = all_headers.groupBy(*keys).agg(F.min_by(F.struct("*"), "locator").alias("first")).select("first.*")
+        by_uid = Window.partitionBy("sop_uid")
+        other_content = known.select("sop_uid").distinct().withColumn("known", F.lit(True))
+        later = F.col("known").isNotNull() | (F.row_number().over(by_uid.orderBy("locator")) > 1)
+        further = F.concat_ws("#", "sop_uid", F.substring("content_sha256", 1, 16))
+        new = (
+            firsts.join(known.select(*keys), keys, "left_anti")
+            .join(other_content, "sop_uid", "left")
+            .withColumn("conflict", F.col("known").isNotNull() | (F.count("*").over(by_uid) > 1))
+            .withColumn("document_id", F.when(F.col("document_fits"), F.when(later, further).otherwise(F.col("sop_uid"))))
+            .withColumn("run_id", F.lit(self.run_id))
+        )
+        split_type = _split_type()
+        parts = new.groupBy("study_uid", "series_uid", "modality").applyInArrow(_split_series(split_type.fieldNames()), split_type)
+        parts = parts.persist()
+        try:
+            if not parts.isEmpty():
+                self._append_templates(parts)
+                names = table(_ZONE, "header_instance").names
+                tables.append(parts.select(*names), job.zones, _ZONE, "header_instance")
+        finally:
+            parts.unpersist()
+        self._flag_conflicts(found)
+        touched = job.read(_ZONE, "header_instance").where(f"run_id = '{self.run_id}'")
+        touched = touched.join(found.select("header.sop_uid").distinct(), "sop_uid", "left_semi")
+        self.catalogue.write_documents(touched, found.select("object_id", "locator", "size"))
+
+    def _append_templates(self, parts: "DataFrame") -> None:
+        job = self.catalogue.job
+        declared = table(_ZONE, "header_series")
+        rows = parts.where("elements IS NOT NULL").select(*declared.names)
+        known = job.read(_ZONE, "header_series").select("template_id")
+        tables.append(rows.join(known, "template_id", "left_anti"), job.zones, _ZONE, "header_series")
+
+    def _flag_conflicts(self, found: "DataFrame") -> None:
+        """Set conflict on every row of a SOP UID that has several contents."""
+        from pyspark.sql import functions as F
+
+        job = self.catalogue.job
+        rows = job.read(_ZONE, "header_instance").join(found.select("header.sop_uid").distinct(), "sop_uid", "left_semi")
+        several = rows.groupBy("sop_uid").agg(F.count("*").alias("n")).where("n > 1").select("sop_uid")
+        late = rows.where("NOT conflict").join(several, "sop_uid", "left_semi")
+        late = late.withColumn("conflict", F.lit(True)).withColumn("run_id", F.lit(self.run_id)).persist()
+        if not late.isEmpty():
+            tables.merge(late, job.zones, _ZONE, "header_instance")
+        late.unpersist()
+
+    def _write_objects(self, found: "DataFrame") -> None:
+        """The rows that say the batch is done; before them, out of quarantine what is not faulty any more.
+
+        Objects of the batch's files that were not found again, vanished files' and members that a container has lost, become vanished in
+        the same commit. Their headers stay.
+        """
+        from pyspark.sql import functions as F
+
+        job = self.catalogue.job
+        declared = table(_ZONE, "object")
+        now = F.lit(utc_now())
+        rows = found.withColumns({"first_seen": now, "last_seen": now, "run_id": F.lit(self.run_id)}).select(*declared.names)
+        if all(row.change == "new" for row in self.planned) and not self.gone:
+            self.catalogue.release_from_quarantine(found.where("status <> 'quarantined'").select("object_id"))
+            tables.append(rows, job.zones, _ZONE, "object")
+            return
+        known = job.read(_ZONE, "object").where("status <> 'vanished'").join(self._paths(), "path", "left_semi")
+        lost = known.join(found.select("object_id"), "object_id", "left_anti")
+        lost = lost.withColumns({"status": F.lit("vanished"), "reason": F.lit(None).cast("string"), "run_id": F.lit(self.run_id)})
+        both = rows.unionByName(lost.select(*declared.names)).persist()
+        try:
+            self.catalogue.release_from_quarantine(both.where("status <> 'quarantined'").select("object_id"))
+            tables.merge(both, job.zones, _ZONE, "object", keep=("first_seen",))
+        finally:
+            both.unpersist()
+
+
+def batches(sizes: list[int], limit: int) -> list[int]:
+    """Batch number of each file, in order: a batch takes files until ``limit`` bytes, and at least one.
+
+    Examples
+    --------
+    >>> batches([4, 4, 4, 20, 1], 8)
+    [0, 0, 1, 2, 3]
+    """
+    numbers, number, filled = [], 0, 0
+    for size in sizes:
+        if filled and filled + size > limit:
+            number, filled = number + 1, 0
+        numbers.append(number)
+        filled += size
+    return numbers
+
+
+def balanced(sizes: list[int], parts: int) -> list[int]:
+    """Part of each file such that the parts' bytes are about equal: the largest first, each to the emptiest part.
+
+    Examples
+    --------
+    >>> balanced([9, 1, 5, 4], 2)
+    [0, 0, 1, 1]
+    """
+    loads = [(0, part) for part in range(parts)]
+    chosen = [0] * len(sizes)
+    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
+        load, part = heapq.heappop(loads)
+        chosen[index] = part
+        # Opening a file costs about as much as reading this much of it.
+        heapq.heappush(loads, (load + sizes[index] + 65536, part))
+    return chosen
+
+
+def _under(job: Job, run_id: str) -> Job:
+    """The job as it was in another run, so that what it writes bears that run's id."""
+    return job if run_id == job.run_id else Job(job.name, job.config, job.zones, Report(job.name, run_id, counts=job.report.counts))
+
+
+def _frame(job: Job, rows: "list[tuple[Any, ...]] | list[Listed]", ddl: str = _LISTING) -> "DataFrame":
+    from pyspark.sql.types import StructType
+
+    schema = cast("StructType", StructType.fromDDL(ddl))
+    names = schema.fieldNames()
+    return job.spark.createDataFrame(_arrow([dict(zip(names, row, strict=True)) for row in rows], schema), schema)
+
+
+def _arrow(rows: list[dict[str, Any]], schema: "StructType") -> "pa.Table":
+    import pyarrow as pa
+    from pyspark.sql.pandas.types import to_arrow_schema
+
+    return pa.Table.from_pylist(rows, to_arrow_schema(schema))
+
+
+def _found_type() -> "StructType":
+    """Rows that executors give back: `object` without what the driver adds, the fault's detail, and the header."""
+    from pyspark.sql.types import BooleanType, StringType, StructType
+
+    declared = table(_ZONE, "object").spark_type()
+    names = [name for name in declared.fieldNames() if name not in ("first_seen", "last_seen", "run_id")]
+    instance = table(_ZONE, "header_instance").spark_type()
+    header = StructType([instance[column.name] for column in promoted()])
+    for name in ("has_pixels", "document_fits"):
+        header = header.add(name, BooleanType())
+    header = header.add("header", StringType())
+    found = StructType([declared[name] for name in names]).add("detail", StringType()).add("header", header)
+    return _nullable(found)
+
+
+def _nullable(schema: "StructType") -> "StructType":
+    from pyspark.sql.types import StructType
+
+    fields = [type(f)(f.name, _nullable(f.dataType) if isinstance(f.dataType, StructType) else f.dataType) for f in schema.fields]
+    return StructType(fields)
+
+
+def _split_type() -> "StructType":
+    """Rows of header_instance, with the template's own columns on the first row of each template."""
+    from pyspark.sql.types import LongType, StringType
+
+    return _nullable(table(_ZONE, "header_instance").spark_type()).add("elements", StringType()).add("instance_count", LongType())
+
+
+def _reader(root: str, key: KeyRef, max_header_bytes: int) -> "Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]":
+    """What executors run over plan rows."""
+
+    def read(plan: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
+        import pyarrow as pa
+        from pyspark.sql.pandas.types import to_arrow_schema
+
+        schema = to_arrow_schema(_found_type())
+        secret = key.bytes()
+        rows = (
+            _row(secret, row, found)
+            for batch in plan
+            for row in batch.to_pylist()
+            for found in read_file(root, row["path"], row["file_size"], row["file_mtime_ns"], max_header_bytes)
+        )
+        while chunk := list(itertools.islice(rows, _ROWS)):
+            yield pa.RecordBatch.from_pylist(chunk, schema)
+
+    return read
+
+
+def _row(secret: bytes, plan: dict[str, Any], found: Found) -> dict[str, Any]:
+    place = locator(plan["path"], found.member)
+    row = {name: plan[name] for name in ("path", "file_size", "file_mtime_ns")}
+    row |= {"object_id": pseudonym(secret, "object", place), "locator": place}
+    row |= {name: getattr(found, name) for name in ("member", "kind", "offset", "length", "compression", "size", "sha256")}
+    row |= {name: getattr(found, name) for name in ("status", "reason", "detail")}
+    if found.header is not None:
+        text = pack(found.header.elements)
+        fits = documents.fits(found.header.elements, text)
+        row["header"] = {**found.header.columns, "has_pixels": found.header.has_pixels, "document_fits": fits, "header": text}
+    return row
+
+
+def _split_series(names: list[str]) -> "Callable[[pa.Table], pa.Table]":
+    """What executors run over the new instances of a series: headers to template and differences."""
+
+    def convert(group: "pa.Table") -> "pa.Table":
+        import pyarrow as pa
+
+        group = group.sort_by([("sop_uid", "ascending"), ("content_sha256", "ascending")])
+        common, differences = split(group["header"].to_pylist())
+        count = group.num_rows
+        identity = template_id(group["series_uid"][0].as_py(), common)
+        added = {
+            "template_id": pa.array([identity] * count),
+            "differences": pa.array(differences),
+            "elements": pa.array([common, *[None] * (count - 1)], pa.string()),
+            "instance_count": pa.array([count] * count, pa.int64()),
+        }
+        return pa.table({name: added[name] if name in added else group[name] for name in names})
+
+    return convert

@@ -1,0 +1,201 @@
+"""What an archive holds: the files below its root, and the objects in one file.
+
+`list_archive` runs on the driver and only lists. `read_file` runs on executors: one file in, one :class:`Found` per object out, and
+whatever is wrong with the file is a row too. Each file is opened once, and each byte read once: the header by itself, then all bytes for
+the SHA-256 of the object, which tells instances of one UID apart.
+"""
+
+import gzip
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+from pictures_spark.dicom.containers import (
+    HEAD_BYTES,
+    Content,
+    Member,
+    file_content,
+    gzip_content,
+    open_file,
+    sniff,
+    tar_members,
+    zip_members,
+)
+from pictures_spark.dicom.scan import HeaderRecord, ScanError, scan
+
+Listed = tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class Found:
+    """One object of the archive: a file, or a member of a container. Fields as in table ``object``."""
+
+    member: str | None
+    kind: str
+    status: str
+    offset: int | None = None
+    length: int | None = None
+    compression: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+    reason: str | None = None
+    detail: str | None = None
+    header: HeaderRecord | None = None
+
+
+def list_archive(root: str) -> list[Listed]:
+    """Everything below ``root`` that is no folder, as (path, size in bytes, modification time in ns), by path.
+
+    Links to folders are listed, not entered, so that nothing is listed twice or for ever. A folder that cannot be listed stands for
+    itself, so that it is reported. Bytes of a name that are no UTF-8 are written as escapes; such a file will be found unreadable.
+    """
+    listed: list[Listed] = []
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(os.path.join(root, folder)) as entries:  # noqa: PTH118 - names must stay as they are
+                for entry in entries:
+                    path = f"{folder}{entry.name}"
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(f"{path}/")
+                    else:
+                        listed.append(_entry(path, entry))
+        except OSError:
+            listed.append((_unicode(folder.rstrip("/")), 0, 0))
+    return sorted(listed)
+
+
+def locator(path: str, member: str | None) -> str:
+    """The one name of an object: its path, ``!`` and the member where it has one. ``%`` and ``!`` in a path are escaped as in URIs.
+
+    Examples
+    --------
+    >>> locator("2015/06/25/a.zip", "IM/1"), locator("a!b", None)
+    ('2015/06/25/a.zip!IM/1', 'a%21b')
+    """
+    escaped = path.replace("%", "%25").replace("!", "%21")
+    return escaped if member is None else f"{escaped}!{member}"
+
+
+def read_file(root: str, path: str, size: int, mtime_ns: int, max_header_bytes: int) -> Iterator[Found]:
+    """The objects in one file of the plan; a container's own row comes after those of its members.
+
+    A file that is not as it was when listed, before or after reading, is quarantined as ``changed``: the next run lists it anew.
+    """
+    try:
+        with open_file(root, path) as file:
+            _check_unchanged(file, size, mtime_ns)
+            for found in _objects(file, max_header_bytes):
+                if found.member is None:
+                    _check_unchanged(file, size, mtime_ns)
+                yield found
+    except ScanError as error:
+        yield _not_a_file(root, path) if error.reason == "not_a_file" else _refused(None, "other", error)
+    except OSError as error:
+        yield _refused(None, "other", ScanError("unreadable", error.strerror or type(error).__name__))
+
+
+def _objects(file: BinaryIO, limit: int) -> Iterator[Found]:
+    head = file.read(HEAD_BYTES)
+    kind = sniff(head)
+    size = os.fstat(file.fileno()).st_size
+    if kind == "zip":
+        yield from _members("zip", size, zip_members(file), limit)
+    elif kind == "tar":
+        yield from _members("tar", size, tar_members(file), limit)
+    elif kind != "gzip":
+        yield _leaf(Member(None, 0, size, "none", size), file_content(file), limit)
+    else:
+        yield from _gzipped(file, size, limit)
+
+
+def _gzipped(file: BinaryIO, size: int, limit: int) -> Iterator[Found]:
+    """A gzipped tar, or one gzipped object."""
+    file.seek(0)
+    try:
+        head = gzip.GzipFile(fileobj=file).read(HEAD_BYTES)
+    except (gzip.BadGzipFile, EOFError, ValueError):
+        head = b""
+    if sniff(head) == "tar":
+        yield from _members("tar", size, tar_members(file, packed=True), limit)
+    else:
+        found = _leaf(Member(None, 0, None, "gzip", 0), gzip_content(file), limit)
+        yield replace(found, length=found.size)
+
+
+def _members(kind: str, size: int, members: Iterator[tuple[Member, Content | None]], limit: int) -> Iterator[Found]:
+    names: dict[str, int] = {}
+    container = Found(None, kind, "container", 0, size, "none", size)
+    try:
+        for member, content in members:
+            named = replace(member, name=_free(member.name or "", names))
+            if member.special:
+                yield Found(named.name, "other", "ignored")
+            elif member.fault or content is None:
+                yield _refused(named, "other", member.fault or ScanError("unreadable", "the member has no content"))
+            else:
+                yield _leaf(named, content, limit)
+    except ScanError as error:
+        container = replace(container, status="quarantined", reason=error.reason, detail=error.detail)
+    yield container
+
+
+def _leaf(place: Member, content: Content, limit: int) -> Found:
+    """An object that is no container: its header, and the hash of all its bytes."""
+    kind = "other"
+    try:
+        head = content.read_at(0, HEAD_BYTES)
+        if sniff(head) in ("zip", "tar", "gzip"):
+            raise ScanError("nested_container", "a container inside a container is not opened")
+        kind = "dicom" if sniff(head) == "dicom" else "other"
+        record = scan(content, limit)
+        kind = record.kind
+        sha256, size = content.finish()
+    except ScanError as error:
+        return _refused(place, kind, error)
+    found = Found(place.name, kind, "catalogued", place.offset, place.length, place.compression, size, sha256, header=record)
+    return found if kind == "dicom" else replace(found, status="ignored", header=None)
+
+
+def _refused(place: Member | None, kind: str, error: ScanError) -> Found:
+    found = Found(None, kind, "quarantined", reason=error.reason, detail=error.detail)
+    if place is None:
+        return found
+    return replace(found, member=place.name, offset=place.offset, length=place.length, compression=place.compression, size=place.size)
+
+
+def _not_a_file(root: str, path: str) -> Found:
+    full = os.path.join(root, path)  # noqa: PTH118
+    if os.path.isdir(full) and not os.path.islink(full):  # noqa: PTH112, PTH114
+        return _refused(None, "other", ScanError("unreadable", "a folder that cannot be listed"))
+    return Found(None, "other", "ignored")
+
+
+def _check_unchanged(file: BinaryIO, size: int, mtime_ns: int) -> None:
+    now = os.fstat(file.fileno())
+    if (now.st_size, now.st_mtime_ns) != (size, mtime_ns):
+        raise ScanError("changed", "the file is not as it was when it was listed")
+
+
+def _entry(path: str, entry: os.DirEntry[str]) -> Listed:
+    try:
+        state = entry.stat()
+    except OSError:  # a link to nowhere
+        state = entry.stat(follow_symlinks=False)
+    return _unicode(path), state.st_size, state.st_mtime_ns
+
+
+def _unicode(path: str) -> str:
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _free(name: str, taken: dict[str, int]) -> str:
+    """The name, with a number where the container has several members of it."""
+    free = name
+    while free in taken:
+        taken[name] += 1
+        free = f"{name}#{taken[name]}"
+    taken[free] = 1
+    return free

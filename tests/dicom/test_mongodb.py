@@ -1,0 +1,104 @@
+"""Documents have the shape that SmiServices writes."""
+
+import base64
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pictures_spark.dicom.mongodb import body, collection, collections, document, fits
+from pictures_spark.dicom.templates import pack
+
+# element, key and value in the document
+SHAPES = [
+    ({"00080018": {"vr": "UI", "Value": ["1.2.3.4"]}}, {"SOPInstanceUID": "1.2.3.4"}),
+    ({"00080008": {"vr": "CS", "Value": ["ORIGINAL", "PRIMARY", None]}}, {"ImageType": "ORIGINAL\\PRIMARY\\"}),
+    ({"00100010": {"vr": "PN", "Value": [{"Alphabetic": "A^B", "Ideographic": "山"}]}}, {"PatientName": "A^B=山"}),
+    ({"00180050": {"vr": "DS", "Value": ["1.50"]}}, {"SliceThickness": "1.50"}),
+    ({"00280030": {"vr": "DS", "Value": [0.5, 0.25]}}, {"PixelSpacing": "0.5\\0.25"}),
+    ({"00200013": {"vr": "IS", "Value": [7]}}, {"InstanceNumber": "7"}),
+    ({"00280010": {"vr": "US", "Value": [512]}}, {"Rows": [512]}),
+    ({"00186020": {"vr": "SL", "Value": [-1, 2]}}, {"ReferencePixelX0": [-1, 2]}),
+    ({"0040A161": {"vr": "FD", "Value": [1.5, "NaN"]}}, {"FloatingPointValue": [1.5, "NaN"]}),
+    ({"00720082": {"vr": "SV", "Value": [2**63]}}, {"SelectorSVValue": [str(2**63)]}),
+    ({"00090010": {"vr": "LO", "Value": ["TEST"]}}, {"(0009,0010)-PrivateCreator": {"vr": "LO", "val": "TEST"}}),
+    ({"00091002": {"vr": "AE"}}, {"(0009,1002)-Unknown": {"vr": "AE", "val": None}}),
+    ({"00280106": {"vr": "SS", "Value": [-5]}}, {"SmallestImagePixelValue": {"vr": "SS", "val": [-5]}}),
+    ({"60003000": {"vr": "OW", "InlineBinary": "AAAA"}}, {"(6000,3000)-OverlayData": {"vr": "OW", "val": None}}),
+    ({"60020010": {"vr": "US", "Value": [4]}}, {"(6002,0010)-OverlayRows": [4]}),
+    ({"0008FFFF": {"vr": "LO", "Value": ["x"]}}, {"(0008,ffff)-Unknown": {"vr": "LO", "val": "x"}}),
+    ({"00282000": {"vr": "OB", "InlineBinary": "AAAA"}}, {"ICCProfile": None}),
+    ({"00081115": {"vr": "SQ"}}, {"ReferencedSeriesSequence": None}),
+    ({"00420011": {"vr": "OB", "BulkDataURI": "sha256:00?length=70000"}}, {"EncapsulatedDocument": None}),
+    ({"00200000": {"vr": "UL", "Value": [4]}}, {}),
+    ({"00020010": {"vr": "UI", "Value": ["1.2.840.10008.1.2"]}}, {}),
+]
+
+
+@pytest.mark.parametrize(("elements", "expected"), SHAPES)
+def test_shapes(elements, expected):
+    assert body(elements) == expected
+
+
+def test_tags_are_joined_as_digits():
+    assert body({"00720052": {"vr": "AT", "Value": ["00080018", "0020000E"]}}) == {"SelectorSequencePointer": "00080018\\0020000E"}
+
+
+def test_private_elements_are_named_by_their_creator_without_dots():
+    elements = {
+        "00090010": {"vr": "LO", "Value": ["ACME 1.1"]},
+        "00091002": {"vr": "AE", "Value": ["AETITLE"]},
+        "00190011": {"vr": "LO", "Value": ["SIEMENS MR HEADER"]},
+        "0019110C": {"vr": "IS", "Value": [1000]},
+    }
+    assert list(body(elements)) == [
+        "(0009,0010)-PrivateCreator",
+        "(0009,1002:ACME 1_1)-Unknown",
+        "(0019,0011)-PrivateCreator",
+        "(0019,110c:SIEMENS MR HEADER)-Bvalue",
+    ]
+
+
+def test_items_are_documents_with_their_own_private_blocks():
+    item = {"00090010": {"vr": "LO", "Value": ["IN"]}, "00091001": {"vr": "US", "Value": [1]}}
+    outer = {"00090010": {"vr": "LO", "Value": ["OUT"]}, "00081140": {"vr": "SQ", "Value": [item, {}]}}
+    assert body(outer)["ReferencedImageSequence"] == [
+        {"(0009,0010)-PrivateCreator": {"vr": "LO", "val": "IN"}, "(0009,1001:IN)-Unknown": {"vr": "US", "val": [1]}},
+        {},
+    ]
+
+
+def test_packed_numbers_are_numbers():
+    data = base64.b64encode(struct.pack("<2f", 1.5, float("inf"))).decode()
+    assert body({"00660016": {"vr": "OF", "InlineBinary": data}}) == {"PointCoordinatesData": [1.5, "Infinity"]}
+
+
+def test_a_document_starts_with_its_key_and_where_the_file_is():
+    made = document({"00080060": {"vr": "CS", "Value": ["CT"]}}, "1.2.3#00ff", True, "a.zip!b", 10, "run1")
+    assert list(made) == ["_id", "header", "conflict", "Modality"]
+    assert (made["header"]["DicomFilePath"], made["header"]["DicomFileSize"]) == ("a.zip!b", 10)
+    assert "conflict" not in document({}, "1.2.3", False, "a", 1, "run1")
+
+
+def test_collections():
+    assert [collection(modality) for modality in ("CT", "XA", "SEG", "ct", None)] == [
+        "image_CT",
+        "image_XA",
+        "image_OTHER",
+        "image_OTHER",
+        "image_OTHER",
+    ]
+    assert len(collections()) == 14
+
+
+@given(st.sampled_from(["US", "FD", "LO"]), st.integers(1, 9), st.integers(0, 3_000_000))
+def test_a_document_that_is_said_to_fit_does(vr, value, count):
+    import bson
+
+    values = [str(value)] if vr == "LO" else [value]
+    elements = {"00282000": {"vr": vr, "Value": values * (count // 100)}, "00282001": {"vr": "UT", "Value": ["é" * count]}}
+    says = fits(elements, pack(elements))
+    size = len(bson.encode(document(elements, "1" * 64, True, "p" * 1000, 2**40, "r" * 12)))
+    assert says or size > 16_700_000
+    assert not says or size <= 16 << 20

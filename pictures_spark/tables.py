@@ -76,7 +76,7 @@ def merge(df: "DataFrame", zones: Zones, zone: str, name: str, keep: tuple[str, 
     Parameters
     ----------
     keep : columns whose first value stays (``first_seen``).
-    add : numeric columns that grow by the new value (``attempts``).
+    add : numeric columns that grow by the new value (``attempts``), once per run.
     """
     from delta.tables import DeltaTable
 
@@ -88,7 +88,9 @@ def merge(df: "DataFrame", zones: Zones, zone: str, name: str, keep: tuple[str, 
     target = DeltaTable.forPath(spark, zones.table(zone, name, "write"))
     on = " AND ".join(f"t.`{k}` <=> s.`{k}`" for k in declared.key)
     free = [n for n in declared.names if n not in declared.key and n not in keep]
-    update: dict[str, str | SparkColumn] = {f"`{n}`": (f"t.`{n}` + s.`{n}`" if n in add else f"s.`{n}`") for n in free}
+    # A run that is finished by another invocation under its own id counts once.
+    grown = "t.`{n}` + CASE WHEN t.run_id = s.run_id THEN 0 ELSE s.`{n}` END"
+    update: dict[str, str | SparkColumn] = {f"`{n}`": (grown.format(n=n) if n in add else f"s.`{n}`") for n in free}
     compared = [n for n in free if n != "run_id" and n not in add]
     changed = " OR ".join([f"NOT (t.`{n}` <=> s.`{n}`)" for n in compared] + (["true"] if add else [])) or "false"
     _run(
@@ -101,6 +103,16 @@ def merge(df: "DataFrame", zones: Zones, zone: str, name: str, keep: tuple[str, 
         ),
         declared,
     )
+
+
+def remove(keys: "DataFrame", zones: Zones, zone: str, name: str) -> None:
+    """Delete the rows whose key is among ``keys``, which has the key columns only."""
+    from delta.tables import DeltaTable
+
+    declared = table(zone, name)
+    target = DeltaTable.forPath(keys.sparkSession, zones.table(zone, name, "write"))
+    on = " AND ".join(f"t.`{k}` <=> s.`{k}`" for k in declared.key)
+    target.alias("t").merge(keys.distinct().alias("s"), on).whenMatchedDelete().execute()
 
 
 def checked(df: "DataFrame", declared: Table) -> "DataFrame":

@@ -13,6 +13,7 @@ from pictures_spark.schema import Column, Table, table
 from pictures_spark.zones import Zones
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql import Column as SparkColumn
     from pyspark.sql import DataFrame, SparkSession
 
@@ -47,6 +48,15 @@ def version(spark: "SparkSession", zones: Zones, zone: str, name: str) -> int | 
     return int(newest[0])
 
 
+def last_write(spark: "SparkSession", zones: Zones, zone: str, name: str) -> tuple[int, int]:
+    """Newest version of a table and how many rows the commit that made it wrote, as Delta's log says; no data is read."""
+    from delta.tables import DeltaTable
+
+    history = DeltaTable.forPath(spark, zones.table(zone, name)).history(1)
+    (newest,) = history.selectExpr("version", "CAST(operationMetrics['numOutputRows'] AS BIGINT)").collect()
+    return int(newest[0]), int(newest[1])
+
+
 def replace(df: "DataFrame", zones: Zones, zone: str, name: str) -> None:
     """Replace the content of a table; earlier versions stay readable."""
     declared = table(zone, name)
@@ -55,6 +65,41 @@ def replace(df: "DataFrame", zones: Zones, zone: str, name: str) -> None:
         zones.table(zone, name, "write"),
         declared,
     )
+
+
+def refresh(df: "DataFrame", zones: Zones, zone: str, name: str) -> dict[str, int]:
+    """Make a table's content that of a frame of all its rows, and leave it untouched where it is that already.
+
+    A row that is equal but for ``run_id`` keeps the ``run_id`` of the run that first wrote it.
+
+    Returns
+    -------
+    rows ``written`` (new or changed), ``unchanged`` and ``removed``.
+    """
+    from pyspark.sql import functions as F
+
+    declared = table(zone, name)
+    if not exists(df.sparkSession, zones, zone, name):
+        replace(df, zones, zone, name)
+        return {"written": last_write(df.sparkSession, zones, zone, name)[1], "unchanged": 0, "removed": 0}
+    others = [n for n in declared.names if n not in declared.key and n != "run_id"]
+    old = read(df.sparkSession, zones, zone, name).select(
+        *[F.col(k).alias(f"k_{k}") for k in declared.key], F.struct(*others).alias("old"), F.col("run_id").alias("old_run")
+    )
+    new = checked(df, declared).persist()
+    try:
+        on = reduce(lambda left, right: left & right, [F.col(k).eqNullSafe(F.col(f"k_{k}")) for k in declared.key])
+        equal = F.struct(*others).eqNullSafe(F.col("old"))
+        pairs = new.join(old, on, "full").withColumn("state", F.when(F.col("run_id").isNull(), "removed").when(equal, "unchanged"))
+        counts = {row["state"] or "written": int(row["count"]) for row in pairs.groupBy("state").count().collect()}
+        result = {state: counts.get(state, 0) for state in ("written", "unchanged", "removed")}
+        if result["written"] or result["removed"]:
+            kept = F.when(F.col("state") == "unchanged", F.col("old_run")).otherwise(F.col("run_id"))
+            rows = pairs.where(~F.coalesce(F.col("state") == "removed", F.lit(False))).withColumn("run_id", kept).select(*declared.names)
+            replace(rows, zones, zone, name)
+    finally:
+        new.unpersist()
+    return result
 
 
 def append(df: "DataFrame", zones: Zones, zone: str, name: str, txn: str | None = None) -> None:
@@ -113,6 +158,45 @@ def remove(keys: "DataFrame", zones: Zones, zone: str, name: str) -> None:
     target = DeltaTable.forPath(keys.sparkSession, zones.table(zone, name, "write"))
     on = " AND ".join(f"t.`{k}` <=> s.`{k}`" for k in declared.key)
     target.alias("t").merge(keys.distinct().alias("s"), on).whenMatchedDelete().execute()
+
+
+def supersede(df: "DataFrame", zones: Zones, zone: str, name: str, by: tuple[str, ...]) -> None:
+    """Append rows and delete, in the same commit, all older rows whose ``by`` columns equal those of a new row.
+
+    For tables in which one thing (``by``) has several rows that are only right together. Doing it again changes nothing but the version.
+    """
+    from delta.tables import DeltaTable
+    from pyspark.sql import functions as F
+
+    declared = table(zone, name)
+    new = checked(df, declared).withColumn("gone", F.lit(False))
+    old = df.select(*by).distinct().withColumn("gone", F.lit(True))
+    target = DeltaTable.forPath(df.sparkSession, zones.table(zone, name, "write"))
+    same = " AND ".join(f"t.`{column}` <=> s.`{column}`" for column in by)
+    _run(
+        lambda: (
+            target.alias("t")
+            .merge(new.unionByName(old, allowMissingColumns=True).alias("s"), f"s.gone AND {same}")
+            .whenMatchedDelete()
+            .whenNotMatchedInsert(condition="NOT s.gone", values={f"`{n}`": f"s.`{n}`" for n in declared.names})
+            .execute()
+        ),
+        declared,
+    )
+
+
+def fetch(df: "DataFrame", zone: str, name: str) -> "pa.Table":
+    """The checked rows of a small table that becomes a file of its own, brought to the driver.
+
+    Raises
+    ------
+    ChecksFailedError
+        As for a write: a column or a value is not as declared.
+    """
+    declared = table(zone, name)
+    rows: list[pa.Table] = []
+    _run(lambda: rows.append(checked(df, declared).toArrow()), declared)
+    return rows[0]
 
 
 def checked(df: "DataFrame", declared: Table) -> "DataFrame":

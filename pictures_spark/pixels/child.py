@@ -1,0 +1,121 @@
+"""The supervised child of a Spark task: reads requests from standard input, answers on standard output, knows no Spark.
+
+Started by `pictures_spark.pixels.supervise`. It may crash, hang or run out of memory on any object: it holds nothing that is not asked for
+again. It dies with its parent, and says nothing of its own: native libraries print parts of headers, so its standard error and what they
+print on standard output go nowhere.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from pictures_spark.pixels import text, wire
+from pictures_spark.pixels.examine import Examined, Examiner, Locator, Looks
+from pictures_spark.pixels.faults import PixelFault
+
+_PR_SET_PDEATHSIG = 1
+
+
+def fetch_from(root: str) -> Callable[[Locator], bytes]:
+    """Reads objects of the archive at ``root``."""
+    from pictures_spark.dicom.containers import ObjectChangedError, read_object
+
+    def fetch(at: Locator) -> bytes:
+        try:
+            return read_object(root, at.path, at.offset, at.length, at.compression)
+        except ObjectChangedError:
+            raise PixelFault("changed") from None
+        except (OSError, ValueError):
+            raise PixelFault("unreadable") from None
+
+    return fetch
+
+
+def serve(make: Callable[[dict[str, Any]], Looks]) -> None:
+    """Answer requests until standard input ends.
+
+    Parameters
+    ----------
+    make : gives the one who does the work, from the settings in the first argument (JSON).
+    """
+    settings = json.loads(sys.argv[1])
+    _die_with(settings["parent"])
+    requests, answers = _private_streams()
+    worker = make(settings)
+    text.engine()
+    text.find_text(np.zeros((64, 64), np.uint8))
+    _limit_memory(settings["memory_bytes"])
+    answers.write(wire.pack({"ready": True}))
+    while True:
+        length = requests.read(wire.LENGTH.size)
+        if len(length) < wire.LENGTH.size:
+            return
+        request, arrays = wire.unpack(requests.read(wire.LENGTH.unpack(length)[0]))
+        answers.write(_answer(worker, request, arrays))
+
+
+def _answer(worker: Looks, request: dict[str, Any], arrays: dict[str, np.ndarray]) -> bytes:
+    try:
+        if request["do"] == "examine":
+            return _packed(worker.examine(Locator(**request["locator"]), request["names"], request["text"]))
+        if request["do"] == "read_frames":
+            found = worker.read_frames(Locator(**request["locator"]), request["frames"])
+            return wire.pack({"boxes": [[asdict(box) for box in boxes] for boxes in found]})
+        return wire.pack({"boxes": [asdict(box) for box in worker.read_picture(arrays["picture"])]})
+    except PixelFault as fault:
+        return wire.pack({"reason": fault.reason, "more": fault.more})
+    except MemoryError:
+        return wire.pack({"reason": "out_of_memory", "more": None})
+
+
+def _packed(found: Examined) -> bytes:
+    message = {
+        "frame_count": found.frame_count,
+        "features": [asdict(feature) for feature in found.features],
+        "boxes": [[asdict(box) for box in boxes] for boxes in found.boxes],
+    }
+    arrays = {}
+    if found.sketch is not None:
+        arrays = {"low": found.sketch.low, "energy": found.sketch.energy}
+        if found.frame_count > 1:
+            arrays["high"] = found.sketch.high
+    return wire.pack(message, arrays)
+
+
+def _die_with(parent: int) -> None:
+    """Ask the kernel (Linux) to end this process when its parent ends, and end now where that has happened already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(0)
+
+
+def _private_streams() -> tuple[BinaryIO, BinaryIO]:
+    """Move the two pipes where no library prints, and point 0, 1 and 2 at nothing."""
+    requests, answers = os.dup(0), os.dup(1)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(nowhere, number)
+    return os.fdopen(requests, "rb"), os.fdopen(answers, "wb", buffering=0)
+
+
+def _limit_memory(growth: int) -> None:
+    """Allow the address space to grow by so many bytes from here; libraries and models are loaded and do not count."""
+    with Path("/proc/self/statm").open() as file:
+        now = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + growth, now + growth))
+    # A core file would hold the pixels and names of a patient.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+if __name__ == "__main__":
+    serve(lambda settings: Examiner(fetch_from(settings["root"]), settings["max_samples"]))

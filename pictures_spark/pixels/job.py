@@ -1,0 +1,222 @@
+"""`pictures pixels`: every image not yet examined -> tables pixel_feature and pixel_text. Identifiable zone.
+
+The driver plans (which instances, in which groups, tasks and batches) and writes the plan first. Executors open the objects by locator:
+each Spark task has one supervised child in which decoders and the text detector run. A batch is computed once; then its failures are merged
+into quarantine, its features appended, and its verdicts last, so that an instance with a verdict is done, and whatever an interruption
+left undone is planned again, and only that.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from functools import partial
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, cast
+
+from pictures_spark import tables
+from pictures_spark.errors import ChecksFailedError
+from pictures_spark.job import Job
+from pictures_spark.pixels import plan
+from pictures_spark.pixels.examine import Locator
+from pictures_spark.pixels.features import declared
+from pictures_spark.pixels.groups import FRAME, NOT_DETERMINED, PROJECTION, Instance, Result, examine_group
+from pictures_spark.pixels.supervise import COMMAND, Limits, Supervised
+from pictures_spark.pixels.text import engine_version
+from pictures_spark.resources import load_schema
+from pictures_spark.schema import table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame
+
+ZONE = "identifiable"
+_FEATURES = "array<struct<feature string, version string, unit string, value double, value_text string, status string, reason string>>"
+_TEXTS = (
+    "array<struct<frame_from bigint, frame_to bigint, x0 bigint, y0 bigint, x1 bigint, y1 bigint, score double, text string, rule string>>"
+)
+_RESULT = (
+    "sop_uid string, content_sha256 string, series_uid string, object_id string, locator string, want_text boolean, verdict string, "
+    f"reason string, detail string, frames bigint, readings bigint, way string, features {_FEATURES}, texts {_TEXTS}"
+)
+
+
+def run(job: Job) -> None:
+    """Examine what is not examined yet.
+
+    Counts: seen = instances with pixels; written = examined by this run; unchanged = by earlier ones; quarantined = those without a
+    verdict, of this and earlier runs; skipped_vanished = not examined, and no object with that content is in the archive any more.
+    """
+    from pyspark.sql import functions as F
+
+    headers = job.read(ZONE, "header_instance")
+    engine = engine_version()
+    wanted = {name: entry["version"] for name, entry in declared().items()}
+    todo = plan.unexamined(headers, job.read(ZONE, "pixel_text"), job.read(ZONE, "pixel_feature"), wanted, engine)
+    todo = plan.located(todo, job.read(ZONE, "object")).persist()
+    undone, planned = todo.agg(F.count("*"), F.count("path")).collect()[0]
+    if planned:
+        _write_plan(job, todo.where("path IS NOT NULL"))
+    sums = _work_off(job) if planned else {}
+    bad = _without_result(job, headers.where("has_pixels").select(*plan.INSTANCE))
+    here = bad.join(
+        todo.select(*plan.INSTANCE, F.col("path").isNotNull().alias("planned"), F.lit(True).alias("todo")), plan.INSTANCE, "left"
+    )
+    # What has vanished is counted as such, whatever was known of it before.
+    counted = here.where("todo IS NULL OR planned").groupBy("reason", F.col("todo").isNotNull().alias("now")).count().collect()
+    todo.unpersist()
+    now, before = (sum(row["count"] for row in counted if row.now is which) for which in (True, False))
+    seen = headers.where("has_pixels").count()
+    counts = {"seen": seen, "written": planned - now, "unchanged": seen - undone - before, "quarantined": now + before}
+    if undone > planned:
+        counts["skipped_vanished"] = undone - planned
+    job.report.counts.update(counts)
+    for row in counted:
+        job.report.quarantined[row.reason] = job.report.quarantined.get(row.reason, 0) + row["count"]
+    job.report.details.update({name: sums.get(name, 0) for name in ("frames", "text_instances", "text_boxes", "ocr_calls")})
+    job.report.versions["text_engine"] = engine
+    for name in ("pixel_feature", "pixel_text"):
+        job.report.tables[name] = job.version(ZONE, name)
+    job.check_quarantine_limit()
+
+
+def _without_result(job: Job, instances: "DataFrame") -> "DataFrame":
+    """Instances of which nothing could be had, with the reason: no verdict on text, or features that failed with the whole image."""
+    from pyspark.sql import functions as F
+
+    whole = list(load_schema("pixels/reasons.yaml")["image"])
+    texts = job.read(ZONE, "pixel_text").where(F.col("verdict") == NOT_DETERMINED)
+    values = job.read(ZONE, "pixel_feature").where((F.col("status") == "failed") & F.col("reason").isin(whole))
+    failed = tables.union([df.select(*plan.INSTANCE, "reason") for df in (texts, values)])
+    return failed.groupBy(*plan.INSTANCE).agg(F.min("reason").alias("reason")).join(instances, plan.INSTANCE, "left_semi")
+
+
+def _write_plan(job: Job, placed: "DataFrame") -> None:
+    """Write down what this run will do, before it is done."""
+    from pyspark.sql import functions as F
+
+    rows = plan.packed(plan.grouped(placed), job.spark.sparkContext.defaultParallelism)
+    columns = table(ZONE, "pixel_plan").names
+    tables.replace(rows.withColumn("run_id", F.lit(job.run_id)).select(*columns), job.zones, ZONE, "pixel_plan")
+
+
+def _work_off(job: Job) -> dict[str, int]:
+    """Do the plan batch by batch; sums of what was done."""
+    from pyspark.sql import functions as F
+    from pyspark.sql.pandas.types import to_arrow_schema
+    from pyspark.sql.types import StructType
+
+    limits = Limits(job.config["pixels"]["timeout_seconds"], job.config["pixels"]["memory_bytes"], job.config["pixels"]["max_pixels"])
+    schema = to_arrow_schema(cast(StructType, StructType.fromDDL(_RESULT)))
+    examine = partial(examine_partition, root=job.zones.root("archive"), schema=schema, limits=limits, command=COMMAND)
+    planned = job.read(ZONE, "pixel_plan")
+    batches = planned.groupBy("batch").agg(F.max("task").alias("last"), F.count("*").alias("rows"), F.max("supersedes").alias("supersedes"))
+    sums: dict[str, int] = {}
+    todo = batches.orderBy("batch").collect()
+    for batch in todo:
+        job.say(f"batch {batch.batch + 1} of {len(todo)}: {batch.rows} images in {batch.last + 1} tasks")
+        mine = planned.where(F.col("batch") == batch.batch).repartitionById(batch.last + 1, F.col("task").cast("int"))
+        ordered = mine.sortWithinPartitions("group_id", "sequence")
+        # Computed once, used by every write below.
+        results = ordered.mapInArrow(examine, _RESULT).persist()
+        (tally,) = results.agg(
+            F.count("*").alias("rows"),
+            F.count("reason").alias("failed"),
+            F.sum("frames").alias("frames"),
+            F.sum("readings").alias("ocr_calls"),
+            F.sum((F.size("texts") > 0).cast("long")).alias("text_instances"),
+            F.sum(F.size("texts")).alias("text_boxes"),
+        ).collect()
+        if tally.rows != batch.rows:
+            raise ChecksFailedError(f"pixels: batch {batch.batch} has {batch.rows} images but {tally.rows} results; run pixels again")
+        if tally.failed:
+            job.quarantine(results.where("reason IS NOT NULL").select("object_id", "locator", "reason", "detail"))
+        _commit(job, results, f"{job.run_id}-{batch.batch}", bool(batch.supersedes))
+        results.unpersist()
+        for name, value in tally.asDict().items():
+            sums[name] = sums.get(name, 0) + (value or 0)
+    return sums
+
+
+def _commit(job: Job, results: "DataFrame", txn: str, supersedes: bool) -> None:
+    """Write the results of a batch, verdicts last: an instance with a verdict is done.
+
+    ``txn`` names the batch: the same name adds nothing a second time. Where some instances have verdicts of another engine version
+    (``supersedes``), the new ones replace them in the same commit.
+    """
+    from pyspark.sql import functions as F
+
+    tables.append(feature_rows(results).withColumn("run_id", F.lit(job.run_id)), job.zones, ZONE, "pixel_feature", txn=txn)
+    texts = text_rows(results).withColumn("run_id", F.lit(job.run_id))
+    if supersedes:
+        tables.supersede(texts, job.zones, ZONE, "pixel_text", by=tuple(plan.INSTANCE))
+    else:
+        tables.append(texts, job.zones, ZONE, "pixel_text", txn=txn)
+
+
+def feature_rows(results: "DataFrame") -> "DataFrame":
+    """Rows of pixel_feature, without run_id."""
+    from pyspark.sql import functions as F
+
+    rows = results.select("sop_uid", "content_sha256", "series_uid", F.explode("features").alias("f"))
+    kept = ("feature", "version", "value", "value_text", "unit", "status", "reason")
+    return rows.select("sop_uid", "content_sha256", "series_uid", F.lit("image").alias("level"), *[f"f.{name}" for name in kept])
+
+
+def text_rows(results: "DataFrame") -> "DataFrame":
+    """Rows of pixel_text, without run_id: one per text, and one without a box for an instance that has none."""
+    from pyspark.sql import functions as F
+
+    rows = results.where("want_text").select(*plan.INSTANCE, "series_uid", "verdict", "reason", "way", F.explode_outer("texts").alias("t"))
+    found = F.col("t").isNotNull()
+    return rows.select(
+        *plan.INSTANCE,
+        "series_uid",
+        "t.frame_from",
+        "t.frame_to",
+        F.when(found, "pixel").alias("plane"),
+        *[f"t.{name}" for name in ("x0", "y0", "x1", "y1")],
+        F.when(found, "text").alias("kind"),
+        "t.score",
+        "t.text",
+        "verdict",
+        "reason",
+        F.lit(engine_version()).alias("engine_version"),
+        F.coalesce("t.rule", "way").alias("rule"),
+    )
+
+
+def examine_partition(
+    batches: "Iterable[pa.RecordBatch]", root: str, schema: "pa.Schema", limits: Limits, command: tuple[str, ...]
+) -> "Iterator[pa.RecordBatch]":
+    """Plan rows of one task -> results; runs in an executor, with one supervised child for all of them."""
+    import pyarrow as pa
+
+    rows = (row for batch in batches for row in batch.to_pylist())
+    with Supervised(root, limits, command) as looks:
+        for _, members in groupby(rows, key=lambda row: row["group_id"]):
+            group = list(members)
+            results = examine_group([_instance(row) for row in group], looks, group[0]["pattern"])
+            yield pa.RecordBatch.from_pylist([_record(row, result) for row, result in zip(group, results, strict=True)], schema)
+
+
+def _instance(row: dict[str, Any]) -> Instance:
+    """A plan row as what is to be done."""
+    at = Locator(*(row[name] for name in ("path", "offset", "length", "compression", "content_sha256")))
+    return Instance(at, row["want_text"], tuple(row["want_features"]))
+
+
+def _record(row: dict[str, Any], result: Result) -> dict[str, Any]:
+    """A result as a row of `_RESULT`."""
+    kept = ("sop_uid", "content_sha256", "series_uid", "object_id", "locator", "want_text")
+    return {
+        **{name: row[name] for name in kept},
+        "verdict": result.verdict,
+        "reason": result.reason,
+        "detail": result.detail,
+        "frames": result.frames,
+        "readings": result.readings,
+        "way": PROJECTION if row["pattern"] else FRAME,
+        "features": [asdict(feature) for feature in result.features],
+        "texts": [
+            {**asdict(text.box), **{name: getattr(text, name) for name in ("frame_from", "frame_to", "rule")}} for text in result.texts
+        ],
+    }

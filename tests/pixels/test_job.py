@@ -1,0 +1,217 @@
+"""The job on a small archive whose catalogue is written by hand."""
+
+import hashlib
+import json
+
+import faulty_child
+import numpy as np
+import pytest
+from houses import settings
+from instances import dicom_bytes, instance
+from planted import anatomy, burn
+
+from pictures_spark import tables
+from pictures_spark.errors import QuarantineLimitError
+from pictures_spark.job import Job, run_job
+from pictures_spark.pixels import job as pixels
+from pictures_spark.pixels.features import declared
+from pictures_spark.pixels.text import engine_version
+from pictures_spark.report import Report
+from pictures_spark.schema import table
+from pictures_spark.zones import Zones
+
+pytestmark = pytest.mark.spark
+SHAPE = (64, 96)
+NAME = "MACTAVISH"
+HEADER = {"conflict": False, "template_id": "t", "differences": "{}", "has_pixels": True, "run_id": "c"}
+
+
+@pytest.fixture
+def house(tmp_path):
+    return settings(tmp_path / "house", pixels={"quarantine_limit": 1.0})
+
+
+class Archive:
+    """DICOM files, and the rows that the catalogue would have written for them."""
+
+    def __init__(self, spark, config):
+        self.spark, self.zones = spark, Zones(config, "identifiable")
+        self.root = self.zones.path("archive")
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.headers, self.objects = [], []
+
+    def add(self, name, data, series, number=1, modality="CT", **header):
+        sha = hashlib.sha256(data).hexdigest()
+        (self.root / name).write_bytes(data)
+        row = {"sop_uid": f"1.2.{name}", "content_sha256": sha, "object_id": f"o-{name}", "series_uid": series, "instance_number": number}
+        shape = {"rows": SHAPE[0], "columns": SHAPE[1], "samples_per_pixel": 1, "modality": modality}
+        self.headers.append({**HEADER, **row, **shape, **header})
+        at = {"object_id": f"o-{name}", "locator": f"secret/{name}", "path": name, "kind": "dicom", "sha256": sha, "status": "catalogued"}
+        self.objects.append({**at, "length": len(data), "size": len(data), "compression": "none", "run_id": "c"})
+
+    def write(self):
+        for name, rows in (("header_instance", self.headers), ("object", self.objects)):
+            declared_table = table("identifiable", name)
+            full = [tuple(row.get(column) for column in declared_table.names) for row in rows]
+            tables.replace(self.spark.createDataFrame(full, declared_table.spark_type()), self.zones, "identifiable", name)
+
+    def read(self, name):
+        return tables.read(self.spark, self.zones, "identifiable", name).collect()
+
+    def version(self, name):
+        return tables.version(self.spark, self.zones, "identifiable", name)
+
+
+def image(frame, **header):
+    return dicom_bytes(instance(frame, **header))
+
+
+def slices(count, text=None):
+    frames = [anatomy(2, SHAPE) + np.random.default_rng(n).integers(-9, 9, SHAPE).astype(np.int16) for n in range(count)]
+    return [burn(frame, text, (40, 6)) if text else frame for frame in frames]
+
+
+def go(config):
+    return run_job("pixels", config, "identifiable", pixels.run)
+
+
+def verdicts(archive):
+    """Each instance's verdict; there must be exactly one per instance."""
+    found = {}
+    for row in archive.read("pixel_text"):
+        found.setdefault(row.sop_uid, set()).add((row.verdict, row.engine_version))
+    assert all(len(which) == 1 for which in found.values())
+    return {name.removeprefix("1.2."): next(iter(which))[0] for name, which in found.items()}
+
+
+def assert_keys_unique(archive):
+    for name in ("pixel_text", "pixel_feature"):
+        key = table("identifiable", name).key
+        keys = [tuple(row[column] for column in key) for row in archive.read(name)]
+        assert len(keys) == len(set(keys))
+
+
+def test_every_image_ends_with_one_verdict_whatever_it_does(spark, house, monkeypatch, capfd):
+    monkeypatch.setattr(pixels, "COMMAND", (faulty_child.__file__,))
+    archive = Archive(spark, house)
+    for number, frame in enumerate(slices(5, NAME)):
+        archive.add(f"ct{number}", image(frame), "S1", number)
+    for name in ("crash.dcm", "bomb.dcm"):
+        archive.add(name, image(slices(1)[0], StudyID=name), "S1", 9)
+    archive.add("us", image(slices(1, NAME)[0]), "S2", modality="US")
+    archive.add("mr", image(slices(1)[0]), "S3", modality="MR")
+    archive.add("short", image(slices(1)[0])[:-900], "S3", modality="MR", number=2)
+    archive.add("sr", b"a report", "S4", has_pixels=False)
+    archive.add("gone", b"it was here", "S5")
+    archive.objects[-1]["status"] = "vanished"
+    archive.write()
+
+    report = go(house)
+    assert report.counts == {"seen": 11, "written": 7, "unchanged": 0, "quarantined": 3, "skipped_vanished": 1}
+    assert report.quarantined == {"crashed": 1, "out_of_memory": 1, "undecodable": 1}
+    assert (report.details["frames"], report.details["text_instances"]) == (7, 6)
+    good = {**{f"ct{n}": "text" for n in range(5)}, "us": "text", "mr": "clean"}
+    assert verdicts(archive) == {**good, **dict.fromkeys(("crash.dcm", "bomb.dcm", "short"), "not_determined")}
+    texts = archive.read("pixel_text")
+    assert {row.rule for row in texts if row.sop_uid == "1.2.ct3"} >= {"projection"}
+    assert [(r.x0, r.plane, r.kind, r.rule) for r in texts if r.sop_uid == "1.2.mr"] == [(None, None, None, "frame")]
+    features = archive.read("pixel_feature")
+    assert len(features) == 10 * len(declared())
+    (mean,) = [r.value for r in features if (r.sop_uid, r.feature) == ("1.2.mr", "intensity_mean")]
+    assert mean == pytest.approx(slices(1)[0].mean())
+    assert {(r.status, r.reason) for r in features if r.sop_uid == "1.2.short"} == {("failed", "undecodable")}
+    assert {(q.object_id, q.locator, q.reason) for q in archive.read("quarantine")} == {
+        ("o-crash.dcm", "secret/crash.dcm", "crashed"),
+        ("o-bomb.dcm", "secret/bomb.dcm", "out_of_memory"),
+        ("o-short", "secret/short", "undecodable"),
+    }
+    assert_keys_unique(archive)
+    assert "secret" not in "".join(capfd.readouterr())
+
+    # Again: nothing to do, nothing written; what failed is still counted, and is too much for the usual limit.
+    before = [archive.version(name) for name in ("pixel_text", "pixel_feature", "pixel_plan", "quarantine")]
+    strict = settings(house.path.parent, pixels={"quarantine_limit": 0.2})
+    with pytest.raises(QuarantineLimitError):
+        go(strict)
+    again = next(json.loads(p.read_text()) for p in strict.path.parent.glob("reports/pixels-*.json") if report.run_id not in p.name)
+    assert again["counts"] == {"seen": 11, "written": 0, "unchanged": 7, "quarantined": 3, "skipped_vanished": 1}
+    assert again["quarantined"] == {"crashed": 1, "out_of_memory": 1, "undecodable": 1}
+    assert [archive.version(name) for name in ("pixel_text", "pixel_feature", "pixel_plan", "quarantine")] == before
+
+
+def test_a_run_stopped_between_its_writes_is_finished_by_the_next(spark, house, monkeypatch):
+    archive = Archive(spark, house)
+    for number, frame in enumerate(slices(4)):
+        archive.add(f"ct{number}", image(frame), "S1", number)
+    archive.write()
+    append = tables.append
+
+    def stop(df, zones, zone, name, txn=None):
+        if name == "pixel_text":
+            raise KeyboardInterrupt
+        append(df, zones, zone, name, txn)
+
+    fewer = {name: entry for name, entry in declared().items() if name != "intensity_p95"}
+    with monkeypatch.context() as patched:
+        patched.setattr(tables, "append", stop)
+        patched.setattr(pixels, "declared", lambda: fewer)
+        with pytest.raises(KeyboardInterrupt):
+            go(house)
+    assert len(archive.read("pixel_feature")) == 4 * len(fewer)
+    assert archive.read("pixel_text") == []
+    assert go(house).counts == {"seen": 4, "written": 4, "unchanged": 0, "quarantined": 0}
+    assert verdicts(archive) == {f"ct{n}": "clean" for n in range(4)}
+    assert len(archive.read("pixel_feature")) == 4 * len(declared())
+    # Another run wrote most features; this one only what was missing, and the verdicts.
+    assert {row.feature for row in archive.read("pixel_feature") if row.run_id == archive.read("pixel_text")[0].run_id} == {"intensity_p95"}
+    assert_keys_unique(archive)
+
+    # Another engine: its verdicts take the place of the old ones; features are not computed again.
+    archive.add("ct9", image(slices(1, NAME)[0]), "S1", 9)
+    archive.write()
+    other = f"{engine_version()} next"
+    monkeypatch.setattr(pixels, "engine_version", lambda: other)
+    assert go(house).counts == {"seen": 5, "written": 5, "unchanged": 0, "quarantined": 0}
+    assert {row.engine_version for row in archive.read("pixel_text")} == {other}
+    assert set(verdicts(archive)) == {*(f"ct{n}" for n in range(4)), "ct9"}
+    assert len(archive.read("pixel_feature")) == 5 * len(declared())
+    assert_keys_unique(archive)
+
+
+def test_work_is_packed_by_cost_and_groups_stay_whole(spark, house):
+    archive = Archive(spark, house)
+    for series in range(6):
+        for number in range(5):
+            archive.add(f"{series}.{number}", b"%d.%d" % (series, number), f"S{series}", number)
+    for number in range(160):
+        archive.add(f"us{number}", b"us%d" % number, f"U{number // 20}", number, modality="US", number_of_frames=3)
+    archive.add("cine", b"cine", "S0", 9, number_of_frames=400)
+    archive.add("sc", b"sc", "S1", 9, sop_class_uid="1.2.840.10008.5.1.4.1.1.7.2")
+    archive.add("null", b"null", None, 9)
+    archive.write()
+    job = Job("pixels", house, archive.zones, Report("pixels"))
+    placed = pixels.plan.located(
+        pixels.plan.unexamined(
+            job.read("identifiable", "header_instance"),
+            job.read("identifiable", "pixel_text"),
+            job.read("identifiable", "pixel_feature"),
+            {"f": "1"},
+            "engine",
+        ),
+        job.read("identifiable", "object"),
+    )
+    rows = pixels.plan.packed(pixels.plan.grouped(placed), 2).collect()
+    assert len(rows) == 193
+    groups, tasks = {}, {}
+    for row in rows:
+        groups.setdefault(row.group_id, []).append(row)
+        tasks[row.task] = tasks.get(row.task, 0) + row.seconds
+    assert all(len({(r.batch, r.task, r.pattern) for r in group}) == 1 for group in groups.values())
+    assert {len(group) for group in groups.values() if group[0].pattern and group[0].sop_uid != "1.2.cine"} == {5}
+    assert {r.sop_uid for r in rows if not r.pattern} == {"1.2.sc", "1.2.null", *(f"1.2.us{n}" for n in range(160))}
+    # 120 s of ultrasound and little else, for two cores.
+    assert 3 <= len(tasks) <= 6
+    assert max(tasks.values()) < 1.5 * sum(tasks.values()) / len(tasks)
+    # Order within a group is that of acquisition.
+    for group in groups.values():
+        assert [r.instance_number for r in sorted(group, key=lambda r: r.sequence)] == sorted(r.instance_number for r in group)

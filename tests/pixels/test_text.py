@@ -1,0 +1,85 @@
+"""The detector on planted lines (recall, whole coverage) and on frames without text (false alarms)."""
+
+import re
+
+import numpy as np
+import pytest
+from instances import pydicom_file, pydicom_files
+from planted import FONTS, anatomy, burn, inked
+
+from pictures_spark.pixels.decode import decode
+from pictures_spark.pixels.text import Box, engine_version, find_text
+from pictures_spark.pixels.window import to_8bit
+from pictures_spark.resources import load_schema
+
+PLACES = [("Gyllenspey Jo", (4, 4), 12), ("MCTAGGART", (60, 20), 18)]
+
+
+def uncovered(boxes, ink):
+    left = ink.copy()
+    for box in boxes:
+        left[box.y0 : box.y1, box.x0 : box.x1] = False
+    return left.sum() / ink.sum()
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["bright", "dark on a banner"])
+@pytest.mark.parametrize("font", FONTS)
+def test_a_planted_name_is_found_and_wholly_covered(font, dark):
+    missed = []
+    for seed, (text, at, height) in enumerate(PLACES):
+        frame = anatomy(seed)
+        boxes = find_text(to_8bit(burn(frame, text, at, font, height, dark)))
+        if not boxes or uncovered(boxes, inked(frame.shape, text, at, font, height)) > 0:
+            missed.append(text)
+    assert missed == []
+
+
+def test_colour_text_is_found_in_colour():
+    grey = to_8bit(anatomy(3))
+    frame = np.stack([grey // 2] * 3, axis=2)
+    ink = inked(grey.shape, "MACIVER", (50, 40), height=16)
+    frame[ink] = (255, 220, 0)
+    boxes = find_text(frame)
+    assert [box.text for box in boxes] == ["MACIVER"]
+    assert uncovered(boxes, ink) == 0
+
+
+def test_real_burned_in_text_is_read():
+    path = next(path for path in pydicom_files() if path.name == "examples_rgb_color.dcm")
+    frame = next(decode(path.read_bytes(), 10**7).frames())
+    found = " ".join(box.text for box in find_text(to_8bit(frame[:120, :160])))
+    assert "BAPTIST" in found
+
+
+CLEAN = ["CT_small.dcm", "MR_small.dcm", "rtdose_1frame.dcm", "SC_rgb_jpeg_gdcm.dcm"]
+
+
+def test_frames_without_text_raise_no_alarm():
+    alarms = [seed for seed in range(5) if find_text(to_8bit(anatomy(seed)))]
+    for name in CLEAN:
+        image = decode(pydicom_file(name), 10**7)
+        frame = next(image.frames([0]))
+        if find_text(to_8bit(frame, image.inverted)):
+            alarms.append(name)
+    assert alarms == []
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 3), (4, 900), (900, 4), (1, 5000), (40, 3000)])
+def test_odd_shapes_are_looked_at(shape):
+    assert find_text(np.zeros(shape, np.uint8)) == []
+
+
+def test_boxes_stay_inside_the_frame():
+    frame = to_8bit(burn(anatomy(1, (64, 128)), "MACDONALD", (0, 0), "outline", 16))
+    for box in find_text(frame):
+        assert 0 <= box.x0 < box.x1 <= 128
+        assert 0 <= box.y0 < box.y1 <= 64
+
+
+def test_a_box_covers_what_lies_inside_it():
+    assert Box(0, 0, 10, 10).covers(Box(0, 2, 10, 9))
+    assert not Box(0, 0, 10, 10).covers(Box(0, 2, 11, 9))
+
+
+def test_engine_version_may_be_published():
+    assert re.fullmatch(load_schema("patterns.yaml")["version"], engine_version())

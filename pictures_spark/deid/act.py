@@ -266,14 +266,14 @@ class _Treatment:
         if pattern is not None:
             return text(tag, vr, "")
         if action is Action.UID:
-            return text(tag, vr, "\\".join(self._uid(tag, part) for part in value.decode("latin-1").replace(" ", "").split("\\")))
+            return text(tag, vr, "\\".join(self._uid(tag, part) for part in value.decode("latin-1").split("\\")))
         treated = self._safe(vr, values, action)
         if treated is None or not fits(vr, treated.encode()):
             return text(tag, vr, "")
         return text(tag, vr, treated)
 
     def _uid(self, tag: int, value: str) -> str:
-        value = value.strip("\0")
+        value = value.strip(" \0")
         if not value:
             return ""
         if value in UID_dictionary and tag not in self.plan.instances:

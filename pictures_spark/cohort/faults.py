@@ -1,0 +1,24 @@
+"""Faults of a question, gathered so that a user sees all of them at once, each one sentence with the nearest name that exists."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from pictures_spark.errors import ConfigError
+
+
+class QuestionError(ConfigError):
+    """A question cannot be asked. ``faults`` holds one sentence each, in the order of the question."""
+
+    def __init__(self, source: str, faults: Iterable[str]) -> None:
+        self.faults = tuple(dict.fromkeys(faults))
+        many = f"{len(self.faults)} faults: " if len(self.faults) > 1 else ""
+        super().__init__(f"question {source}: {many}{'; '.join(self.faults)}")
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """``", did you mean X?"`` where a known name is near, else ``", it is one of …"`` where there are few, else nothing."""
+    known = [str(n) for n in names]
+    close = get_close_matches(name, known, n=1, cutoff=0.6) or get_close_matches(name.upper(), known, n=1, cutoff=0.6)
+    if close:
+        return f", did you mean {close[0]}?"
+    return f"; there is {', '.join(known)}" if 0 < len(known) <= 16 else ""

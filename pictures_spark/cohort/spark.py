@@ -1,0 +1,81 @@
+"""The same plan on Spark: for the freeze, and for tables too large for one machine. Runs on executors; only counts and ids come back."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pictures_spark.cohort.attrition import Answer, content_hash, levels
+from pictures_spark.cohort.compile import PREFIX, Plan
+from pictures_spark.cohort.duck import ZONE, Release, patients_sql, units_sql
+from pictures_spark.errors import ChecksFailedError, InputError
+from pictures_spark.job import Job
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+_FLAGS = "pictures_cohort_flags"
+
+
+@contextmanager
+def flags(job: Job, plan: Plan, release: Release) -> "Iterator[DataFrame]":
+    """The plan's rows, one per unit, computed once and kept while they are needed; members' rows have ``passed`` of the last step.
+
+    Raises
+    ------
+    InputError
+        A table version of the release is gone.
+    """
+    from pyspark.errors import PySparkException
+
+    spark = job.spark
+    names = [f"{PREFIX}{name}" for name in plan.tables]
+    try:
+        for name, view in zip(plan.tables, names, strict=True):
+            version = release.versions.get(name)
+            try:
+                frame = job.read(ZONE, name, version) if version is not None else _empty(spark, name)
+            except PySparkException:
+                raise InputError(
+                    f"version {version} of table {name}, which release {release.name} is made of, cannot be read any more"
+                ) from None
+            frame.createOrReplaceTempView(view)
+        rows = spark.sql(plan.sql("spark")).persist()
+        rows.createOrReplaceTempView(_FLAGS)
+        try:
+            yield rows
+        finally:
+            rows.unpersist()
+    finally:
+        for view in [*names, _FLAGS]:
+            spark.catalog.dropTempView(view)
+
+
+def answer(plan: Plan, rows: "DataFrame") -> Answer:
+    """What Spark says to the plan, from the rows of `flags`.
+
+    Raises
+    ------
+    ChecksFailedError
+        A unit has more than one row: a key of the published tables is not unique.
+    """
+    spark = rows.sparkSession
+    total, distinct = spark.sql(f"SELECT COUNT(*), COUNT(DISTINCT unit_id) FROM {_FLAGS}").first() or (0, 0)
+    if total != distinct:
+        raise ChecksFailedError(
+            f"the published tables have {total - distinct} more rows than ids of {plan.unit} units: a key is not unique; publish again"
+        )
+    units = spark.sql(units_sql(plan, _FLAGS)).collect()
+    patients = spark.sql(patients_sql(_FLAGS)).collect()
+    ids = members(plan, rows).select("unit_id").toArrow().column(0).to_pylist()
+    return Answer(levels(plan, units, patients), content_hash(ids))
+
+
+def members(plan: Plan, rows: "DataFrame") -> "DataFrame":
+    """The rows of the units that survived every step and the pick."""
+    return rows.where(f"passed = {len(plan.steps) - 1}")
+
+
+def _empty(spark: "SparkSession", name: str) -> "DataFrame":
+    from pictures_spark.schema import table
+
+    return spark.createDataFrame([], table(ZONE, name).spark_type())

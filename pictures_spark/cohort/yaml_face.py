@@ -1,0 +1,403 @@
+"""The YAML face of a question: text to graph and back, without loss.
+
+Every scalar is loaded as text and then typed by the column it is compared with, because YAML would read the BNF code ``0206010`` as a
+number and the contrast ``no`` as false (DESIGN section 7). Key words come from schemas/cohort.yaml. All faults are found at once.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from datetime import date
+from typing import Any, cast
+
+import yaml
+
+from pictures_spark.cohort import check, domain
+from pictures_spark.cohort.domain import Field
+from pictures_spark.cohort.faults import QuestionError, nearest
+from pictures_spark.cohort.model import (
+    EVER,
+    CodeList,
+    Events,
+    First,
+    Has,
+    Lacks,
+    Operator,
+    Order,
+    Pick,
+    Predicate,
+    Question,
+    Step,
+    Test,
+    Value,
+    Where,
+    Window,
+)
+from pictures_spark.resources import load_schema
+
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_DAYS = re.compile(r"([+-]?[0-9]{1,6})d")
+# Stands for a window that could not be read, so that nothing else seems wrong because of it.
+_UNREAD = Window(-99999, 99999)
+_PREDICATES = ("where", "has", "lacks", "first")
+_EVENT_STEPS: dict[str, type[Has | Lacks | First]] = {"has": Has, "lacks": Lacks, "first": First}
+_LOOKS_LIKE = {
+    "number": "a number such as 1.5",
+    "whole": "a whole number such as 65",
+    "date": "a date such as 2016-01-31",
+    "flag": "true or false",
+}
+# Words and day counts that no reader of YAML takes for anything but text; everything else is written in quotes.
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*|-?[a-z][a-z0-9_]*|[+-]?[0-9]+d")
+_NOT_PLAIN = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
+
+
+def from_yaml(text: str, source: str = "file") -> Question:
+    """Read and check a question. ``source`` names it in messages.
+
+    Raises
+    ------
+    QuestionError
+        With every fault of the question but those of its code lists' files and of the published tables.
+
+    Examples
+    --------
+    >>> from_yaml("{cohort: 1, id: ct, unit: series, steps: [{id: ct, where: {modality: CT}}]}").population
+    'all'
+    """
+    question, faults = read(text)
+    if question is None or faults:
+        raise QuestionError(source, faults)
+    return question
+
+
+def read(text: str) -> tuple[Question | None, list[str]]:
+    """The question as far as it can be read, and every fault; None where it is no question at all."""
+    try:
+        tree = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1})" if mark else ""
+        return None, [f"it is not valid YAML{where}: {getattr(error, 'problem', None) or 'it holds a character that YAML does not allow'}"]
+    except RecursionError:
+        return None, ["it is nested too deeply"]
+    if not isinstance(tree, dict):
+        return None, ["it must be a mapping that starts with cohort: 1"]
+    reader = _Reader(tree)
+    question = reader.question()
+    if question is None:
+        return None, reader.faults
+    return question, reader.faults + check.faults(question, whole=not reader.faults)
+
+
+def to_yaml(question: Question) -> str:
+    """A question in its canonical form; ``from_yaml`` gives the same graph back.
+
+    Every default is written out but ``expand: prefix``, ``unknown: exclude`` and ``at_least: 1``.
+    """
+    tree: dict[str, Any] = {"cohort": 1, "id": question.id, "unit": question.unit}
+    if question.index is not None:
+        tree["index"] = question.index
+    tree["population"] = question.population
+    if question.codelists:
+        tree["codelists"] = {codelist.name: _codelist_tree(codelist) for codelist in question.codelists}
+    tree["steps"] = [_step_tree(step) for step in question.steps]
+    if question.pick is not None:
+        order = [f"-{o.column}" if o.descending else o.column for o in question.pick.order]
+        tree["pick"] = {"one_per": question.pick.one_per, "order": order}
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=140)
+
+
+class _Loader(yaml.BaseLoader):
+    """Every scalar as text; the same key twice is a fault, not the second value."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep)
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
+            seen.add(key.value)
+        return mapping
+
+
+class _Dumper(yaml.SafeDumper):
+    """Text in quotes wherever some reader of YAML would take it for something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    plain = _PLAIN.fullmatch(text) is not None and text.lower() not in _NOT_PLAIN
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def _codelist_tree(codelist: CodeList) -> dict[str, Any]:
+    tree: dict[str, Any] = {"system": codelist.system}
+    if codelist.file is not None:
+        tree["file"] = codelist.file
+    if codelist.codes is not None:
+        tree["codes"] = list(codelist.codes)
+    if codelist.expand != "prefix":
+        tree["expand"] = codelist.expand
+    return tree
+
+
+def _step_tree(step: Step) -> dict[str, Any]:
+    tree: dict[str, Any] = {"id": step.id}
+    match step.predicate:
+        case Where(tests):
+            tree["where"] = _where_tree(tests)
+        case Has(events) | Lacks(events) | First(events):
+            word = type(step.predicate).__name__.lower()
+            tree[word] = _events_tree(events, word == "first")
+    if step.unknown != "exclude":
+        tree["unknown"] = step.unknown
+    return tree
+
+
+def _where_tree(tests: tuple[Test, ...]) -> dict[str, Any]:
+    columns: dict[str, dict[str, Any]] = {}
+    for test in tests:
+        many = test.operator in ("in", "between") or len(test.values) > 1
+        columns.setdefault(test.column, {})[test.operator] = list(test.values) if many else test.values[0]
+    return {column: found.get("eq", found.get("in", found)) if len(found) == 1 else found for column, found in columns.items()}
+
+
+def _events_tree(events: Events, first: bool) -> dict[str, Any]:
+    tree: dict[str, Any] = {"event": _one_or_many(events.kinds)}
+    if events.codes:
+        tree["codes"] = _one_or_many(events.codes)
+    if first or events.window == EVER:
+        tree["ever"] = True
+    if events.window != EVER:
+        tree["window"] = ["ever" if end is None else f"{end}d" for end in (events.window.low, events.window.high)]
+    if events.at_least != 1:
+        tree["at_least"] = events.at_least
+    return tree
+
+
+def _one_or_many(names: tuple[str, ...]) -> str | list[str]:
+    return names[0] if len(names) == 1 else list(names)
+
+
+class _Reader:
+    """One pass over the loaded tree; what cannot be read is left out and becomes a fault."""
+
+    def __init__(self, tree: dict[str, Any]) -> None:
+        self.tree = tree
+        self.faults: list[str] = []
+        self.schema: dict[str, Any] = load_schema("cohort.yaml")
+
+    def question(self) -> Question | None:
+        tree = self._mapping(self.tree, self.schema, "")
+        version = tree.get("cohort")
+        if version is not None and version != "1":
+            return self._fault("", f"cohort: {_shown(version)} is no version of the language; this one reads cohort: 1")
+        name = self._text(tree.get("id"), "id") or ""
+        unit = self._text(tree.get("unit"), "unit") or ""
+        # Without the unit no name in the question means anything: only what stands apart from it can be read.
+        known = unit in domain.UNITS
+        codelists = tuple(self._codelists(tree.get("codelists")))
+        steps = tuple(self._steps(tree.get("steps"), domain.fields(unit) if known else {}))
+        pick = self._pick(tree["pick"]) if "pick" in tree else None
+        index: str | date | None = "scan_date" if known and unit != "patient" else None
+        if "index" in tree:
+            index = self._index(tree["index"]) or index
+        population = self._text(tree["population"], "population") if "population" in tree else None
+        question = Question(name, cast(Any, unit), index, "all", codelists, steps, pick)
+        population = population or check.default_population(question)
+        return Question(name, cast(Any, unit), index, cast(Any, population), codelists, steps, pick)
+
+    def _index(self, value: Any) -> str | date | None:
+        index = self._text(value, "index")
+        return cast(date | None, self._typed(index, "date", "index")) if index is not None and _DATE.fullmatch(index) else index
+
+    def _fault(self, where: str, text: str) -> Any:
+        """Note a fault; what could not be read is None."""
+        self.faults.append(f"{where}: {text}" if where else text)
+
+    def _mapping(self, tree: Any, schema: dict[str, Any], where: str) -> dict[str, Any]:
+        """The entries of a mapping that the language knows; the others, and those that must be there, become faults."""
+        if not isinstance(tree, dict):
+            self._fault(where, f"must be a mapping with {', '.join(schema['properties'])}, not {_shown(tree)}")
+            return {}
+        known = schema["properties"]
+        for name in tree:
+            if name in schema.get("x-later", {}):
+                self._fault(where, f"{name} ({schema['x-later'][name]}) is not available yet")
+            elif name not in known:
+                self._fault(where, f"unknown key {_shown(name)}{nearest(name, known)}")
+        for name in schema.get("required", []):
+            if name not in tree:
+                self._fault(where, f"needs {name}")
+        return {name: value for name, value in tree.items() if name in known}
+
+    def _text(self, value: Any, where: str) -> str | None:
+        if value is None:
+            return None
+        if not isinstance(value, str) or not value:
+            return self._fault(where, f"must be one value, not {_shown(value)}")
+        return value
+
+    def _texts(self, value: Any, where: str, single: bool = True) -> tuple[str, ...]:
+        """A list of texts; a single text counts as a list of one where ``single`` says so."""
+        items = [value] if single and isinstance(value, str) else value
+        if not isinstance(items, list) or not items or not all(isinstance(item, str) and item for item in items):
+            self._fault(where, f"must be a list of values, not {_shown(value)}")
+            return ()
+        return tuple(items)
+
+    def _codelists(self, tree: Any) -> Iterator[CodeList]:
+        if tree is None:
+            return
+        if not isinstance(tree, dict) or not tree:
+            return self._fault("codelists", f"must be a mapping from names to lists, not {_shown(tree)}")
+        for name, entry in tree.items():
+            where = f"code list {name}"
+            found = self._mapping(entry, self.schema["$defs"]["codelist"], where)
+            if len({"codes", "file"} & set(found)) != 1:
+                self._fault(where, "needs either codes or file")
+            codes = self._texts(found["codes"], f"{where}: codes", single=False) if found.get("codes") else None
+            file = self._text(found.get("file"), f"{where}: file")
+            if found.get("codes") == [] or found.get("codes") == "":
+                self._fault(where, "is empty: it would find nobody")
+            system = self._text(found.get("system"), f"{where}: system")
+            expand = self._text(found.get("expand", "prefix"), f"{where}: expand")
+            yield CodeList(name, system or "", codes or None, file, cast(Any, expand or "prefix"))
+
+    def _steps(self, tree: Any, fields: dict[str, Field]) -> Iterator[Step]:
+        if tree is None:
+            return
+        if not isinstance(tree, list):
+            return self._fault("steps", f"must be a list, not {_shown(tree)}")
+        for number, entry in enumerate(tree, start=1):
+            name = entry.get("id") if isinstance(entry, dict) else None
+            where = f"step {name}" if isinstance(name, str) and name else f"step {number}"
+            found = self._mapping(entry, self.schema["$defs"]["step"], where)
+            if not found:
+                continue
+            predicates = [word for word in _PREDICATES if word in found]
+            if len(predicates) != 1:
+                # A word that is not known, or not yet, is what the step was meant to have.
+                if len(predicates) > 1 or len(found) == len(entry):
+                    self._fault(where, f"needs exactly one of {', '.join(_PREDICATES)}")
+                continue
+            (word,) = predicates
+            predicate = self._where(found[word], where, fields) if word == "where" else self._events(found[word], f"{where}: {word}", word)
+            step_id = self._text(found.get("id"), f"{where}: id")
+            unknown = self._text(found.get("unknown", "exclude"), f"{where}: unknown")
+            if predicate is not None:
+                yield Step(step_id or "", predicate, cast(Any, unknown or "exclude"))
+
+    def _where(self, tree: Any, where: str, fields: dict[str, Field]) -> Predicate | None:
+        if not isinstance(tree, dict) or not tree:
+            return self._fault(where, f"where must be a mapping from columns to values, not {_shown(tree)}")
+        tests: list[Test] = []
+        for column, value in tree.items():
+            place = f"{where}: {column}"
+            field = fields.get(column)
+            if isinstance(value, dict):
+                tests += self._tests(column, value, place, field)
+            elif isinstance(value, list):
+                tests += self._test(column, "in", self._texts(value, place, single=False), place, field)
+            else:
+                tests += self._test(column, "eq", self._texts(value, place), place, field)
+        return Where(tuple(tests))
+
+    def _tests(self, column: str, tree: dict[str, Any], place: str, field: Field | None) -> list[Test]:
+        found = self._mapping(tree, self.schema["$defs"]["test"], place)
+        if not tree:
+            self._fault(place, "says nothing about the column: give a value or an operator such as {le: 1.5}")
+        tests: list[Test] = []
+        for operator, value in found.items():
+            many = operator in ("in", "between")
+            values = self._texts(value, f"{place}: {operator}", single=not many)
+            if values:
+                tests += self._test(column, cast(Operator, operator), values, place, field)
+        return tests
+
+    def _test(self, column: str, operator: Operator, texts: tuple[str, ...], place: str, field: Field | None) -> list[Test]:
+        if not texts:
+            return []
+        kind = "flag" if operator == "is_missing" else field.kind if field is not None else "text"
+        values = tuple(self._typed(text, kind, place) for text in texts)
+        return [] if None in values else [Test(column, operator, cast(tuple[Value, ...], values))]
+
+    def _typed(self, text: str, kind: str, place: str) -> Value | None:
+        """A text as a value of a column's kind; None and a fault where it does not look like one."""
+        value: Value | None = None
+        if kind == "number" and _NUMBER.fullmatch(text):
+            value = float(text) if math.isfinite(float(text)) else None
+        elif kind == "whole" and _WHOLE.fullmatch(text):
+            value = int(text)
+        elif kind == "flag" and text in ("true", "false"):
+            value = text == "true"
+        elif kind == "date" and _DATE.fullmatch(text):
+            try:
+                value = date.fromisoformat(text)
+            except ValueError:
+                value = None
+        elif kind not in _LOOKS_LIKE:
+            value = text
+        if value is None:
+            self._fault(place, f"{_shown(text)} is not {_LOOKS_LIKE[kind]}")
+        return value
+
+    def _events(self, tree: Any, where: str, word: str) -> Predicate | None:
+        found = self._mapping(tree, self.schema["$defs"]["event"], where)
+        if not found:
+            return None
+        if "event" not in found:
+            return None
+        kinds = self._texts(found["event"], f"{where}: event")
+        codes = self._texts(found["codes"], f"{where}: codes") if "codes" in found else ()
+        if found.get("ever", "true") != "true":
+            self._fault(where, "ever can only be true; leave it out otherwise")
+        ever, bounded = "ever" in found, "window" in found
+        window = self._window(found["window"], where) if bounded else None
+        if word == "first" and not (ever and bounded):
+            self._fault(where, "needs ever: true and a window: it asks whether the first event ever lies in the window")
+        elif word != "first" and ever and bounded:
+            self._fault(where, "has both a window and ever; use one of them, or `ever` as an end of the window, such as [ever, -1d]")
+        elif not ever and not bounded:
+            self._fault(where, "needs a window such as [-90d, -1d], or ever: true")
+        at_least: Value | None = 1
+        if "at_least" in found:
+            number = self._text(found["at_least"], f"{where}: at_least")
+            at_least = self._typed(number, "whole", f"{where}: at_least") if number is not None else 1
+            if word == "first":
+                self._fault(where, "the first event is one event: at_least does not go with first")
+        default = EVER if ever and not bounded and word != "first" else _UNREAD
+        return _EVENT_STEPS[word](Events(kinds, codes, window or default, cast(int, 1 if at_least is None else at_least)))
+
+    def _window(self, value: Any, where: str) -> Window | None:
+        ends = value if isinstance(value, list) and len(value) == 2 else []
+        days = [_DAYS.fullmatch(end) if isinstance(end, str) else None for end in ends]
+        if len(ends) != 2 or any(day is None and end != "ever" for day, end in zip(days, ends, strict=True)):
+            return self._fault(where, f"window {_shown(value)} must be two whole numbers of days such as [-90d, -1d]; `ever` may be an end")
+        low, high = (int(day[1]) if day else None for day in days)
+        if low is None and high is None:
+            return self._fault(where, "window [ever, ever] is written ever: true")
+        return Window(low, high)
+
+    def _pick(self, tree: Any) -> Pick | None:
+        found = self._mapping(tree, self.schema["$defs"]["pick"], "pick")
+        order = self._texts(found["order"], "pick: order") if "order" in found else ()
+        one_per = self._text(found.get("one_per"), "pick: one_per")
+        if not order or one_per is None:
+            return None
+        return Pick(cast(Any, one_per), tuple(Order(name.removeprefix("-"), name.startswith("-")) for name in order))
+
+
+def _shown(value: Any) -> str:
+    """A value of a question as a message shows it, never long."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= 40 else value[:40] + "…")
+    return "a list" if isinstance(value, list) else "a mapping" if isinstance(value, dict) else repr(value)

@@ -1,0 +1,183 @@
+"""Two readings of the same question: the naive interpreter and the compiled SQL must say the same, unit by unit and step by step."""
+
+from collections import Counter
+from dataclasses import replace
+
+import duckdb
+import pytest
+from cohort_cases import cases, full, into_duckdb, into_spark
+from cohort_interpreter import interpret
+from hypothesis import HealthCheck, Phase, given, settings
+from sqlglot import exp
+
+from pictures_spark.cohort import duck
+from pictures_spark.cohort.attrition import Answer, Level, content_hash
+from pictures_spark.cohort.compile import compiled
+
+# Generated tables are large draws for Hypothesis, and the health checks measure a machine that others use.
+QUICK = settings(suppress_health_check=list(HealthCheck), max_examples=200)
+
+
+@pytest.fixture(scope="module")
+def connection():
+    with duckdb.connect(config={"threads": 1}) as connection:
+        yield connection
+
+
+def expected_rows(rows):
+    """(unit, patient, index date, bits that hold, bits that are unknown, how far it got) as the interpreter says."""
+    found = []
+    for row in rows:
+        holds = 1 + sum(2 << i for i, said in enumerate(row["answers"]) if said is True)
+        unknowns = sum(2 << i for i, said in enumerate(row["answers"]) if said is None)
+        found.append((row["unit_id"], row["patient_id"], row["unit"]["index"], holds, unknowns, row["passed"]))
+    return sorted(found)
+
+
+def expected_answer(question, plan, rows):
+    """The attrition, counted row by row from the interpreter's answers."""
+    policies = ["exclude", *(step.unknown for step in question.steps), "exclude"]
+    levels, left = [], rows
+    for index, step in enumerate(plan.steps):
+        answers = [row["answers"][index - 1] for row in left] if index else []
+        kept = [r for r, a in zip(left, answers, strict=True) if a or (a is None and policies[index - 1] != "exclude")] if index else left
+        people = {row["patient_id"] for row in kept} - {None}
+        levels.append(Level(index, step.id, step.sentence, len(kept), answers.count(False), answers.count(None), len(people)))
+        left = kept
+    return Answer(tuple(levels), content_hash(row["unit_id"] for row in left))
+
+
+def differential(connection, case, mutate=lambda flags: flags):
+    """Ask both, compare everything; returns how much of the universe the cohort is."""
+    question, codes, tables = case
+    plan = compiled(question, codes)
+    plan = replace(plan, flags=mutate(plan.flags))
+    into_duckdb(connection, tables, plan.tables)
+    answer = duck.answer(connection, plan)
+    rows = interpret(question, codes, full(tables))
+    assert sorted(connection.execute("SELECT * FROM flags").fetchall()) == expected_rows(rows)
+    assert answer == expected_answer(question, plan, rows)
+    return "empty" if not answer.members else "full" if answer.members == answer.seen else "between"
+
+
+def test_the_embedded_reader_says_what_the_interpreter_says(connection):
+    sizes = Counter()
+
+    @QUICK
+    @given(case=cases())
+    def agree(case):
+        sizes[differential(connection, case)] += 1
+
+    agree()
+    print(dict(sizes))
+    # Cohorts that are empty or everything would agree by accident.
+    assert sizes["between"] >= sizes.total() * 0.3
+
+
+def in_steps(change):
+    """A mutation of the comparisons that answer steps, leaving the plumbing alone."""
+
+    def mutate(flags):
+        flags = flags.copy()
+        for cte in flags.args["with_"].expressions:
+            if cte.alias not in ("judged", "residence_days", "residence_opens", "residence_islands", "spell"):
+                cte.set("this", cte.this.transform(change))
+        return flags
+
+    return mutate
+
+
+def less_for_at_most(node):
+    return exp.LT(this=node.this, expression=node.expression) if isinstance(node, exp.LTE) else node
+
+
+def window_one_day_off(node):
+    shifted = isinstance(node, exp.Add | exp.Sub) and node.this.name == "index_day" and node.expression.is_int
+    return type(node)(this=node.this, expression=exp.Literal.number(int(node.expression.name) + 1)) if shifted else node
+
+
+def missing_counts_as_no(node):
+    answer = isinstance(node, exp.Alias) and node.alias.startswith("step_")
+    return exp.alias_(exp.Coalesce(this=node.this, expressions=[exp.false()]), node.alias) if answer else node
+
+
+def everything_is_observed(node):
+    return exp.select("unit_id").from_("unit") if isinstance(node, exp.Select) and is_cte(node, "observed") else node
+
+
+def every_event_counts_every_time(node):
+    return exp.Count(this=node.this.expressions[0]) if isinstance(node, exp.Count) and isinstance(node.this, exp.Distinct) else node
+
+
+def events_of_anybody(node):
+    return exp.true() if isinstance(node, exp.EQ) and node.name == "system" else node
+
+
+def is_cte(node, name):
+    return isinstance(node.parent, exp.CTE) and node.parent.alias.startswith(name)
+
+
+def without_tie_keys(flags):
+    flags = flags.copy()
+    for window in flags.find_all(exp.Window):
+        if isinstance(window.this, exp.RowNumber) and len(window.args["order"].expressions) > 2:
+            window.args["order"].set("expressions", window.args["order"].expressions[:2])
+    return flags
+
+
+def missing_first(flags):
+    return flags.transform(
+        lambda node: (
+            exp.Ordered(this=exp.Neg(this=node.this)) if isinstance(node, exp.Ordered) and isinstance(node.this, exp.Case) else node
+        )
+    )
+
+
+def unknown_kept(flags):
+    """The policy of every step is lost: unknown passes."""
+    return flags.transform(
+        lambda node: (
+            exp.Coalesce(this=node.this, expressions=[exp.true()])
+            if isinstance(node, exp.Coalesce) and node.this.name.startswith("step_")
+            else node
+        )
+    )
+
+
+MUTANTS = {
+    "less for at most": in_steps(less_for_at_most),
+    "window one day off": in_steps(window_one_day_off),
+    "missing counts as no": in_steps(missing_counts_as_no),
+    "everything is observed": in_steps(everything_is_observed),
+    "same-day events count twice": in_steps(every_event_counts_every_time),
+    "coding systems mixed": in_steps(events_of_anybody),
+    "ties without a last key": without_tie_keys,
+    "missing values first": missing_first,
+    "unknown kept": unknown_kept,
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_broken_compiler_is_caught(connection, mutant):
+    @settings(QUICK, phases=[Phase.generate], max_examples=400)
+    @given(case=cases())
+    def agree(case):
+        differential(connection, case, MUTANTS[mutant])
+
+    with pytest.raises(AssertionError):
+        agree()
+
+
+@pytest.mark.spark
+def test_spark_says_what_the_embedded_reader_says(spark, connection):
+    @settings(QUICK, phases=[Phase.generate], max_examples=5)
+    @given(case=cases("series"))
+    def agree(case):
+        question, codes, tables = case
+        plan = compiled(question, codes)
+        into_duckdb(connection, tables, plan.tables)
+        into_spark(spark, tables, plan.tables)
+        found = [tuple(row) for row in spark.sql(plan.sql("spark")).collect()]
+        assert sorted(found, key=str) == sorted(connection.execute(plan.sql("duckdb")).fetchall(), key=str)
+
+    agree()

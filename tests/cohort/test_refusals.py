@@ -1,0 +1,207 @@
+"""Every rule of the language has a question that breaks it, and a sentence that says what to do. All faults are told at once."""
+
+import pytest
+
+from pictures_spark.cohort import check, yaml_face
+from pictures_spark.cohort.commands import load
+from pictures_spark.cohort.faults import QuestionError
+from pictures_spark.errors import ConfigError
+
+STROKE = "codelists: {stroke: {system: icd10, codes: [I63]}}"
+HAS = "event: diagnosis, codes: stroke, window: [-9d, 0d]"
+
+
+def question(steps="{id: ct, where: {modality: CT}}", unit="series", more="", **given):
+    head = {"cohort": "1", "id": "x", "unit": unit} | given
+    return "{" + ", ".join([*(f"{k}: {v}" for k, v in head.items() if v is not None), f"steps: [{steps}]", *([more] if more else [])]) + "}"
+
+
+def where(condition, **given):
+    return question(f"{{id: s, where: {{{condition}}}}}", **given)
+
+
+def event(condition, word="has", codelists=STROKE, **given):
+    return question(f"{{id: s, {word}: {{{condition}}}}}", more=codelists, **given)
+
+
+def pick(text, **given):
+    return question("{id: s, where: {sex: F}}", more=f"pick: {{{text}}}, index: 2016-01-01", **given)
+
+
+REFUSED = {
+    # the whole
+    "not a mapping": ("[1, 2]", "must be a mapping that starts with cohort: 1"),
+    "not YAML": ("{cohort: 1", "not valid YAML \\(line 1\\)"),
+    "a key twice": ("cohort: 1\nid: a\nid: b\n", "not valid YAML \\(line 3\\): id is given twice"),
+    "control character": ("cohort: \x07", "a character that YAML does not allow"),
+    "another version": (question(cohort="2"), "cohort: '2' is no version of the language; this one reads cohort: 1"),
+    "no version": (question(cohort=None), "needs cohort"),
+    "no unit": (question(unit=None), "needs unit"),
+    "unknown unit": (question(unit="serie"), "unit: unknown value 'serie', did you mean series\\?"),
+    "bad id": (question(id="CT_Head"), "id: 'CT_Head' must be lower-case"),
+    "id that leaves its folder": (question(id="../x"), "id: '../x' must be lower-case"),
+    "unknown key": (question(more="populaton: all"), "unknown key 'populaton', did you mean population\\?"),
+    "not yet: match": (question(more="match: {ratio: 4}"), "match \\(matched controls\\) is not available yet"),
+    "unknown population": (question(more="population: everyone"), "population: unknown value 'everyone'"),
+    "index is no date": (question(more="index: modality"), "index: 'modality' is not a date column of series"),
+    "index is no day": (question(more="index: 2016-02-30"), "index: '2016-02-30' is not a date"),
+    # steps
+    "no steps": ("{cohort: 1, id: x, unit: series, steps: []}", "steps: there must be at least one step"),
+    "steps missing": ("{cohort: 1, id: x, unit: series}", "needs steps"),
+    "steps is no list": ("{cohort: 1, id: x, unit: series, steps: {id: x}}", "steps: must be a list"),
+    "too many steps": (question(", ".join(f"{{id: s{i}, where: {{modality: CT}}}}" for i in range(61))), "61 steps are more than the 60"),
+    "step id twice": (question("{id: a, where: {modality: CT}}, {id: a, where: {modality: MR}}"), "step a: the id is used twice"),
+    "step id taken": (question("{id: pick, where: {modality: CT}}"), "step pick: the attrition has a line of that name already"),
+    "step id shape": (question("{id: A step, where: {modality: CT}}"), "step A step: the id must be lower-case"),
+    "unknown step": (question("{id: s, wher: {modality: CT}}"), "step s: unknown key 'wher', did you mean where\\?"),
+    "two predicates": (
+        question("{id: s, where: {modality: CT}, has: {event: death, ever: true}}"),
+        "step s: needs exactly one of where, has",
+    ),
+    "not yet: related": (
+        question("{id: s, related: {where: {modality: CT}}}"),
+        "step s: related \\(other series .*\\) is not available yet",
+    ),
+    "unknown policy": (
+        question("{id: s, where: {modality: CT}, unknown: keep}"),
+        "unknown value 'keep'; there is exclude, include, report",
+    ),
+    # where
+    "unknown column": (where("modalty: CT"), "step s: unknown column 'modalty', did you mean modality\\?"),
+    "provenance column": (where("run_id: x"), "step s: unknown column 'run_id'"),
+    "unknown value": (where("orientation: AXAIL"), "step s: orientation: unknown value 'AXAIL', did you mean AXIAL\\?"),
+    "small letters": (where("modality: ct"), "step s: modality: unknown value 'ct', did you mean CT\\?"),
+    "unknown as a value": (where("contrast: unknown"), "contrast: unknown is no value but a missing one; ask {is_missing: true}"),
+    "text for a number": (where("slice_thickness_max: thin"), "slice_thickness_max: 'thin' is not a number"),
+    "unit in a number": (where("slice_thickness_max: {le: 1.5mm}"), "'1.5mm' is not a number"),
+    "infinite number": (where("slice_thickness_max: {le: 1e999}"), "'1e999' is not a number"),
+    "part of a whole": (where("image_count: {ge: 1.5}"), "image_count: '1.5' is not a whole number"),
+    "word for a flag": (where("after_death: maybe"), "after_death: 'maybe' is not true or false"),
+    "no day": (where("scan_date: {ge: 2015-13-01}"), "scan_date: '2015-13-01' is not a date"),
+    "order of text": (where("modality: {lt: CT}"), "modality: lt does not go with a choice; use eq, ne, in, is_missing"),
+    "order of a flag": (where("after_death: {in: [true]}"), "after_death: in does not go with a flag"),
+    "a pseudonym": (where("patient_id: abc"), "patient_id: eq does not go with an id: it can only be asked whether it is there"),
+    "list of numbers": (where("position: {eq: 1}", unit="image"), "position: eq does not go with a list of numbers"),
+    "contradictory range": (where("age_at: {between: [80, 65]}"), "age_at: nothing lies between 80 and 65; the smaller end comes first"),
+    "contradictory bounds": (where("image_count: {gt: 5, le: 5}"), "image_count: nothing lies between 5 and 5"),
+    "empty range": (where("slice_thickness_max: {ge: 3, lt: 1}"), "nothing lies between 3.0 and 1.0"),
+    "missing and not": (where("image_count: {is_missing: true, ge: 5}"), "it cannot be missing and have a value"),
+    "one end": (where("age_at: {between: [65]}"), "age_at: between takes two values, the smaller first, not 1"),
+    "several for one": (where("image_count: {ge: [1, 2]}"), "image_count: ge takes one value, not 2"),
+    "value twice": (where("modality: [CT, CT]"), "modality: in names a value twice"),
+    "empty condition": (where("modality: {}"), "modality: says nothing about the column"),
+    "no value": (where("modality: []"), "modality: must be a list of values"),
+    "empty where": (question("{id: s, where: {}}"), "step s: where must be a mapping"),
+    "unknown operator": (where("image_count: {gte: 5}"), "image_count: unknown key 'gte', did you mean"),
+    "not yet: matches": (where("modality: {matches: C.}"), "modality: matches \\(regular expressions\\) is not available yet"),
+    "going up": (
+        where("modality: CT", unit="patient"),
+        "modality is a column of series: going up from series to patient needs an aggregate",
+    ),
+    "age of a patient": (where("age_at: {ge: 65}", unit="patient"), "step s: "),
+    "age on another day": (where("age_at: {ge: 65}", index="study_date"), "ages were computed on scan_date, so it needs index: scan_date"),
+    # events
+    "no window": (event("event: diagnosis, codes: stroke"), "step s: has: needs a window such as \\[-90d, -1d\\], or ever: true"),
+    "window and ever": (event(f"{HAS}, ever: true"), "step s: has: has both a window and ever"),
+    "ever is false": (event("event: diagnosis, codes: stroke, ever: no"), "ever can only be true"),
+    "reversed window": (event("event: diagnosis, codes: stroke, window: [-1d, -90d]"), "window \\[-1d, -90d\\] is reversed"),
+    "months": (event("event: diagnosis, codes: stroke, window: [-3m, 0d]"), "must be two whole numbers of days"),
+    "ever to ever": (event("event: diagnosis, codes: stroke, window: [ever, ever]"), "is written ever: true"),
+    "unknown kind": (
+        event("event: diagnoses, codes: stroke, window: [-9d, 0d]"),
+        "event: unknown value 'diagnoses', did you mean diagnosis",
+    ),
+    "no kind": (event("codes: stroke, window: [-9d, 0d]"), "step s: has: needs event"),
+    "unknown code list": (
+        event("event: diagnosis, codes: strok, window: [-9d, 0d]"),
+        "there is no code list 'strok', did you mean stroke\\?",
+    ),
+    "system of another kind": (
+        event("event: dispensing, codes: stroke, window: [-9d, 0d]"),
+        "dispensing events are never coded in ICD-10, which code list stroke is in",
+    ),
+    "at least none": (event(f"{HAS}, at_least: 0"), "at_least must be 1 or more"),
+    "at least some": (event(f"{HAS}, at_least: some"), "'some' is not a whole number"),
+    "more days than there are": (event("event: diagnosis, codes: stroke, window: [0d, 1d], at_least: 3"), "3 different days do not fit"),
+    "first without a window": (event("event: diagnosis, codes: stroke, ever: true", word="first"), "first: needs ever: true and a window"),
+    "first without ever": (event(HAS, word="first"), "first: needs ever: true and a window"),
+    "first of several": (event(f"{HAS}, ever: true, at_least: 2", word="first"), "at_least does not go with first"),
+    "not yet: value": (event(f"{HAS}, value: {{ge: 5}}"), "has: value \\(conditions on a recorded value\\) is not available yet"),
+    "patients without a day": (event(HAS, unit="patient"), "a cohort of patients has no date of its own, which step s, population"),
+    # pick
+    "pick of patients": (pick("one_per: patient, order: [sex]", unit="patient"), "pick: a cohort of patients has one of each already"),
+    "pick below the unit": (pick("one_per: study, order: [scan_date]", unit="study"), "one_per: unknown value 'study'; there is patient"),
+    "pick without order": (pick("one_per: patient"), "pick: needs order"),
+    "pick of nothing": (pick("one_per: patient, order: []"), "pick: order: must be a list"),
+    "unknown order": (pick("one_per: patient, order: [-scan_dat]"), "pick: unknown column 'scan_dat', did you mean scan_date\\?"),
+    "order of a set": (pick("one_per: patient, order: [body_region]"), "pick: body_region has no order"),
+    "order by a person": (pick("one_per: study, order: [patient_id]"), "pick: patient_id has no order; only the unit's own id, series_id"),
+    "order twice": (pick("one_per: patient, order: [scan_date, -scan_date]"), "pick: order names scan_date twice"),
+    # code lists
+    "list of no system": (event(HAS, codelists="codelists: {stroke: {codes: [I63]}}"), "code list stroke: needs system"),
+    "list without codes": (event(HAS, codelists="codelists: {stroke: {system: icd10}}"), "code list stroke: needs either codes or file"),
+    "both codes and file": (
+        event(HAS, codelists="codelists: {stroke: {system: icd10, codes: [I63], file: a.csv}}"),
+        "needs either codes or",
+    ),
+    "empty list": (event(HAS, codelists="codelists: {stroke: {system: icd10, codes: []}}"), "code list stroke: is empty"),
+    "unused list": (question(more=STROKE), "code list stroke: no step uses it"),
+    "name of a list": (
+        event(HAS, codelists="codelists: {Stroke: {system: icd10, codes: [I63]}}"),
+        "code list Stroke: the name must be lower",
+    ),
+    "unknown expansion": (
+        event(HAS, codelists="codelists: {stroke: {system: icd10, codes: [I63], expand: all}}"),
+        "expand: unknown value 'all'",
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", REFUSED)
+def test_a_question_that_breaks_a_rule_is_refused(rule):
+    text, sentence = REFUSED[rule]
+    with pytest.raises(QuestionError, match=sentence) as caught:
+        yaml_face.from_yaml(text)
+    assert str(caught.value).startswith("question file: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_table_breaks_one_rule_at_a_time():
+    alone = [rule for rule, (text, _) in REFUSED.items() if len(yaml_face.read(text)[1]) == 1]
+    # A name that is wrong in one place is wrong where it is used, too.
+    assert set(REFUSED) - set(alone) == {"unknown code list", "name of a list"}
+
+
+def test_all_faults_are_told_at_once():
+    text = question(
+        "{id: a, where: {modalty: CT, slice_thickness_max: thin}}, {id: a, has: {event: diagnoses, window: [5d, 1d]}}, {id: c, last: {}}",
+        more="pick: {one_per: series, order: [scan_dat]}",
+    )
+    with pytest.raises(QuestionError) as caught:
+        yaml_face.from_yaml(text)
+    said = "\n".join(caught.value.faults)
+    for part in ("modalty", "thin", "id is used twice", "diagnoses", "reversed", "last (", "one_per", "scan_dat"):
+        assert part in said
+    assert len(caught.value.faults) == 8
+
+
+def test_a_kind_that_no_source_holds_is_refused():
+    asked = yaml_face.from_yaml(event("event: [diagnosis, tumour], codes: stroke, window: [-9d, 0d]"))
+    assert check.not_held(asked, {"diagnosis", "tumour"}) == []
+    (fault,) = check.not_held(asked, {"diagnosis", "dispensing"})
+    assert fault == "step s: no published record source can hold events of kind tumour, so nothing can be said about them"
+
+
+def test_files_that_are_no_question(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read: give the path of a cohort specification"):
+        load(tmp_path / "none.yaml")
+    bad = tmp_path / "bad.yaml"
+    bad.write_bytes(b"cohort: \xff\xfe")
+    with pytest.raises(ConfigError, match="is not UTF-8 text"):
+        load(bad)
+    bad.write_bytes(b"#" * (1 << 20) + b"#")
+    with pytest.raises(ConfigError, match="put long code lists into CSV files"):
+        load(bad)
+    bad.write_text("[" * 100_000)
+    with pytest.raises(QuestionError, match=r"nested too deeply|not valid YAML"):
+        load(bad)

@@ -1,0 +1,509 @@
+"""What the language means, one small table each. Both the interpreter and the compiled SQL must give the answers written here.
+
+T is yes, F is no, ? is unknown. Day +0 is 1 February 2010; nothing but the columns shown has a value.
+"""
+
+from pathlib import Path
+
+import duckdb
+import pytest
+from cohort_cases import full, into_duckdb, rows
+from cohort_interpreter import interpret
+
+from pictures_spark.cohort import codelists, yaml_face
+from pictures_spark.cohort.compile import compiled
+
+SAID = {True: "T", False: "F", None: "?"}
+# People who are always observed, so that a test can be about one thing.
+AT_HOME = {
+    "residence": """
+        patient_id | from_date | to_date
+        p1         | -400      |
+        p2         | -400      |
+    """,
+    "source_cover": """
+        source | site | from_date | to_date | lag_days | kinds
+        smr01  | demo | -300      | +300    | 0        | diagnosis procedure
+        pis    | demo | -300      | +300    | 0        | dispensing
+    """,
+}
+
+
+def spec(question: str, expected: str, **tables: str) -> None:
+    """Ask a question of tables; ``expected`` has, for each unit, the answers in the order of the attrition after the start."""
+    asked = yaml_face.from_yaml(f"{{cohort: 1, id: spec, {question}}}")
+    codes, faults = codelists.resolve(asked, Path("/nowhere"))
+    assert not faults
+    data = {name: rows(name, text) for name, text in tables.items()}
+    wanted = dict(line.split(None, 1) for line in expected.strip().splitlines())
+    wanted = {unit: said.split() for unit, said in wanted.items()}
+    read = {row["unit_id"]: [SAID[said] for said in row["answers"]] for row in interpret(asked, codes, full(data))}
+    assert read == wanted
+    plan = compiled(asked, codes)
+    with duckdb.connect() as connection:
+        into_duckdb(connection, data, plan.tables)
+        found = connection.execute(plan.sql("duckdb")).fetchall()
+    bits = range(1, len(plan.steps))
+    assert {
+        unit: ["T" if holds >> bit & 1 else "?" if unknowns >> bit & 1 else "F" for bit in bits] for unit, _, _, holds, unknowns, _ in found
+    } == wanted
+
+
+@pytest.mark.parametrize(
+    ("test", "answers"),
+    [
+        ("1.5", "F T F ?"),
+        ("{lt: 1.5}", "T F F ?"),
+        ("{le: 1.5}", "T T F ?"),
+        ("{gt: 1.5}", "F F T ?"),
+        ("{ge: 1.5}", "F T T ?"),
+        ("{between: [1, 1.5]}", "T T F ?"),
+        ("{ne: 1.5}", "T F T ?"),
+        ("{ne: [1, 1.5]}", "F F T ?"),
+        ("[1, 3]", "T F T ?"),
+        ("{is_missing: true}", "F F F T"),
+        ("{is_missing: false}", "T T T F"),
+        ("{gt: 1, lt: 3}", "F T F ?"),
+    ],
+)
+def test_comparisons_with_a_number(test, answers):
+    a, b, c, d = answers.split()
+    spec(
+        f"unit: series, steps: [{{id: x, where: {{slice_thickness_max: {test}}}}}]",
+        f"s1 T {a}\ns2 T {b}\ns3 T {c}\ns4 T {d}",
+        series="""
+            series_id | slice_thickness_max
+            s1        | 1
+            s2        | 1.5
+            s3        | 3
+            s4        |
+        """,
+    )
+
+
+@pytest.mark.parametrize(
+    ("test", "answers"),
+    [("HEAD", "T F ? ?"), ("[CHEST, NECK]", "T T ? ?"), ("{ne: CHEST}", "T F ? ?"), ("{is_missing: true}", "F F T T")],
+)
+def test_a_set_is_equal_to_what_it_contains_and_an_empty_one_could_not_be_told(test, answers):
+    a, b, c, d = answers.split()
+    spec(
+        f"unit: series, steps: [{{id: x, where: {{body_region: {test}}}}}]",
+        f"s1 T {a}\ns2 T {b}\ns3 T {c}\ns4 T {d}",
+        series="""
+            series_id | body_region
+            s1        | HEAD NECK
+            s2        | CHEST
+            s3        | {}
+            s4        |
+        """,
+    )
+
+
+def test_an_empty_set_of_flags_is_not_missing():
+    spec(
+        "unit: series, steps: [{id: x, where: {conflict_flags: modality}}]",
+        "s1 T T\ns2 T F\ns3 T ?",
+        series="""
+            series_id | conflict_flags
+            s1        | modality
+            s2        | {}
+            s3        |
+        """,
+    )
+
+
+def test_unknown_in_a_closed_list_is_a_missing_value():
+    spec(
+        'unit: series, steps: [{id: plain, where: {contrast: "no"}}, {id: not_plain, where: {contrast: {ne: "no"}}}, '
+        "{id: gone, where: {contrast: {is_missing: true}}}]",
+        """
+        s1 T T F F
+        s2 T F T F
+        s3 T ? ? T
+        s4 T ? ? T
+        """,
+        series="""
+            series_id | contrast
+            s1        | no
+            s2        | yes
+            s3        | unknown
+            s4        |
+        """,
+    )
+
+
+def test_one_no_decides_a_step_of_several_tests():
+    spec(
+        "unit: series, steps: [{id: x, where: {modality: CT, orientation: AXIAL}}]",
+        "s1 T T\ns2 T F\ns3 T F\ns4 T ?",
+        series="""
+            series_id | modality | orientation
+            s1        | CT       | AXIAL
+            s2        | MR       | AXIAL
+            s3        | MR       |
+            s4        |          | AXIAL
+        """,
+    )
+
+
+def test_values_flow_down_from_study_and_patient_and_the_units_own_come_first():
+    spec(
+        "unit: series, population: all, steps: [{id: sex, where: {sex: F}}, {id: studied, where: {study_date: 2010-02-06}}, "
+        "{id: own, where: {scan_date: 2010-02-02}}]",
+        "s1 T T T T\ns2 T ? ? F",
+        series="""
+            series_id | study_id | patient_id | scan_date
+            s1        | t1       | p1         | +1
+            s2        | t9       |            | +2
+        """,
+        study="""
+            study_id | patient_id | study_date | scan_date
+            t1       | p1         | +5         | +9
+        """,
+        patient="""
+            patient_id | sex
+            p1         | F
+        """,
+    )
+
+
+def test_linked_is_a_step_that_unlinked_scans_fail_visibly():
+    spec(
+        "unit: series, population: linked, steps: [{id: ct, where: {modality: CT}}]",
+        "s1 T T\ns2 F T",
+        series="""
+            series_id | patient_id | modality
+            s1        | p1         | CT
+            s2        |            | CT
+        """,
+    )
+
+
+def test_alive_and_resident_on_the_index_date_both_ends_included():
+    spec(
+        "unit: series, population: alive_and_resident, steps: [{id: ct, where: {modality: {is_missing: true}}}]",
+        """
+        before F T
+        first  T T
+        death  T T
+        after  F T
+        gone   F T
+        back   T T
+        nodate ? T
+        nobody F T
+        """,
+        series="""
+            series_id | patient_id | scan_date
+            before    | p1         | +9
+            first     | p1         | +10
+            death     | p1         | +30
+            after     | p1         | +31
+            gone      | p2         | +11
+            back      | p2         | +20
+            nodate    | p2         |
+            nobody    |            | +20
+        """,
+        patient="""
+            patient_id | death_date
+            p1         | +30
+            p2         |
+        """,
+        residence="""
+            patient_id | from_date | to_date
+            p1         | +10       |
+            p2         | -50       | +10
+            p2         | +20       | +40
+        """,
+    )
+
+
+def test_windows_are_whole_days_and_both_ends_are_in():
+    spec(
+        "unit: series, population: all, codelists: {drug: {system: bnf, codes: [0208020]}}, "
+        "steps: [{id: x, has: {event: dispensing, codes: drug, window: [-10d, -1d]}}]",
+        "on_day T F\nday_before T T\nfirst_day T T\ntoo_early T F",
+        series="""
+            series_id  | patient_id | scan_date
+            on_day     | p1         | +0
+            day_before | p1         | +1
+            first_day  | p1         | +10
+            too_early  | p1         | +11
+        """,
+        event="""
+            patient_id | kind       | system | code            | date
+            p1         | dispensing | bnf    | 0208020V0AAAAAA | +0
+        """,
+        **AT_HOME,
+    )
+
+
+def test_codes_match_by_prefix_or_exactly_and_within_their_system_and_kind():
+    spec(
+        "unit: patient, index: 2010-02-01, population: all, codelists: {stroke: {system: icd10, codes: [I63]}, "
+        "stroke_itself: {system: icd10, codes: [I63], expand: exact}}, "
+        "steps: [{id: below, has: {event: diagnosis, codes: stroke, window: [-9d, 9d]}}, "
+        "{id: itself, has: {event: diagnosis, codes: stroke_itself, window: [-9d, 9d]}}, "
+        "{id: any_code, has: {event: [diagnosis, procedure], window: [-9d, 9d]}}]",
+        "p1 T T F T\np2 T F F T",
+        patient="""
+            patient_id
+            p1
+            p2
+        """,
+        event="""
+            patient_id | kind      | system | code | date
+            p1         | diagnosis | icd10  | I639 | +0
+            p2         | procedure | icd10  | I63  | +0
+            p2         | diagnosis | icd9   | I63  | +0
+            p2         | diagnosis | icd10  | AI63 | +0
+        """,
+        **AT_HOME,
+    )
+
+
+def test_at_least_counts_different_days():
+    spec(
+        "unit: patient, index: 2010-02-01, population: all, "
+        "steps: [{id: twice, has: {event: dispensing, window: [0d, 9d], at_least: 2}}, "
+        "{id: less, lacks: {event: dispensing, window: [0d, 9d], at_least: 2}}]",
+        "p1 T F T\np2 T T F",
+        patient="""
+            patient_id
+            p1
+            p2
+        """,
+        event="""
+            patient_id | kind       | system | code    | date
+            p1         | dispensing | bnf    | 0208020 | +1
+            p1         | dispensing | bnf    | 0208020 | +1
+            p2         | dispensing | bnf    | 0208020 | +1
+            p2         | dispensing | bnf    | 0206010 | +2
+        """,
+        **AT_HOME,
+    )
+
+
+COVERED = """
+    source | site | from_date | to_date | lag_days | kinds
+    smr01  | demo | +0        | +100    | 10       | diagnosis
+"""
+
+
+def test_none_found_is_unknown_where_the_source_does_not_cover_the_window():
+    spec(
+        "unit: series, population: all, steps: [{id: had, has: {event: diagnosis, window: [-10d, 0d]}}, "
+        "{id: had_not, lacks: {event: diagnosis, window: [-10d, 0d]}}]",
+        """
+        found   T T F
+        early   T ? ?
+        covered T F T
+        last    T F T
+        late    T ? ?
+        nobody  T ? ?
+        nodate  T ? ?
+        """,
+        series="""
+            series_id | patient_id | scan_date
+            found     | p1         | +6
+            early     | p2         | +9
+            covered   | p2         | +10
+            last      | p2         | +90
+            late      | p2         | +91
+            nobody    |            | +50
+            nodate    | p2         |
+        """,
+        event="""
+            patient_id | kind      | system | code | date
+            p1         | diagnosis | icd10  | I63  | +5
+        """,
+        residence=AT_HOME["residence"],
+        source_cover=COVERED,
+    )
+
+
+def test_every_source_that_can_hold_the_event_must_cover_the_window():
+    spec(
+        "unit: series, population: all, steps: [{id: one, has: {event: diagnosis, window: [-10d, 0d]}}, "
+        "{id: both, has: {event: [diagnosis, death_cause], window: [-10d, 0d]}}]",
+        "s1 T F ?\ns2 T F F",
+        series="""
+            series_id | patient_id | scan_date
+            s1        | p1         | +15
+            s2        | p1         | +30
+        """,
+        residence=AT_HOME["residence"],
+        source_cover="""
+            source | site | from_date | to_date | lag_days | kinds
+            smr01  | demo | +0        | +100    | 0        | diagnosis
+            deaths | demo | +20       | +100    | 0        | death death_cause
+        """,
+    )
+
+
+def test_a_window_is_observed_only_inside_one_unbroken_residence():
+    spec(
+        "unit: series, population: all, steps: [{id: had, has: {event: diagnosis, window: [-10d, 0d]}}]",
+        "moved T F\ngap T ?\nafter T F\ntoo_late T ?",
+        series="""
+            series_id | patient_id | scan_date
+            moved     | p1         | +25
+            gap       | p2         | +25
+            after     | p2         | +32
+            too_late  | p2         | +51
+        """,
+        residence="""
+            patient_id | from_date | to_date
+            p1         | -50       | +20
+            p1         | +21       |
+            p2         | -50       | +20
+            p2         | +22       | +50
+        """,
+        source_cover=COVERED.replace("+0 ", "-90"),
+    )
+
+
+def test_time_before_birth_and_after_death_needs_no_cover():
+    spec(
+        "unit: series, population: all, steps: [{id: had, has: {event: diagnosis, window: [-20d, 20d]}}]",
+        "born T F\ndied T F\nmoved T ?",
+        series="""
+            series_id | patient_id | scan_date
+            born      | p1         | +15
+            died      | p2         | +15
+            moved     | p3         | +15
+        """,
+        patient="""
+            patient_id | birth_month | death_date
+            p1         | 2010-02     |
+            p2         | 1950-01     | +20
+            p3         | 1950-01     |
+        """,
+        residence="""
+            patient_id | from_date | to_date
+            p1         | +0        |
+            p2         | -300      | +20
+            p3         | -300      | +20
+        """,
+        source_cover="""
+            source | site | from_date | to_date | lag_days | kinds
+            smr01  | demo | -90       | +40     | 0        | diagnosis
+        """,
+    )
+
+
+def test_ever_reaches_as_far_as_the_source():
+    spec(
+        "unit: series, population: all, steps: [{id: at_any_time, has: {event: diagnosis, ever: true}}, "
+        "{id: before, has: {event: diagnosis, window: [ever, -1d]}}, {id: from_then, has: {event: diagnosis, window: [0d, ever]}}]",
+        """
+        then    T T F T
+        later   T T T F
+        newcome T ? ? ?
+        """,
+        series="""
+            series_id | patient_id | scan_date
+            then      | p1         | +50
+            later     | p1         | +51
+            newcome   | p3         | +51
+        """,
+        event="""
+            patient_id | kind      | system | code | date
+            p1         | diagnosis | icd10  | I63  | +50
+        """,
+        residence=AT_HOME["residence"] + "p3 | +1 | +60",
+        source_cover=COVERED,
+    )
+
+
+def test_first_ever_in_the_window():
+    spec(
+        "unit: series, population: all, steps: [{id: x, first: {event: diagnosis, ever: true, window: [0d, 10d]}}]",
+        """
+        in_window T T
+        last_day  T T
+        before    T F
+        not_yet   T F
+        never     T F
+        uncovered T ?
+        """,
+        series="""
+            series_id | patient_id | scan_date
+            in_window | p1         | +20
+            last_day  | p1         | +10
+            before    | p1         | +21
+            not_yet   | p1         | +9
+            never     | p2         | +20
+            uncovered | p2         | +85
+        """,
+        event="""
+            patient_id | kind      | system | code | date
+            p1         | diagnosis | icd10  | I63  | +20
+            p1         | diagnosis | icd10  | I64  | +25
+        """,
+        residence=AT_HOME["residence"],
+        source_cover=COVERED,
+    )
+
+
+def test_a_pick_takes_the_first_of_each_patient_missing_last_and_ends_ties_by_id():
+    spec(
+        "unit: series, population: all, steps: [{id: ct, where: {modality: CT}}], "
+        "pick: {one_per: patient, order: [scan_date, -image_count]}",
+        """
+        a T T F
+        b T T T
+        c T T F
+        d T F F
+        e T T T
+        f T T F
+        g T T ?
+        """,
+        series="""
+            series_id | patient_id | modality | scan_date | image_count
+            a         | p1         | CT       | +1        |
+            b         | p1         | CT       | +1        | 10
+            c         | p1         | CT       | +1        | 9
+            d         | p1         | MR       | +0        | 99
+            e         | p2         | CT       |           | 5
+            f         | p2         | CT       |           | 5
+            g         |            | CT       | +1        | 5
+        """,
+    )
+
+
+def test_a_merged_patient_is_not_a_unit_and_an_image_of_two_contents_is_one():
+    spec(
+        "unit: patient, population: all, steps: [{id: woman, where: {sex: F}}]",
+        "p1 T T",
+        patient="""
+            patient_id | sex | merged_into
+            p1         | F   |
+            p2         | F   | p1
+        """,
+    )
+    spec(
+        "unit: image, steps: [{id: big, where: {rows: {ge: 512}}}, {id: ct, where: {modality: CT}}]",
+        "i1 T T T\ni2 T F T",
+        image="""
+            image_id | locator_id | series_id | study_id | modality | rows
+            i1       | l2         | s1        | t1       | CT       | 64
+            i1       | l1         | s1        | t1       | CT       | 512
+            i2       | l3         | s1        | t1       | CT       | 64
+        """,
+    )
+
+
+def test_age_is_the_one_that_was_published():
+    spec(
+        "unit: series, population: all, steps: [{id: age, where: {age_at: {between: [65, 80]}}}]",
+        "s1 T F\ns2 T T\ns3 T T\ns4 T F\ns5 T ?",
+        series="""
+            series_id | age_years | scan_date
+            s1        | 64        | +1
+            s2        | 65        | +1
+            s3        | 80        | +1
+            s4        | 81        | +1
+            s5        |           | +1
+        """,
+    )

@@ -21,7 +21,7 @@ CLEAN, TEXT, NOT_DETERMINED = "clean", "text", "not_determined"
 # Which way of looking found a text: the frame itself was read, a projection of its group, or a neighbouring frame.
 FRAME, PROJECTION, RUN = "frame", "projection", "run"
 # One request reads at most so many frames, so that a long cine does not use up the time limit of one image.
-_FRAMES_PER_REQUEST = 8
+_FRAMES_PER_REQUEST = 4
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,14 @@ from pictures_spark.pixels import plan
 from pictures_spark.pixels.examine import Locator
 from pictures_spark.pixels.features import declared
 from pictures_spark.pixels.groups import FRAME, NOT_DETERMINED, PROJECTION, Instance, Result, examine_group
-from pictures_spark.pixels.supervise import COMMAND, Limits, Supervised
+from pictures_spark.pixels.supervise import COMMAND, ChildCannotStartError, Limits, Supervised
 from pictures_spark.pixels.text import engine_version
 from pictures_spark.resources import load_schema
 from pictures_spark.schema import table
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, Row
 
 ZONE = "identifiable"
 _FEATURES = "array<struct<feature string, version string, unit string, value double, value_text string, status string, reason string>>"
@@ -117,23 +117,51 @@ def _work_off(job: Job) -> dict[str, int]:
         ordered = mine.sortWithinPartitions("group_id", "sequence")
         # Computed once, used by every write below.
         results = ordered.mapInArrow(examine, _RESULT).persist()
-        (tally,) = results.agg(
-            F.count("*").alias("rows"),
-            F.count("reason").alias("failed"),
-            F.sum("frames").alias("frames"),
-            F.sum("readings").alias("ocr_calls"),
-            F.sum((F.size("texts") > 0).cast("long")).alias("text_instances"),
-            F.sum(F.size("texts")).alias("text_boxes"),
-        ).collect()
+        (tally,) = _started(
+            results.agg(
+                F.count("*").alias("rows"),
+                F.count("reason").alias("failed"),
+                F.sum("frames").alias("frames"),
+                F.sum("readings").alias("ocr_calls"),
+                F.sum((F.size("texts") > 0).cast("long")).alias("text_instances"),
+                F.sum(F.size("texts")).alias("text_boxes"),
+            )
+        )
         if tally.rows != batch.rows:
             raise ChecksFailedError(f"pixels: batch {batch.batch} has {batch.rows} images but {tally.rows} results; run pixels again")
         if tally.failed:
             job.quarantine(results.where("reason IS NOT NULL").select("object_id", "locator", "reason", "detail"))
+        _release(job, results.where("reason IS NULL"))
         _commit(job, results, f"{job.run_id}-{batch.batch}", bool(batch.supersedes))
         results.unpersist()
         for name, value in tally.asDict().items():
             sums[name] = sums.get(name, 0) + (value or 0)
     return sums
+
+
+def _started(tally: "DataFrame") -> "list[Row]":
+    """Compute a batch.
+
+    Raises
+    ------
+    ChecksFailedError
+        The supervised child cannot be started on an executor.
+    """
+    try:
+        return tally.collect()
+    except Exception as error:
+        if ChildCannotStartError.__name__ in str(error):
+            raise ChecksFailedError(f"pixels: {ChildCannotStartError.sentence}") from None
+        raise
+
+
+def _release(job: Job, good: "DataFrame") -> None:
+    """Take objects out of quarantine that could be examined this time."""
+    from pyspark.sql import functions as F
+
+    held = job.read(ZONE, "quarantine").where(F.col("job") == job.name).join(good, "object_id", "left_semi").select("job", "object_id")
+    if not held.isEmpty():
+        tables.remove(held, job.zones, ZONE, "quarantine")
 
 
 def _commit(job: Job, results: "DataFrame", txn: str, supersedes: bool) -> None:

@@ -42,6 +42,8 @@ class Limits:
 class ChildCannotStartError(RuntimeError):
     """The child ended before it was ready: the installation is at fault, not an image."""
 
+    sentence = "the process that examines images does not start on this machine; run `pictures doctor` there"
+
 
 class Supervised:
     """`pictures_spark.pixels.examine.Looks`, done in a child under limits. Use as a context manager.
@@ -129,7 +131,7 @@ class Supervised:
             wire.unpack(_exchange(self._child, b"", _START_SECONDS))
         except (TimeoutError, EOFError, ValueError):
             self.close()
-            raise ChildCannotStartError("the process that examines pixels did not start: run `pictures doctor`") from None
+            raise ChildCannotStartError(ChildCannotStartError.sentence) from None
         return self._child
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from datetime import datetime
 
 import faulty_child
 import numpy as np
@@ -11,7 +12,7 @@ from instances import dicom_bytes, instance
 from planted import anatomy, burn
 
 from pictures_spark import tables
-from pictures_spark.errors import QuarantineLimitError
+from pictures_spark.errors import ChecksFailedError, QuarantineLimitError
 from pictures_spark.job import Job, run_job
 from pictures_spark.pixels import job as pixels
 from pictures_spark.pixels.features import declared
@@ -166,6 +167,10 @@ def test_a_run_stopped_between_its_writes_is_finished_by_the_next(spark, house, 
     assert {row.feature for row in archive.read("pixel_feature") if row.run_id == archive.read("pixel_text")[0].run_id} == {"intensity_p95"}
     assert_keys_unique(archive)
 
+    held = ("o-ct0", "secret/ct0", "pixels", "timeout", None, datetime(2020, 1, 1), datetime(2020, 1, 1), 1, "earlier")
+    rows = spark.createDataFrame([held], table("identifiable", "quarantine").spark_type())
+    tables.append(rows, archive.zones, "identifiable", "quarantine")
+
     # Another engine: its verdicts take the place of the old ones; features are not computed again.
     archive.add("ct9", image(slices(1, NAME)[0]), "S1", 9)
     archive.write()
@@ -173,9 +178,20 @@ def test_a_run_stopped_between_its_writes_is_finished_by_the_next(spark, house, 
     monkeypatch.setattr(pixels, "engine_version", lambda: other)
     assert go(house).counts == {"seen": 5, "written": 5, "unchanged": 0, "quarantined": 0}
     assert {row.engine_version for row in archive.read("pixel_text")} == {other}
+    assert archive.read("quarantine") == []
     assert set(verdicts(archive)) == {*(f"ct{n}" for n in range(4)), "ct9"}
     assert len(archive.read("pixel_feature")) == 5 * len(declared())
     assert_keys_unique(archive)
+
+
+def test_a_child_that_cannot_start_is_said_in_one_sentence(spark, house, monkeypatch):
+    monkeypatch.setattr(pixels, "COMMAND", ("-c", "raise SystemExit(1)"))
+    archive = Archive(spark, house)
+    archive.add("mr", image(slices(1)[0]), "S1")
+    archive.write()
+    with pytest.raises(ChecksFailedError, match="does not start on this machine; run `pictures doctor` there"):
+        go(house)
+    assert archive.read("pixel_text") == []
 
 
 def test_work_is_packed_by_cost_and_groups_stay_whole(spark, house):

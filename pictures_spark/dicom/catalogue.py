@@ -69,7 +69,7 @@ def run(job: Job) -> None:
             catalogue.check_documents()
         catalogue.report(listing)
         inputs = fingerprint("catalogue", *(f"{path}|{size}|{mtime}" for path, size, mtime in listing))
-        for run_id in sorted(catalogue.runs):
+        for run_id in catalogue.runs:
             _under(job, run_id).done(inputs)
     job.check_quarantine_limit()
 
@@ -83,7 +83,7 @@ class Catalogue:
     job: Job
     root: Path
     stack: ExitStack
-    runs: set[str] = field(default_factory=set)
+    runs: list[str] = field(default_factory=list)
     replaced: bool = False
 
     @cached_property
@@ -132,12 +132,13 @@ class Catalogue:
 
     def execute(self, run_id: str, resumed: bool = False) -> None:
         """Work through the plan of a run, batch by batch; batches of a resumed run whose rows are there are left out."""
-        self.runs.add(run_id)
+        self.runs.append(run_id)
         plan = self.job.read(_ZONE, "catalogue_plan").where(f"run_id = '{run_id}'").orderBy("batch", "path").collect()
         self.replaced |= any(row.change != "new" for row in plan)
         groups = [list(rows) for _, rows in itertools.groupby(plan, key=lambda row: row.batch)]
         for rows in groups:
-            batch = Batch(self, run_id, *([row for row in rows if (row.change == "vanished") is gone] for gone in (False, True)))
+            planned = [row for row in rows if row.change != "vanished"]
+            batch = Batch(self, run_id, planned, [row for row in rows if row.change == "vanished"], resumed)
             if resumed and batch.is_written():
                 continue
             self.job.say(f"batch {rows[0].batch + 1} of {len(groups)}: {len(rows):,} files, {sum(row.file_size for row in rows):,} bytes")
@@ -167,11 +168,11 @@ class Catalogue:
         lost = instances.join(held, ["object_id", "content_sha256"], "left_anti")
         others = held.groupBy("content_sha256").agg(F.min_by("object_id", "locator").alias("other"))
         moved = lost.join(others, "content_sha256").withColumn("object_id", F.col("other")).drop("other")
-        moved = moved.withColumn("run_id", F.lit(self.job.run_id)).persist()
+        moved = moved.withColumn("run_id", F.lit(self.runs[-1]))
         if not moved.isEmpty():
-            tables.merge(moved, self.job.zones, _ZONE, "header_instance")
+            # Documents first: once the table says where the content is, nobody would look for documents that say otherwise.
             self.write_documents(moved)
-        moved.unpersist()
+            tables.merge(moved, self.job.zones, _ZONE, "header_instance")
 
     def write_documents(self, instances: "DataFrame", locators: "DataFrame | None" = None) -> None:
         """Write the documents of instances to MongoDB; ``locators`` (object_id, locator, size) come before those of `object`."""
@@ -216,7 +217,7 @@ class Catalogue:
             "kind",
             "status",
             "reason",
-            F.col("run_id").isin([*self.runs]).alias("now"),
+            F.col("run_id").isin(self.runs).alias("now"),
         )
         counts: dict[str, int] = dict.fromkeys(("seen", "written", "unchanged", "quarantined", "skipped_dicomdir", "skipped_no_file"), 0)
         counts["seen"] = len(listing)
@@ -246,8 +247,8 @@ class Catalogue:
                 F.count_if(F.col("document_id").isNull()).alias("too_large"),
             ).collect()
             catalogued = objects.where("status = 'catalogued'")
-            duplicates = catalogued.count() - catalogued.select("sha256").distinct().count()
-            report.details |= {"instances": row.instances, "conflicts": row.conflicts, "duplicates": duplicates}
+            (held,) = catalogued.agg((F.count("*") - F.count_distinct("sha256")).alias("duplicates")).collect()
+            report.details |= {"instances": row.instances, "conflicts": row.conflicts, "duplicates": held.duplicates}
             report.details["mongodb_too_large"] = row.too_large
             written = ("object", "header_series", "header_instance", "quarantine")
             report.tables |= {name: self.job.version(_ZONE, name) for name in written}
@@ -266,6 +267,7 @@ class Batch:
     run_id: str
     planned: "list[Row]"
     gone: "list[Row]"
+    resumed: bool
 
     def is_written(self) -> bool:
         """Whether each file has its own row from this run: the last thing a batch writes."""
@@ -328,13 +330,15 @@ class Batch:
         parts = new.groupBy("study_uid", "series_uid", "modality").applyInArrow(_split_series(split_type.fieldNames()), split_type)
         parts = parts.persist()
         try:
-            if not parts.isEmpty():
+            (made,) = parts.agg(F.count("*").alias("rows"), F.bool_or("conflict").alias("conflict")).collect()
+            if made.rows:
                 self._append_templates(parts)
                 names = table(_ZONE, "header_instance").names
                 tables.append(parts.select(*names), job.zones, _ZONE, "header_instance")
         finally:
             parts.unpersist()
-        self._flag_conflicts(found)
+        if made.conflict or self.resumed:
+            self._flag_conflicts(found)
         touched = job.read(_ZONE, "header_instance").where(f"run_id = '{self.run_id}'")
         touched = touched.join(found.select("header.sop_uid").distinct(), "sop_uid", "left_semi")
         self.catalogue.write_documents(touched, found.select("object_id", "locator", "size"))

@@ -169,7 +169,8 @@ def count(uri: str, database: str) -> int:
     import pymongo
 
     with pymongo.MongoClient[Document](uri) as client:
-        return sum(client[database][name].count_documents({}) for name in collections())
+        there = set(client[database].list_collection_names())
+        return sum(client[database][name].count_documents({}) for name in collections() if name in there)
 
 
 def _sendable(row: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,311 @@
+"""The whole job on a small archive: counts, tables and documents add up; re-runs, changes and kills leave them right."""
+
+import io
+import os
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pydicom
+import pymongo
+import pytest
+from houses import settings
+
+from pictures_spark import tables
+from pictures_spark.dicom import catalogue, mongodb
+from pictures_spark.dicom.catalogue import balanced, batches
+from pictures_spark.dicom.containers import read_object
+from pictures_spark.dicom.scan import scan
+from pictures_spark.dicom.templates import pack, rebuild
+from pictures_spark.errors import InputError, QuarantineLimitError
+from pictures_spark.job import run_job
+from pictures_spark.keys import init_key
+from pictures_spark.mongo import mongodb as header_store
+from pictures_spark.zones import Zones
+
+SAMPLES = Path(pydicom.__file__).parent / "data" / "test_files"
+WRITTEN = ("object", "header_series", "header_instance", "quarantine", "run", "catalogue_plan")
+
+
+def image(number, **changes):
+    """A variant of a sample MR image, one of a series."""
+    data_set = pydicom.dcmread(SAMPLES / "MR_small.dcm")
+    data_set.StudyInstanceUID, data_set.SeriesInstanceUID = "1.2.826.1", "1.2.826.1.1"
+    data_set.SOPInstanceUID = data_set.file_meta.MediaStorageSOPInstanceUID = f"1.2.826.1.1.{number}"
+    data_set.InstanceNumber = number
+    for keyword, value in changes.items():
+        setattr(data_set, keyword, value)
+    buffer = io.BytesIO()
+    data_set.save_as(buffer)
+    return buffer.getvalue()
+
+
+def fill(root):
+    """10 instances of 9 contents and 8 SOP UIDs, in files and two containers; a DICOMDIR, a pipe, and four things that are broken."""
+    (root / "2015" / "06").mkdir(parents=True)
+    for number in (1, 2):
+        (root / "2015" / "06" / f"{number}.dcm").write_bytes(image(number))
+    (root / "2015" / "copy.dcm").write_bytes(image(1))
+    (root / "2015" / "other content").write_bytes(image(1, PatientName="Other^Name"))
+    shutil.copy(SAMPLES / "CT_small.dcm", root / "ct")
+    # A batch of its own with the smallest batch_bytes.
+    (root / "zz large.dcm").write_bytes(image(9, Modality="ZZ", Rows=1100, Columns=500, PixelData=bytes(1_100_000)))
+    shutil.copy(next(SAMPLES.rglob("DICOMDIR")), root / "DICOMDIR")
+    (root / "notes.txt").write_text("nothing")
+    (root / "cut.dcm").write_bytes(image(7)[:700])
+    os.mkfifo(root / "pipe")
+    with zipfile.ZipFile(root / "z.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in (3, 4):
+            archive.writestr(f"IM/{number}", image(number))
+        archive.writestr("readme", "x")
+    with tarfile.open(root / "t.tar.gz", "w:gz") as archive:
+        for number in (5, 6):
+            entry = tarfile.TarInfo(f"IM/{number}")
+            entry.size = len(image(number))
+            archive.addfile(entry, io.BytesIO(image(number)))
+    with zipfile.ZipFile(root / "cut.zip", "w") as archive:
+        archive.writestr("a", "x")
+    (root / "cut.zip").write_bytes((root / "cut.zip").read_bytes()[:-5])
+    for path in sorted(root.rglob("*")):
+        os.utime(path, ns=(10**18, 10**18))
+
+
+@pytest.fixture(scope="module")
+def quick(_session):
+    """Spark without compiled plans: on a dozen rows compiling takes a third of the time."""
+    changed = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+    before = {name: _session.conf.get(name) for name in changed}
+    for name, value in changed.items():
+        _session.conf.set(name, value)
+    yield _session
+    for name, value in before.items():
+        _session.conf.set(name, value)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, quick):
+    """A house that was catalogued once, undisturbed."""
+    config = settings(tmp_path_factory.mktemp("made"), catalogue={"quarantine_limit": 0.5, "batch_bytes": 1 << 20})
+    (config.home / "archive").mkdir()
+    fill(config.home / "archive")
+    init_key(Zones(config, "identifiable"), "k1")
+    return House(config, quick, run(config))
+
+
+def run(config):
+    return run_job("catalogue", config, "identifiable", catalogue.run)
+
+
+class House:
+    """Settings of a house, and what is in its tables and documents."""
+
+    def __init__(self, config, spark, report=None):
+        self.config, self.spark, self.report = config, spark, report
+        self.zones = Zones(config, "identifiable")
+        self.archive = config.home / "archive"
+
+    def rows(self, name, where="true"):
+        return [row.asDict() for row in tables.read(self.spark, self.zones, "identifiable", name).where(where).collect()]
+
+    def lasting(self, name):
+        """Rows without what differs from run to run, in a fixed order."""
+        passing = {"run_id", "first_seen", "last_seen"}
+        return sorted(repr(sorted((k, v) for k, v in row.items() if k not in passing)) for row in self.rows(name))
+
+    def versions(self):
+        return {name: tables.version(self.spark, self.zones, "identifiable", name) for name in WRITTEN}
+
+    def documents(self):
+        with header_store(self.config, self.zones) as uri, pymongo.MongoClient(uri) as client:
+            database = client[self.config["mongodb"]["database"]]
+            return {name: {d["_id"]: d for d in database[name].find()} for name in database.list_collection_names()}
+
+
+@pytest.mark.spark
+def test_counts_and_reasons(made):
+    assert made.report.counts == {
+        "seen": 16,
+        "written": 10,
+        "unchanged": 0,
+        "quarantined": 4,
+        "skipped_dicomdir": 1,
+        "skipped_no_file": 1,
+    }
+    assert made.report.quarantined == {"not_dicom": 2, "truncated": 1, "archive_corrupt": 1}
+    details = {k: v for k, v in made.report.details.items() if k != "seconds"}
+    assert details == {
+        "mongodb_documents": 9,
+        "files": 13,
+        "containers": 2,
+        "members": 5,
+        "instances": 9,
+        "conflicts": 2,
+        "duplicates": 1,
+        "mongodb_too_large": 0,
+    }
+
+
+@pytest.mark.spark
+def test_every_header_is_rebuilt_exactly_and_every_object_read_back(made):
+    templates = {row["template_id"]: row for row in made.rows("header_series")}
+    instances = {row["content_sha256"]: row for row in made.rows("header_instance")}
+    objects = made.rows("object", "status = 'catalogued'")
+    assert len(objects) == 10
+    for row in objects:
+        data = read_object(str(made.archive), *(row[name] for name in ("path", "offset", "length", "compression", "sha256")))
+        record, instance = scan(data), instances[row["sha256"]]
+        assert pack(rebuild(templates[instance["template_id"]]["elements"], instance["differences"])) == pack(record.elements)
+        assert {name: instance[name] for name in record.columns} == record.columns
+        assert instance["has_pixels"]
+    # Template and differences are smaller than the headers: the series of eight has few templates.
+    assert len(templates) < len(instances)
+
+
+@pytest.mark.spark
+def test_one_uid_with_two_contents_is_a_conflict_on_both(made):
+    rows = sorted(made.rows("header_instance", "sop_uid = '1.2.826.1.1.1'"), key=lambda row: row["patient_name"])
+    assert [row["conflict"] for row in rows] == [True, True]
+    # By locator, 2015/06/1.dcm comes before 2015/copy.dcm and 2015/other content.
+    assert {row["document_id"] for row in rows} == {"1.2.826.1.1.1", f"1.2.826.1.1.1#{rows[1]['content_sha256'][:16]}"}
+    first = next(row for row in rows if row["document_id"] == "1.2.826.1.1.1")
+    (holder,) = made.rows("object", f"object_id = '{first['object_id']}'")
+    assert holder["locator"] == "2015/06/1.dcm"
+    assert sum(row["conflict"] for row in made.rows("header_instance")) == 2
+
+
+@pytest.mark.spark
+def test_documents_are_those_of_the_headers(made):
+    found = made.documents()
+    assert {name: len(documents) for name, documents in found.items()} == {"image_MR": 7, "image_CT": 1, "image_OTHER": 1}
+    places = {row["object_id"]: row for row in made.rows("object")}
+    for row in made.rows("header_instance"):
+        place = places[row["object_id"]]
+        data = read_object(str(made.archive), *(place[name] for name in ("path", "offset", "length", "compression")))
+        expected = mongodb.document(
+            scan(data).elements, row["document_id"], row["conflict"], place["locator"], place["size"], row["run_id"]
+        )
+        document = found[mongodb.collection(row["modality"])][row["document_id"]]
+        assert document == expected
+        assert list(document) == list(expected)
+
+
+@pytest.mark.spark
+def test_an_unchanged_archive_is_left_alone(made):
+    before = made.versions()
+    report = run(made.config)
+    assert made.versions() == before
+    assert report.counts == made.report.counts | {"written": 0, "unchanged": 10}
+    assert report.quarantined == made.report.quarantined
+
+
+@pytest.mark.spark
+def test_too_much_in_quarantine_is_said_each_time(made):
+    strict = settings(made.config.home, catalogue={"quarantine_limit": 0.2, "batch_bytes": 1 << 20})
+    with pytest.raises(QuarantineLimitError, match="4 of 16 inputs"):
+        run(strict)
+    assert {row["attempts"] for row in made.rows("quarantine")} == {1}
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing of ours catches it."""
+
+
+@pytest.mark.spark
+def test_a_run_that_is_killed_anywhere_is_finished_by_the_next(made, tmp_path, monkeypatch):
+    house = House(settings(tmp_path / "house", catalogue={"quarantine_limit": 0.5, "batch_bytes": 1 << 20}), made.spark)
+    house.archive.mkdir()
+    fill(house.archive)
+    shutil.copytree(made.config.home / "identifiable" / "keys", house.config.home / "identifiable" / "keys")
+    allowed = 0
+
+    def counted(action):
+        def write(*arguments, **options):
+            nonlocal allowed
+            if allowed == 0:
+                raise Killed
+            allowed -= 1
+            return action(*arguments, **options)
+
+        return write
+
+    for module, name in ((tables, "append"), (tables, "merge"), (tables, "remove"), (catalogue.documents, "write")):
+        monkeypatch.setattr(module, name, counted(getattr(module, name)))
+    # After plan, templates and instances; then after documents and quarantine (a first merge is an append too); then after the objects
+    # of the first batch, in the second.
+    for allowed in (3, 3, 3):  # noqa: B007 - counted() counts it down
+        with pytest.raises(Killed):
+            run(house.config)
+    allowed = 100
+    report = run(house.config)
+    assert report.counts == made.report.counts
+    for name in ("object", "header_series", "header_instance", "quarantine"):
+        assert house.lasting(name) == made.lasting(name), name
+    assert len({row["run_id"] for row in house.rows("object")}) == 1
+    assert {k: set(v) for k, v in house.documents().items()} == {k: set(v) for k, v in made.documents().items()}
+
+
+@pytest.mark.spark
+def test_changes_are_followed(made, tmp_path):
+    """Last, because it changes the house."""
+    archive = made.archive
+    (archive / "2015" / "06" / "1.dcm").unlink()  # its content lives on in copy.dcm
+    (archive / "2015" / "06" / "2.dcm").write_bytes(image(2, PatientName="New^Name"))
+    (archive / "cut.dcm").write_bytes(image(7))
+    (archive / "ct").write_bytes(b"no longer an image")
+    with zipfile.ZipFile(archive / "z.zip", "w") as container:
+        container.writestr("IM/3", image(3))
+    (archive / "t.tar.gz").unlink()
+    report = run(made.config)
+    assert report.counts == {
+        "seen": 11,
+        "written": 3,
+        "unchanged": 3,
+        "quarantined": 3,
+        "skipped_dicomdir": 1,
+        "skipped_no_file": 1,
+    }
+    objects = {row["locator"]: row for row in made.rows("object")}
+    vanished = {place for place, row in objects.items() if row["status"] == "vanished"}
+    assert vanished == {"2015/06/1.dcm", "z.zip!IM/4", "z.zip!readme", "t.tar.gz", "t.tar.gz!IM/5", "t.tar.gz!IM/6"}
+    held = {row["locator"]: row["reason"] for row in made.rows("quarantine")}
+    assert held == {"notes.txt": "not_dicom", "cut.zip": "archive_corrupt", "ct": "not_dicom"}
+    by_id = {row["object_id"]: row for row in objects.values()}
+    instances = made.rows("header_instance")
+    first = next(row for row in instances if row["document_id"] == "1.2.826.1.1.1")
+    assert by_id[first["object_id"]]["locator"] == "2015/copy.dcm"
+    # Headers of what vanished or was overwritten stay: nine, the new content of 2, and 7.
+    assert len(instances) == 11
+    assert [row["conflict"] for row in instances if row["sop_uid"] == "1.2.826.1.1.2"] == [True, True]
+    found = {key: document for documents in made.documents().values() for key, document in documents.items()}
+    assert len(found) == 11
+    assert found["1.2.826.1.1.1"]["header"]["DicomFilePath"] == "2015/copy.dcm"
+    assert found["1.2.826.1.1.2"]["conflict"] is True
+    assert report.details["mongodb_documents"] == 11
+
+
+@pytest.mark.spark
+def test_an_archive_that_is_not_mounted_changes_nothing(made, monkeypatch):
+    before = made.versions()
+    monkeypatch.setattr(catalogue, "list_archive", lambda root: [])
+    with pytest.raises(InputError, match="see that it is mounted"):
+        run(made.config)
+    made.archive.rename(made.archive.with_name("away"))
+    with pytest.raises(InputError, match="does not exist"):
+        run(made.config)
+    made.archive.with_name("away").rename(made.archive)
+    assert made.versions() == before
+
+
+def test_batches_hold_every_file_once_in_order():
+    sizes = [5, 0, 7, 100, 1, 1, 1]
+    numbers = batches(sizes, 10)
+    assert numbers == [0, 0, 1, 2, 3, 3, 3]
+
+
+def test_slices_of_a_batch_are_about_equal():
+    sizes = [10_000_000, *[100_000] * 100]
+    parts = balanced(sizes, 2)
+    loads = [sum(size for size, part in zip(sizes, parts, strict=True) if part == number) for number in (0, 1)]
+    assert parts.count(parts[0]) < 30
+    assert max(loads) <= 12_000_000

@@ -14,10 +14,11 @@ from typing import Any
 
 from pictures_spark.cohort.faults import nearest
 from pictures_spark.cohort.model import CodeList, Expand, Question
+from pictures_spark.records import steps
 from pictures_spark.resources import load_schema, schemas_dir
 
 _COLUMNS = ("code", "term", "category")
-_DOTTED = re.compile(r"^[0-9]{1,2}(\.[0-9]{1,2}){1,3}$")
+_DOTTED = re.compile(r"[0-9]{1,2}(\.[0-9]{1,2}){1,3}")
 _SHOWN = 3
 
 
@@ -58,16 +59,13 @@ def normalise(system: str, entry: str) -> str | None:
     """
     rules = systems()[system]
     code = entry.strip()
-    if "dotted" in rules and _DOTTED.match(code):
-        widths = rules["dotted"]
-        parts = code.split(".")
-        if any(len(str(int(part))) > width for part, width in zip(parts, widths, strict=False)):
+    if "dotted" in rules and _DOTTED.fullmatch(code):
+        parts = list(zip(code.split("."), rules["dotted"], strict=False))
+        if any(len(str(int(part))) > width for part, width in parts):
             return None
-        code = "".join(str(int(part)).zfill(width) for part, width in zip(parts, widths, strict=False))
-    code = code.translate({ord(mark): None for mark in rules["remove"]})
-    code = code.upper() if rules["upper"] else code
-    code = code.rstrip(rules["strip_end"]) if "strip_end" in rules else code
-    return code if re.fullmatch(rules["pattern"].removeprefix("^").removesuffix("$"), code) else None
+        code = "".join(str(int(part)).zfill(width) for part, width in parts)
+    code = steps.apply(load_schema("codes.yaml")[system]["steps"], code).rstrip(rules.get("strip_end", ""))
+    return code if re.fullmatch(rules["pattern"], code) else None
 
 
 def resolve(question: Question, folder: Path) -> tuple[dict[str, Codes], list[str]]:

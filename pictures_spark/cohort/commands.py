@@ -7,6 +7,7 @@ Spark computes the members, the embedded reader answers the same question apart,
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,6 +150,7 @@ def freeze(job: Job, question_path: Path) -> None:
         done = _frozen_levels(connection, job.zones, run_id, plan)
         if done is not None:
             job.say(f"cohort {asked.question.id} is frozen already")
+            _make_newest(job, asked.question.id, run_id)
             _report(job, asked, release, run_id, done, fresh=False)
             return
         job.say(f"asking release {release.name} of the embedded reader")
@@ -303,6 +305,21 @@ def _frozen_levels(connection: "duckdb.DuckDBPyConnection", zones: Zones, run_id
     rows = duck.latest(connection, zones, "cohort_attrition").filter(mine).order("step_index")
     columns = "step_index, step_id, sentence, kept, failed, unknown, kept_patients"
     return tuple(Level(*row) for row in rows.project(columns).fetchall())
+
+
+def _make_newest(job: Job, cohort_id: str, run_id: str) -> None:
+    """Give an older freeze today's time, where its name was frozen with another question since: the last freeze is the one that counts."""
+    from pyspark.sql import functions as F
+
+    with duck.reader(job.zones) as connection:
+        named = duck.latest(connection, job.zones, "cohort_run").filter(f"cohort_id = '{cohort_id}'")
+        newest = named.order("frozen DESC, cohort_run_id DESC").project("cohort_run_id, frozen").fetchone()
+    if newest is None or newest[0] == run_id:
+        return
+    # Times are whole seconds: one more than the last, so that two freezes in one second are still in order.
+    later = max(utc_now(), newest[1] + timedelta(seconds=1))
+    again = job.read(ZONE, "cohort_run").where(F.col("cohort_run_id") == run_id).withColumn("frozen", F.lit(later))
+    tables.merge(again, job.zones, ZONE, "cohort_run")
 
 
 def _report(job: Job, asked: Asked, release: Release, run_id: str, levels: tuple[Level, ...], fresh: bool) -> None:

@@ -265,9 +265,14 @@ class _Compiler:
         columns = [*cols(("unit_id", "asked_from", "asked_to"), asked), col("first_day", "person")]
         self.ctes.append((f"found_{index}", select(columns, asked, [(subquery(by_person, "person"), on, "")])))
         first, low, high = cols(("first_day", "asked_from", "asked_to"), f"found_{index}")
-        branches: list[tuple[Node, Node]] = [(lt(first, low), FALSE)] if events.window.low is not None else []
-        branches.append((le(first, high) if events.window.high is not None else not_null(first), TRUE))
-        branches.append((not_null(col("unit_id", f"observed_{index}")), FALSE))
+        inside = [not_null(first)]
+        branches: list[tuple[Node, Node]] = []
+        if events.window.low is not None:
+            branches.append((lt(first, low), FALSE))
+            inside.append(ge(first, low))
+        if events.window.high is not None:
+            inside.append(le(first, high))
+        branches += [(all_of(*inside), TRUE), (not_null(col("unit_id", f"observed_{index}")), FALSE)]
         return case(branches, NULL)
 
     def _add_window(self, index: int, events: Events) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pictures_spark.cohort.codelists import normalise, resolve, systems
 from pictures_spark.cohort.model import CodeList, Question
+from pictures_spark.records import codes
 from pictures_spark.resources import schemas_dir
 from pictures_spark.schema import vocabulary
 
@@ -50,6 +51,23 @@ def test_normalise(system, entry, code):
     assert normalise(system, entry) == code
 
 
+@pytest.mark.parametrize(
+    ("system", "recorded"),
+    [
+        ("icd10", "I63.9D"),
+        ("icd10", "I64X"),
+        ("icd10", "T10X0"),
+        ("icd9", "434.9"),
+        ("opcs4", "W371"),
+        ("bnf", "0208020V0AAAAAA"),
+        ("read2", "G66..00"),
+    ],
+)
+def test_an_entry_has_the_form_that_records_have(system, recorded):
+    code = codes.normalise([system], recorded).code
+    assert normalise(system, code) == code
+
+
 def test_every_coding_system_of_the_vocabulary_has_its_shape():
     assert set(systems()) == set(vocabulary("code_system"))
     assert all(set(rules["kinds"]) <= set(vocabulary("event_kind")) for rules in systems().values())
@@ -71,9 +89,9 @@ def asked(tmp_path, content=None, name="list.csv", **given):
     ],
 )
 def test_a_file_gives_its_codes(tmp_path, content):
-    codes, faults = asked(tmp_path, content)
+    found, faults = asked(tmp_path, content)
     assert faults == []
-    assert codes["x"].codes == ("I61", "I63")
+    assert found["x"].codes == ("I61", "I63")
 
 
 @pytest.mark.parametrize(
@@ -95,8 +113,8 @@ def test_a_file_gives_its_codes(tmp_path, content):
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused(tmp_path, content, name, sentence):
-    codes, (fault,) = asked(tmp_path, content, name)
-    assert codes == {}
+    found, (fault,) = asked(tmp_path, content, name)
+    assert found == {}
     assert sentence in fault
 
 
@@ -108,19 +126,19 @@ def test_an_unknown_system_is_refused(tmp_path):
 def test_the_library_is_found_and_every_list_of_it_can_be_used(tmp_path):
     for path in (schemas_dir() / "codelists").glob("*.csv"):
         system = {"anticoagulants": "bnf"}.get(path.stem, "icd10")
-        codes, faults = asked(tmp_path, name=path.name, system=system)
+        found, faults = asked(tmp_path, name=path.name, system=system)
         assert faults == []
-        assert codes["x"].codes
+        assert found["x"].codes
 
 
 @given(st.lists(st.from_regex(r"[A-Z][0-9]{1,4}", fullmatch=True), min_size=1, max_size=8))
 def test_a_prefix_that_another_covers_is_left_out_and_nothing_else_changes(entries):
-    (codes,) = resolve(Question("q", "series", "scan_date", "all", (CodeList("x", "icd10", tuple(entries)),), ()), schemas_dir())[
+    (found,) = resolve(Question("q", "series", "scan_date", "all", (CodeList("x", "icd10", tuple(entries)),), ()), schemas_dir())[
         0
     ].values()
-    assert all(any(entry.startswith(code) for code in codes.codes) for entry in entries)
-    assert set(codes.codes) <= set(entries)
-    assert not any(later.startswith(earlier) for earlier, later in pairwise(codes.codes))
+    assert all(any(entry.startswith(code) for code in found.codes) for entry in entries)
+    assert set(found.codes) <= set(entries)
+    assert not any(later.startswith(earlier) for earlier, later in pairwise(found.codes))
 
 
 def test_the_hash_is_of_what_is_found(tmp_path):

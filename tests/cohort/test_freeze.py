@@ -164,6 +164,14 @@ def test_a_freeze_is_what_both_engines_say_and_twice_is_once(spark, config, tmp_
     assert (again.counts["written"], again.counts["unchanged"], again.counts["seen"]) == (0, 1, 6)
     assert written(spark, config) == before
 
+    # The same id asked otherwise, then as before: the freeze that was asked for last is made newest, without new members.
+    other_run = freeze(config, tmp_path, QUESTION.replace("[-90d, -1d]", "[-80d, -1d]")).details["cohort_run_id"]
+    assert frozen(Reader, "on-drug")[0].cohort_run_id == other_run
+    members_before = written(spark, config)["cohort_member"]
+    freeze(config, tmp_path)
+    assert frozen(Reader, "on-drug")[0].cohort_run_id == run.cohort_run_id
+    assert written(spark, config)["cohort_member"] == members_before
+
     with pytest.raises(ConfigError, match=r"no cohort 'of-drug' is frozen \(there is on-drug\)"):
         frozen(Reader, "of-drug")
     with pytest.raises(ZoneViolationError):

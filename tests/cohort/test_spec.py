@@ -446,6 +446,27 @@ def test_first_ever_in_the_window():
     )
 
 
+def test_a_window_without_an_index_date_has_no_inside():
+    spec(
+        "unit: series, population: all, steps: [{id: has, has: {event: diagnosis, window: [-10d, ever]}}, "
+        "{id: first, first: {event: diagnosis, ever: true, window: [-10d, ever]}}, "
+        "{id: first_by, first: {event: diagnosis, ever: true, window: [ever, 10d]}}, "
+        "{id: at_any_time, has: {event: diagnosis, ever: true}}]",
+        "dated T T T T T\nnodate T ? ? ? T",
+        series="""
+            series_id | patient_id | scan_date
+            dated     | p1         | +20
+            nodate    | p1         |
+        """,
+        event="""
+            patient_id | kind      | system | code | date
+            p1         | diagnosis | icd10  | I63  | +20
+        """,
+        residence=AT_HOME["residence"],
+        source_cover=COVERED,
+    )
+
+
 def test_a_pick_takes_the_first_of_each_patient_missing_last_and_ends_ties_by_id():
     spec(
         "unit: series, population: all, steps: [{id: ct, where: {modality: CT}}], "

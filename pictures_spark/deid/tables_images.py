@@ -1,0 +1,304 @@
+"""Study, series, image, tag, image_feature and burned_in_text, made from the header and pixel tables.
+
+What enters: tables of the identifiable zone at fixed versions. What leaves: frames with the columns of the de-identified tables, except the
+provenance that publish adds; a column ``counted``, where there is one, names what to count in the report. Header values cross in one pass
+over Arrow batches on executors (`derive_images`); the rest is Spark's own aggregation. Nothing is collected.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any, cast
+
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import to_arrow_schema
+from pyspark.sql.types import StructType
+
+from pictures_spark.deid import derive
+from pictures_spark.deid.derive_headers import tag_rules
+from pictures_spark.deid.derive_images import (
+    COMMON_COLUMNS,
+    FACT_COLUMNS,
+    NO_TIME,
+    common_facts,
+    image_columns,
+    safe_image,
+    series_facts,
+)
+from pictures_spark.deid.tables_guard import copied, guard, withheld_names
+from pictures_spark.errors import ConfigError
+from pictures_spark.keys import KeyRef, pseudonym
+from pictures_spark.resources import load_schema
+from pictures_spark.schema import Table, table
+
+Inputs = Mapping[str, DataFrame]
+
+
+def safe_images(inputs: Inputs, commons: DataFrame, key: KeyRef) -> DataFrame:
+    """One row per distinct content of an instance, as `derive_images.safe_image` makes it.
+
+    ``sop_uid``, ``content_sha256`` and ``template_id`` are there to join with pixel and header tables, ``texts`` to tell the series' facts;
+    none of them leaves.
+
+    Parameters
+    ----------
+    commons : `common_elements`.
+    """
+    header = inputs["header_instance"].drop("run_id").join(_objects(inputs["object"]), "content_sha256", "left")
+    header = header.join(_links(inputs["crosswalk"]), "patient_id_raw", "left")
+    grouped = commons.where(F.size("shared_frames") > 0).select("template_id", "shared_frames")
+    header = header.join(grouped, "template_id", "left")
+    tag_rules()  # a faulty list ends here, in one sentence
+
+    def safe() -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+        # Study and series UIDs come again and again; each worker remembers the latest.
+        secret, remembered = key.bytes(), lru_cache(4096)(pseudonym)
+
+        def name(_: bytes, kind: str, value: str) -> str:
+            return remembered(secret, kind, value) if kind not in ("image", "locator") else pseudonym(secret, kind, value)
+
+        return lambda row: safe_image(row, secret, name)
+
+    return _by_row(header, safe, image_columns())
+
+
+def common_elements(header_series: DataFrame) -> DataFrame:
+    """What the common elements of each series say: template_id, shared_frames, tags."""
+    return _by_row(header_series.select("template_id", "elements"), lambda: common_facts, COMMON_COLUMNS)
+
+
+def _by_row(frame: DataFrame, make: Callable[[], Callable[[Mapping[str, Any]], dict[str, Any]]], columns: str) -> DataFrame:
+    """Each row through a Python function that ``make`` gives, on executors; ``columns`` is the DDL of what comes out."""
+    schema: pa.Schema = to_arrow_schema(cast(StructType, StructType.fromDDL(columns)))
+
+    def convert(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        function = make()
+        for batch in batches:
+            yield pa.RecordBatch.from_pylist([function(row) for row in batch.to_pylist()], schema=schema)
+
+    return frame.mapInArrow(convert, columns)
+
+
+def _objects(objects: DataFrame) -> DataFrame:
+    """content_sha256 -> how many readable archive objects hold it."""
+    readable = objects.where((F.col("kind") == "dicom") & (F.col("status") == "catalogued"))
+    return readable.groupBy(F.col("sha256").alias("content_sha256")).agg(F.count(F.lit(1)).alias("n_objects"))
+
+
+def _links(crosswalk: DataFrame) -> DataFrame:
+    """PatientID of a header -> its one person, or why it has none; several persons are ambiguous."""
+    rows = crosswalk.where(F.col("source") == "dicom").groupBy(F.col("source_id").alias("patient_id_raw"))
+    people = rows.agg(F.min("patient_id").alias("low"), F.max("patient_id").alias("high"), F.min("unlinked_reason").alias("reason"))
+    one = F.col("low") == F.col("high")
+    why = F.when(F.col("low").isNull(), F.coalesce("reason", F.lit("unknown_person"))).when(~one, F.lit("ambiguous"))
+    return people.select(
+        "patient_id_raw", F.when(one, F.col("low")).alias("linked"), why.alias("why_not"), F.lit(True).alias("in_crosswalk")
+    )
+
+
+def rolled(declared: Table) -> list[Column]:
+    """Aggregates of the columns with a roll-up: each under its name, and ``differs__<column>`` where values disagree.
+
+    ``min``, ``max`` over all values; ``any``: the value met in most images, the smallest on a tie; ``first``: of the image with the
+    lowest instance number (then id); ``set``: sorted distinct values; ``count``: how many distinct values. Missing values take no part.
+    """
+    found = []
+    for column in declared.columns:
+        if column.rollup is None:
+            continue
+        values = F.col(f"{declared.name}__{column.name}")
+        low, high = F.min(F.array_min(values)), F.max(F.array_max(values))
+        first, distinct = F.get(values, F.lit(0)), F.array_distinct(F.flatten(F.collect_set(values)))
+        order = F.when(F.size(values) > 0, F.struct("image__instance_number", "image_id", "locator_id"))
+        rollups = {
+            "min": low,
+            "max": high,
+            "any": F.mode(first, True),
+            "first": F.min_by(first, order),
+            "set": F.array_sort(distinct),
+            "count": F.size(distinct).cast("long"),
+        }
+        found.append(rollups[column.rollup].alias(column.name))
+        if column.rollup not in ("set", "count"):
+            found.append((low != high).alias(f"differs__{column.name}"))
+    return found
+
+
+def _flags(frame: DataFrame, more: str | None = None) -> Column:
+    """Sorted names of the columns whose ``differs__`` is true, and those in the array column ``more``."""
+    names = [name.removeprefix("differs__") for name in frame.columns if name.startswith("differs__")]
+    flags = F.array_compact(F.array(*[F.when(F.col(f"differs__{name}"), F.lit(name)) for name in names]))
+    return F.array_sort(F.concat(flags, F.col(more)) if more else flags)
+
+
+def link_studies(images: DataFrame) -> DataFrame:
+    """One row per study: its roll-ups, and its person where all linked images name one and the same.
+
+    Images of one study that name several people are linked to nobody (``ambiguous``): a scan under the wrong person is worse than one
+    under none.
+    """
+    low, high = F.min("linked"), F.max("linked")
+    frame = images.groupBy("study_id").agg(
+        *rolled(table("deidentified", "study")),
+        F.when(low == high, low).alias("patient_id"),
+        F.when(low.isNull(), F.mode("unlinked_reason", True)).when(low != high, F.lit("ambiguous")).alias("unlinked_reason"),
+        ((low != high) | (low.isNotNull() & F.bool_or(F.col("linked").isNull()))).alias("differs__patient_id"),
+        F.size(F.collect_set("series_id")).cast("long").alias("series_count"),
+        F.mode("sex", True).alias("sex"),
+    )
+    return frame.withColumn("conflict_flags", _flags(frame)).drop(*[name for name in frame.columns if name.startswith("differs__")])
+
+
+def series(images: DataFrame, studies: DataFrame, people: DataFrame) -> DataFrame:
+    """One row per series."""
+    lists = {
+        "families": F.collect_list("family"),
+        "planes": F.flatten(F.collect_list("planes")),
+        "kinds": F.collect_list("kind"),
+        "regions": F.array_distinct(F.flatten(F.collect_set("regions"))),
+        "agents": F.collect_set("agent"),
+        "texts": F.array_distinct(F.flatten(F.collect_set("texts"))),
+        "study_texts": F.array_distinct(F.flatten(F.collect_set("study_texts"))),
+        "burned": F.collect_set("burned"),
+    }
+    frame = images.groupBy("series_id").agg(
+        *rolled(table("deidentified", "series")),
+        *[values.alias(name) for name, values in lists.items()],
+        F.mode("study_id", True).alias("study_id"),
+        (F.min("study_id") != F.max("study_id")).alias("differs__study_id"),
+        F.min("scan").alias("scan"),
+        F.mode("manufacturer_norm", True).alias("manufacturer_norm"),
+        (F.min("manufacturer_norm") != F.max("manufacturer_norm")).alias("differs__manufacturer_norm"),
+        F.mode("field_tesla", True).alias("field_tesla"),
+        (F.min("field_tesla") != F.max("field_tesla")).alias("differs__field_tesla"),
+        F.size(F.collect_set("image_id")).cast("long").alias("image_count"),
+        F.coalesce(F.sum("image__frames"), F.lit(0)).alias("frame_count"),
+        F.sum("n_objects").alias("n_objects"),
+    )
+    order = F.array(*[F.lit(keyword) for keyword in load_schema("derive/series.yaml")["scan_date"]["order"]])
+    frame = frame.join(studies.select("study_id", "patient_id"), "study_id", "left")
+    frame = frame.withColumns(
+        {
+            "scan_date": F.col("scan.date"),
+            "scan_time": guard(table("deidentified", "series").by_name["scan_time"], F.nullif(F.col("scan.time"), F.lit(NO_TIME))).value,
+            "scan_date_source": F.get(order, F.col("scan.rank")),
+        }
+    )
+    frame = with_ages(frame.drop("scan"), people, "series")
+    kept = [field.name for field in frame.schema.fields if field.name not in lists]
+    out = ", ".join([f"`{field.name}` {field.dataType.simpleString()}" for field in frame.schema.fields if field.name in kept])
+    told = _by_row(frame, lambda: lambda row: {**{name: row[name] for name in kept}, **series_facts(row)}, f"{out}, {FACT_COLUMNS}")
+    return _only(told.withColumn("conflict_flags", _flags(told, "differs")), "series")
+
+
+def study(studies: DataFrame, all_series: DataFrame, people: DataFrame) -> DataFrame:
+    """One row per study; its scan date is the earliest of its series."""
+    scans = all_series.groupBy("study_id").agg(F.min("scan_date").alias("scan_date"))
+    return _only(with_ages(studies.join(scans, "study_id", "left"), people, "study"), "study")
+
+
+def image(images: DataFrame, studies: DataFrame, all_series: DataFrame) -> DataFrame:
+    """One row per distinct content of an instance; its person is its study's, its scan date and age are its series'."""
+    scans = all_series.select("series_id", "scan_date", "age_years", F.col("patient_id").alias("aged"))
+    frame = images.join(studies.select("study_id", "patient_id"), "study_id", "left").join(scans, "series_id", "left")
+    values = [F.col(name).alias(name.removeprefix("image__")) for name in frame.columns if name.startswith("image__")]
+    age = F.when(F.col("patient_id") == F.col("aged"), F.col("age_years"))
+    ids = ("image_id", "series_id", "study_id", "patient_id", "locator_id")
+    return _only(frame.select(*ids, "scan_date", age.alias("age_years"), *values, "conflict"), "image")
+
+
+def with_ages(frame: DataFrame, people: DataFrame, name: str) -> DataFrame:
+    """Add age_years, before_birth and after_death of ``patient_id`` on ``scan_date``, for which ``people`` has the dates.
+
+    All three are null where the scan is unlinked or undated; the age also before birth and above the declared range. Where no death is
+    recorded, after_death is false.
+    """
+    joined = frame.join(people.select("patient_id", "birth_date", "death_date"), "patient_id", "left")
+    day, born, died = F.col("scan_date"), F.col("birth_date"), F.col("death_date")
+    age = guard(table("deidentified", name).by_name["age_years"], derive.age_years(born, day))
+    dated = day.isNotNull() & F.col("patient_id").isNotNull()
+    return joined.withColumns(
+        {
+            "age_years": age.value,
+            "before_birth": day < born,
+            "after_death": F.when(dated, F.coalesce(day > died, F.lit(False))),
+            "counted": withheld_names(name, {"age_years": age}),
+        }
+    ).drop("birth_date", "death_date")
+
+
+def tag(images: DataFrame, commons: DataFrame) -> DataFrame:
+    """Distinct listed values per series, and how many images had a value that was withheld (``n_withheld``, which is not published)."""
+    templates = images.groupBy("template_id", "series_id").agg(F.count(F.lit(1)).alias("n"))
+    shared = templates.join(commons.select("template_id", "tags"), "template_id").select("series_id", "n", F.explode("tags").alias("tag"))
+    own = images.select("series_id", F.lit(1).alias("n"), F.explode("tags").alias("tag"))
+    rows = shared.unionByName(own).select("series_id", "n", "tag.*")
+    accepted = (F.size("numbers") > 0) | (F.size("codes") > 0)
+    grouped = rows.groupBy("series_id", "keyword", "vr").agg(
+        F.array_sort(F.array_distinct(F.flatten(F.collect_set("numbers")))).alias("numbers"),
+        F.array_sort(F.array_distinct(F.flatten(F.collect_set("codes")))).alias("codes"),
+        F.sum(F.when(accepted, F.col("n")).otherwise(0)).alias("n_present"),
+        F.sum(F.when(F.col("withheld"), F.col("n")).otherwise(0)).alias("n_withheld"),
+    )
+    # No exponent, no trailing zeros: one number, one text.
+    texts = F.transform("numbers", lambda n: F.call_function("format_number", n, F.lit("0.###############")))
+    contents = images.groupBy("series_id").agg(F.count(F.lit(1)).alias("n_images"))
+    return grouped.join(contents, "series_id").select(
+        "series_id",
+        "keyword",
+        "vr",
+        F.concat(texts, "codes").alias("values"),
+        (F.size("numbers") + F.size("codes")).cast("long").alias("n_distinct"),
+        (F.col("n_images") - F.col("n_present")).alias("n_missing"),
+        F.array_min("numbers").alias("min"),
+        F.array_max("numbers").alias("max"),
+        "n_withheld",
+    )
+
+
+def image_feature(images: DataFrame, pixel_feature: DataFrame) -> DataFrame:
+    """The features that schemas/features.yaml publishes, of published images."""
+    published = [(f["name"], f["version"]) for f in load_schema("features.yaml")["features"] if f["publish"]]
+    wanted = pixel_feature.where(F.concat_ws("|", "feature", "version").isin([f"{name}|{version}" for name, version in published]))
+    frame = _of_images(images, wanted, table("deidentified", "image_feature"))
+    return _only(
+        frame.withColumn("id", F.when(F.col("level") == "image", F.col("image_id")).otherwise(F.col("series_id"))), "image_feature"
+    )
+
+
+def burned_in_text(images: DataFrame, pixel_text: DataFrame) -> DataFrame:
+    """Boxes and verdicts of published images, never the text."""
+    return _only(_of_images(images, pixel_text, table("deidentified", "burned_in_text")), "burned_in_text")
+
+
+def _of_images(images: DataFrame, pixels: DataFrame, declared: Table) -> DataFrame:
+    """Rows about the pixels of published images under the images' ids, with the columns that the table shares with its source."""
+    ids = images.select("sop_uid", "content_sha256", "image_id", "locator_id", "series_id")
+    frame = pixels.drop("run_id", "series_uid").join(ids, ["sop_uid", "content_sha256"])
+    guards = copied(declared, frame, leave=("image_id", "locator_id", "series_id"))
+    return frame.select(
+        "image_id",
+        "locator_id",
+        "series_id",
+        *[g.value.alias(name) for name, g in guards.items()],
+        withheld_names(declared.name, guards).alias("counted"),
+    )
+
+
+def _only(frame: DataFrame, name: str) -> DataFrame:
+    """The declared columns of a table, without the provenance that publish adds, and ``counted`` where it is there.
+
+    Raises
+    ------
+    ConfigError
+        A column is declared that nothing here makes.
+    """
+    wanted = [column for column in table("deidentified", name).names if column not in ("release", "run_id")]
+    unmade = [column for column in wanted if column not in frame.columns]
+    if unmade:
+        raise ConfigError(
+            f"schemas/deidentified/{name}.yaml declares {', '.join(unmade)}, which publish does not make: "
+            "give it a DICOM keyword and a rollup, or derive it in pictures_spark/deid/tables_images.py"
+        )
+    return frame.select(*wanted, *(["counted"] if "counted" in frame.columns else []))

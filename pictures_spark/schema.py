@@ -130,15 +130,26 @@ def table(zone: str, name: str) -> Table:
     ConfigError
         No such table is declared, or its declaration is faulty (all faults at once).
     """
-    if zone not in ZONES or not (schemas_dir() / zone / f"{name}.yaml").is_file():
-        raise ConfigError(f"table {zone}.{name} is not declared: add schemas/{zone}/{name}.yaml")
-    return _build(zone, name, load_schema(f"{zone}/{name}.yaml"))
+    if zone in ZONES and (schemas_dir() / zone / f"{name}.yaml").is_file():
+        return _build(zone, name, load_schema(f"{zone}/{name}.yaml"))
+    if (
+        zone == "identifiable"
+        and (found := name.removeprefix("record_")) != name
+        and (schemas_dir() / "records" / f"{found}.yaml").is_file()
+    ):
+        from pictures_spark.records.source import raw_table
+
+        return _build(zone, name, raw_table(found))
+    raise ConfigError(f"table {zone}.{name} is not declared: add schemas/{zone}/{name}.yaml")
 
 
 @cache
 def tables(zone: str) -> tuple[Table, ...]:
-    """Every table declared for a zone, by name."""
-    return tuple(table(zone, path.stem) for path in sorted((schemas_dir() / zone).glob("*.yaml")))
+    """Every table declared for a zone, by name; in the identifiable zone also the raw rows of each record source."""
+    names = [path.stem for path in (schemas_dir() / zone).glob("*.yaml")]
+    if zone == "identifiable":
+        names += [f"record_{path.stem}" for path in (schemas_dir() / "records").glob("*.yaml")]
+    return tuple(table(zone, name) for name in sorted(names))
 
 
 def _build(zone: str, name: str, raw: dict[str, Any]) -> Table:

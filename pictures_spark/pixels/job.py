@@ -47,35 +47,54 @@ def run(job: Job) -> None:
     """
     from pyspark.sql import functions as F
 
-    headers = job.read(ZONE, "header_instance")
-    engine = engine_version()
-    wanted = {name: entry["version"] for name, entry in declared().items()}
-    todo = plan.unexamined(headers, job.read(ZONE, "pixel_text"), job.read(ZONE, "pixel_feature"), wanted, engine)
-    todo = plan.located(todo, job.read(ZONE, "object")).persist()
+    todo = _unexamined(job)
+    # Not for longer than the plan takes: Spark computes a cached frame anew once a table it reads is written.
+    todo.persist()
     undone, planned = todo.agg(F.count("*"), F.count("path")).collect()[0]
     if planned:
         _write_plan(job, todo.where("path IS NOT NULL"))
-    sums = _work_off(job) if planned else {}
-    bad = _without_result(job, headers.where("has_pixels").select(*plan.INSTANCE))
-    here = bad.join(
-        todo.select(*plan.INSTANCE, F.col("path").isNotNull().alias("planned"), F.lit(True).alias("todo")), plan.INSTANCE, "left"
-    )
-    # What has vanished is counted as such, whatever was known of it before.
-    counted = here.where("todo IS NULL OR planned").groupBy("reason", F.col("todo").isNotNull().alias("now")).count().collect()
     todo.unpersist()
+    sums = _work_off(job) if planned else {}
+    _count(job, undone, planned)
+    job.report.details.update({name: sums.get(name, 0) for name in ("frames", "text_instances", "text_boxes", "ocr_calls")})
+    job.report.versions["text_engine"] = engine_version()
+    for name in ("pixel_feature", "pixel_text"):
+        job.report.tables[name] = job.version(ZONE, name)
+    job.check_quarantine_limit()
+
+
+def _unexamined(job: Job) -> "DataFrame":
+    """Instances that still lack something, each with the place of its bytes where there is one."""
+    wanted = {name: entry["version"] for name, entry in declared().items()}
+    headers, texts, values = (job.read(ZONE, name) for name in ("header_instance", "pixel_text", "pixel_feature"))
+    return plan.located(plan.unexamined(headers, texts, values, wanted, engine_version()), job.read(ZONE, "object"))
+
+
+def _count(job: Job, undone: int, planned: int) -> None:
+    """Fill in the report's counts from the tables, after the work.
+
+    Parameters
+    ----------
+    undone : instances that lacked something before the work.
+    planned : those of them that an object was found for; all of them are examined now.
+    """
+    from pyspark.sql import functions as F
+
+    instances = job.read(ZONE, "header_instance").where("has_pixels").select(*plan.INSTANCE)
+    bad = _without_result(job, instances)
+    if undone > planned:
+        # What has vanished is counted as such, whatever was known of it before.
+        bad = bad.join(_unexamined(job), plan.INSTANCE, "left_anti")
+    mine = job.read(ZONE, "pixel_plan").where(F.col("run_id") == job.run_id).select(*plan.INSTANCE, F.lit(True).alias("now"))
+    counted = bad.join(mine, plan.INSTANCE, "left").groupBy("reason", F.col("now").isNotNull().alias("now")).count().collect()
     now, before = (sum(row["count"] for row in counted if row.now is which) for which in (True, False))
-    seen = headers.where("has_pixels").count()
+    seen = instances.count()
     counts = {"seen": seen, "written": planned - now, "unchanged": seen - undone - before, "quarantined": now + before}
     if undone > planned:
         counts["skipped_vanished"] = undone - planned
     job.report.counts.update(counts)
     for row in counted:
         job.report.quarantined[row.reason] = job.report.quarantined.get(row.reason, 0) + row["count"]
-    job.report.details.update({name: sums.get(name, 0) for name in ("frames", "text_instances", "text_boxes", "ocr_calls")})
-    job.report.versions["text_engine"] = engine
-    for name in ("pixel_feature", "pixel_text"):
-        job.report.tables[name] = job.version(ZONE, name)
-    job.check_quarantine_limit()
 
 
 def _without_result(job: Job, instances: "DataFrame") -> "DataFrame":
@@ -108,7 +127,13 @@ def _work_off(job: Job) -> dict[str, int]:
     schema = to_arrow_schema(cast(StructType, StructType.fromDDL(_RESULT)))
     examine = partial(examine_partition, root=job.zones.root("archive"), schema=schema, limits=limits, command=COMMAND)
     planned = job.read(ZONE, "pixel_plan")
-    batches = planned.groupBy("batch").agg(F.max("task").alias("last"), F.count("*").alias("rows"), F.max("supersedes").alias("supersedes"))
+    batches = planned.groupBy("batch").agg(
+        F.max("task").alias("last"),
+        F.count("*").alias("rows"),
+        F.max("supersedes").alias("supersedes"),
+        F.max("want_text").alias("want_text"),
+        F.max(F.size("want_features") > 0).alias("want_features"),
+    )
     sums: dict[str, int] = {}
     todo = batches.orderBy("batch").collect()
     for batch in todo:
@@ -132,7 +157,14 @@ def _work_off(job: Job) -> dict[str, int]:
         if tally.failed:
             job.quarantine(results.where("reason IS NOT NULL").select("object_id", "locator", "reason", "detail"))
         _release(job, results.where("reason IS NULL"))
-        _commit(job, results, f"{job.run_id}-{batch.batch}", bool(batch.supersedes))
+        txn = f"{job.run_id}-{batch.batch}"
+        if batch.want_features:
+            tables.append(feature_rows(results, job.run_id), job.zones, ZONE, "pixel_feature", txn=txn)
+        # Verdicts last: an instance with a verdict is done. Those of another engine version are replaced in the same commit.
+        if batch.supersedes:
+            tables.supersede(text_rows(results, job.run_id), job.zones, ZONE, "pixel_text", by=tuple(plan.INSTANCE))
+        elif batch.want_text:
+            tables.append(text_rows(results, job.run_id), job.zones, ZONE, "pixel_text", txn=txn)
         results.unpersist()
         for name, value in tally.asDict().items():
             sums[name] = sums.get(name, 0) + (value or 0)
@@ -164,33 +196,24 @@ def _release(job: Job, good: "DataFrame") -> None:
         tables.remove(held, job.zones, ZONE, "quarantine")
 
 
-def _commit(job: Job, results: "DataFrame", txn: str, supersedes: bool) -> None:
-    """Write the results of a batch, verdicts last: an instance with a verdict is done.
-
-    ``txn`` names the batch: the same name adds nothing a second time. Where some instances have verdicts of another engine version
-    (``supersedes``), the new ones replace them in the same commit.
-    """
-    from pyspark.sql import functions as F
-
-    tables.append(feature_rows(results).withColumn("run_id", F.lit(job.run_id)), job.zones, ZONE, "pixel_feature", txn=txn)
-    texts = text_rows(results).withColumn("run_id", F.lit(job.run_id))
-    if supersedes:
-        tables.supersede(texts, job.zones, ZONE, "pixel_text", by=tuple(plan.INSTANCE))
-    else:
-        tables.append(texts, job.zones, ZONE, "pixel_text", txn=txn)
-
-
-def feature_rows(results: "DataFrame") -> "DataFrame":
-    """Rows of pixel_feature, without run_id."""
+def feature_rows(results: "DataFrame", run_id: str) -> "DataFrame":
+    """Rows of pixel_feature."""
     from pyspark.sql import functions as F
 
     rows = results.select("sop_uid", "content_sha256", "series_uid", F.explode("features").alias("f"))
     kept = ("feature", "version", "value", "value_text", "unit", "status", "reason")
-    return rows.select("sop_uid", "content_sha256", "series_uid", F.lit("image").alias("level"), *[f"f.{name}" for name in kept])
+    return rows.select(
+        "sop_uid",
+        "content_sha256",
+        "series_uid",
+        F.lit("image").alias("level"),
+        *[f"f.{name}" for name in kept],
+        F.lit(run_id).alias("run_id"),
+    )
 
 
-def text_rows(results: "DataFrame") -> "DataFrame":
-    """Rows of pixel_text, without run_id: one per text, and one without a box for an instance that has none."""
+def text_rows(results: "DataFrame", run_id: str) -> "DataFrame":
+    """Rows of pixel_text: one per text, and one without a box for an instance that has none."""
     from pyspark.sql import functions as F
 
     rows = results.where("want_text").select(*plan.INSTANCE, "series_uid", "verdict", "reason", "way", F.explode_outer("texts").alias("t"))
@@ -209,6 +232,7 @@ def text_rows(results: "DataFrame") -> "DataFrame":
         "reason",
         F.lit(engine_version()).alias("engine_version"),
         F.coalesce("t.rule", "way").alias("rule"),
+        F.lit(run_id).alias("run_id"),
     )
 
 

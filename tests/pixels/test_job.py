@@ -144,6 +144,7 @@ def test_a_run_stopped_between_its_writes_is_finished_by_the_next(spark, house, 
     archive = Archive(spark, house)
     for number, frame in enumerate(slices(4)):
         archive.add(f"ct{number}", image(frame), "S1", number)
+    archive.add("short", image(slices(1)[0])[:-900], "S1", 8)
     archive.write()
     append = tables.append
 
@@ -158,11 +159,12 @@ def test_a_run_stopped_between_its_writes_is_finished_by_the_next(spark, house, 
         patched.setattr(pixels, "declared", lambda: fewer)
         with pytest.raises(KeyboardInterrupt):
             go(house)
-    assert len(archive.read("pixel_feature")) == 4 * len(fewer)
+    assert len(archive.read("pixel_feature")) == 5 * len(fewer)
     assert archive.read("pixel_text") == []
-    assert go(house).counts == {"seen": 4, "written": 4, "unchanged": 0, "quarantined": 0}
-    assert verdicts(archive) == {f"ct{n}": "clean" for n in range(4)}
-    assert len(archive.read("pixel_feature")) == 4 * len(declared())
+    assert go(house).counts == {"seen": 5, "written": 4, "unchanged": 0, "quarantined": 1}
+    good = {f"ct{n}": "clean" for n in range(4)}
+    assert verdicts(archive) == {**good, "short": "not_determined"}
+    assert len(archive.read("pixel_feature")) == 5 * len(declared())
     # Another run wrote most features; this one only what was missing, and the verdicts.
     assert {row.feature for row in archive.read("pixel_feature") if row.run_id == archive.read("pixel_text")[0].run_id} == {"intensity_p95"}
     assert_keys_unique(archive)
@@ -176,11 +178,11 @@ def test_a_run_stopped_between_its_writes_is_finished_by_the_next(spark, house, 
     archive.write()
     other = f"{engine_version()} next"
     monkeypatch.setattr(pixels, "engine_version", lambda: other)
-    assert go(house).counts == {"seen": 5, "written": 5, "unchanged": 0, "quarantined": 0}
+    assert go(house).counts == {"seen": 6, "written": 5, "unchanged": 0, "quarantined": 1}
     assert {row.engine_version for row in archive.read("pixel_text")} == {other}
-    assert archive.read("quarantine") == []
-    assert set(verdicts(archive)) == {*(f"ct{n}" for n in range(4)), "ct9"}
-    assert len(archive.read("pixel_feature")) == 5 * len(declared())
+    assert [row.object_id for row in archive.read("quarantine")] == ["o-short"]
+    assert verdicts(archive) == {**good, "short": "not_determined", "ct9": "text"}
+    assert len(archive.read("pixel_feature")) == 6 * len(declared())
     assert_keys_unique(archive)
 
 

@@ -1,0 +1,1 @@
+"""From the identifiers in images and records to people."""

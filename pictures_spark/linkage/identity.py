@@ -1,0 +1,195 @@
+"""Identity schemes: whether a text is a person identifier, and its one form. schemas/identity/ says how; another scheme is another file.
+
+Enters: an identifier as found. Leaves: an `Identity` in Python (`normalise`), or Spark columns that say the same (`tidied`, `refusal`); a
+test holds the two against each other. Pure; expressions run on executors and broadcast nothing.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import date
+from functools import cache, reduce
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pictures_spark.errors import ConfigError
+from pictures_spark.records import steps
+from pictures_spark.resources import load_schema, schemas_dir
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column
+
+_FIELDS = {"scheme", "label", "steps", "masked", "pattern", "date", "checks", "sex"}
+_WIDTHS = {"%d": 2, "%m": 2, "%y": 2, "%Y": 4}
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check-digit rule: digit times weight, added up, must be a multiple of the modulus.
+
+    With ``fold`` a product above 9 loses 9, which is Luhn's rule where the weights are 1 and 2.
+    """
+
+    name: str
+    modulus: int
+    weights: tuple[int, ...]
+    fold: bool
+
+    def holds(self, digits: str) -> bool:
+        """Whether the rule holds of a text of as many digits as there are weights.
+
+        Examples
+        --------
+        >>> Check("mod11", 11, (10, 9, 8, 7, 6, 5, 4, 3, 2, 1), False).holds("0101011237")
+        True
+        """
+        products = [int(digit) * weight for digit, weight in zip(digits, self.weights, strict=True)]
+        return sum(p - 9 if self.fold and p > 9 else p for p in products) % self.modulus == 0
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A declared identity scheme; fields as in schemas/identity/chi.yaml."""
+
+    name: str
+    label: str
+    steps: steps.Steps
+    masked: tuple[str, ...]
+    pattern: str
+    date_at: int | None
+    date_format: str | None
+    checks: tuple[Check, ...]
+    sex: dict[str, Any] | None
+
+
+class Identity(NamedTuple):
+    """What an identifier is under a scheme.
+
+    ``value`` is its one form, or None with a ``reason`` of vocabulary unlinked_reason: no_identifier, not_an_identifier, check_digit.
+    ``check`` names the check rule that held; ``sex`` is what the identifier itself says, where the scheme has that.
+    """
+
+    value: str | None
+    reason: str | None
+    check: str | None = None
+    sex: str | None = None
+
+
+@cache
+def scheme(name: str) -> Scheme:
+    """A scheme of schemas/identity/.
+
+    Raises
+    ------
+    ConfigError
+        No scheme of that name is declared, or its declaration is faulty.
+    """
+    if not (schemas_dir() / "identity" / f"{name}.yaml").is_file():
+        raise ConfigError(f"identity scheme {name!r} is not declared: add schemas/identity/{name}.yaml")
+    return scheme_from(load_schema(f"identity/{name}.yaml"))
+
+
+def scheme_from(raw: dict[str, Any]) -> Scheme:
+    """A scheme from its declaration.
+
+    Raises
+    ------
+    ConfigError
+        A field is unknown or missing, or a step is not one.
+    """
+    where = f"identity scheme {raw.get('scheme', '?')}"
+    faults = [f"unknown field {name}" for name in sorted(set(raw) - _FIELDS)]
+    faults += [f"needs {name}" for name in ("scheme", "label", "steps", "pattern") if name not in raw]
+    if faults:
+        raise ConfigError(f"{where}: {'; '.join(faults)}")
+    steps.check(raw["steps"], where)
+    dated = raw.get("date")
+    return Scheme(
+        name=raw["scheme"],
+        label=raw["label"],
+        steps=raw["steps"],
+        masked=tuple(raw.get("masked", ())),
+        pattern=raw["pattern"],
+        date_at=dated["at"] if dated else None,
+        date_format=dated["format"] if dated else None,
+        checks=tuple(Check(c["name"], c["modulus"], tuple(c["weights"]), c["fold"]) for c in raw.get("checks", ())),
+        sex=raw.get("sex"),
+    )
+
+
+def normalise(declared: Scheme, text: str | None) -> Identity:
+    """The identity that a text is under a scheme.
+
+    Examples
+    --------
+    >>> normalise(scheme("chi"), "010101 1237").value, normalise(scheme("chi"), "0101011238").reason
+    ('0101011237', 'check_digit')
+    """
+    found = steps.apply(declared.steps, text or "")
+    if not found or any(re.fullmatch(pattern, found) for pattern in declared.masked):
+        return Identity(None, "no_identifier")
+    if not re.fullmatch(declared.pattern, found) or not _date_holds(declared, found):
+        return Identity(None, "not_an_identifier")
+    held = next((check.name for check in declared.checks if check.holds(found)), None)
+    if declared.checks and held is None:
+        return Identity(None, "check_digit")
+    sex = None
+    if declared.sex:
+        sex = declared.sex["odd" if int(found[declared.sex["at"] - 1]) % 2 else "even"]
+    return Identity(found, None, held, sex)
+
+
+def _date_holds(declared: Scheme, text: str) -> bool:
+    if declared.date_at is None:
+        return True
+    year, month, day = (int(text[first : first + width]) for first, width in _date_parts(declared))
+    try:
+        date(year if year > 99 else 2000 + year, month, day)
+    except ValueError:
+        return False
+    return True
+
+
+def _date_parts(declared: Scheme) -> list[tuple[int, int]]:
+    """(first character from 0, width) of year, month and day. Two digits of year are read as 20YY: 29 February holds in 00 too."""
+    places: dict[str, tuple[int, int]] = {}
+    at = (declared.date_at or 1) - 1
+    for directive in re.findall(r"%.|.", declared.date_format or ""):
+        width = _WIDTHS.get(directive, 1)
+        places[directive.lower()] = (at, width)
+        at += width
+    return [places["%y"], places["%m"], places["%d"]]
+
+
+def tidied(declared: Scheme, column: "Column") -> "Column":
+    """The one form of an identifier, if `refusal` finds nothing; empty where there is no text. To be a column of its own first."""
+    from pyspark.sql import functions as F
+
+    return F.coalesce(steps.express(declared.steps, column), F.lit(""))
+
+
+def refusal(declared: Scheme, text: "Column") -> "Column":
+    """Why a `tidied` text is no identifier, as `normalise` has it; null where it is one."""
+    from pyspark.sql import functions as F
+
+    blank = reduce(lambda left, right: left | right, [steps.matches(text, pattern) for pattern in declared.masked], text == "")
+    shape = steps.matches(text, declared.pattern)
+    if declared.date_at is not None:
+        (year_at, year_width), (month_at, _), (day_at, _) = _date_parts(declared)
+        century = F.lit("20" if year_width == 2 else "")
+        year, month, day = F.substring(text, year_at + 1, year_width), F.substring(text, month_at + 1, 2), F.substring(text, day_at + 1, 2)
+        shape = shape & F.concat(century, year, F.lit("-"), month, F.lit("-"), day).try_cast("date").isNotNull()
+    reason = F.when(blank, F.lit("no_identifier")).when(~shape, F.lit("not_an_identifier"))
+    if declared.checks:
+        held = reduce(lambda left, right: left | right, [_holds(check, text) for check in declared.checks])
+        reason = reason.when(~held, F.lit("check_digit"))
+    return reason
+
+
+def _holds(check: Check, text: "Column") -> "Column":
+    from pyspark.sql import functions as F
+
+    total = F.lit(0)
+    for place, weight in enumerate(check.weights, start=1):
+        # The character's number, because a cast of a letter would stop the job.
+        product = (F.ascii(F.substring(text, place, 1)) - 48) * weight
+        total = total + (F.when(product > 9, product - 9).otherwise(product) if check.fold else product)
+    return F.pmod(total, F.lit(check.modulus)) == 0

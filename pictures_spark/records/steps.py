@@ -1,0 +1,99 @@
+"""Text steps: the few ways in which schemas/ may say that a text is tidied before it is judged.
+
+Each step is one entry of a list in YAML, ``{name: argument}``, and means the same in Python (`apply`) and as a Spark expression
+(`express`); a test holds the two against each other. Pure; expressions run on executors.
+
+remove : characters that are taken out.
+upper : capitals of the letters a to z, where true; others stay, so that no language or library decides what a code is.
+strip_end : characters that are taken off the end.
+pad_left : ``{to, with, when}``; filled to a length, where the whole text matches ``when``.
+rewrite : ``{pattern, with}``; where the whole text matches the pattern, ``with`` takes its place ($1 is the first group).
+
+White space around a text is always taken off first.
+"""
+
+import re
+from string import ascii_lowercase, ascii_uppercase
+from typing import TYPE_CHECKING, Any
+
+from pictures_spark.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column
+
+Steps = list[dict[str, Any]]
+
+BLANK = " \t\r\n\u00a0"
+_CAPITALS = str.maketrans(ascii_lowercase, ascii_uppercase)
+_NAMES = ("remove", "upper", "strip_end", "pad_left", "rewrite")
+
+
+def check(steps: Steps, where: str) -> None:
+    """Refuse a list with a step that is not one.
+
+    Raises
+    ------
+    ConfigError
+        Which step, and what there is.
+    """
+    for step in steps:
+        if len(step) != 1 or next(iter(step)) not in _NAMES:
+            raise ConfigError(f"{where}: {', '.join(step)} is not a text step; there are {', '.join(_NAMES)}")
+
+
+def apply(steps: Steps, text: str) -> str:
+    """The text after all steps.
+
+    Examples
+    --------
+    >>> apply([{"remove": ". "}, {"upper": True}], " i63.9")
+    'I639'
+    """
+    text = text.strip(BLANK)
+    for step in steps:
+        ((name, argument),) = step.items()
+        match name:
+            case "remove":
+                text = text.translate(dict.fromkeys(map(ord, argument)))
+            case "upper":
+                text = text.translate(_CAPITALS) if argument else text
+            case "strip_end":
+                text = text.rstrip(argument)
+            case "pad_left":
+                text = text.rjust(argument["to"], argument["with"]) if re.fullmatch(argument["when"], text) else text
+            case "rewrite":
+                found = re.fullmatch(argument["pattern"], text)
+                text = found.expand(re.sub(r"\$(\d)", r"\\g<\1>", argument["with"])) if found else text
+    return text
+
+
+def express(steps: Steps, column: "Column") -> "Column":
+    """The same as a Spark expression; null stays null."""
+    from pyspark.sql import functions as F
+
+    column = F.btrim(column, F.lit(BLANK))
+    for step in steps:
+        ((name, argument),) = step.items()
+        match name:
+            case "remove":
+                column = F.translate(column, argument, "")
+            case "upper":
+                column = F.translate(column, ascii_lowercase, ascii_uppercase) if argument else column
+            case "strip_end":
+                column = F.rtrim(column, F.lit(argument))
+            case "pad_left":
+                padded = F.lpad(column, argument["to"], argument["with"])
+                column = F.when(matches(column, argument["when"]), padded).otherwise(column)
+            case "rewrite":
+                column = F.regexp_replace(column, whole(argument["pattern"]), argument["with"])
+    return column
+
+
+def whole(pattern: str) -> str:
+    """A regular expression for all of a text; Java's ``$`` alone would let a last line end through."""
+    return rf"\A(?:{pattern})\z"
+
+
+def matches(column: "Column", pattern: str) -> "Column":
+    """Whether all of a text matches; null stays null."""
+    return column.rlike(whole(pattern))

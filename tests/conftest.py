@@ -34,9 +34,6 @@ def _session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def spark(_session: Any) -> Iterator[Any]:
-    """The shared Spark session, without what an earlier test left in its catalogue."""
+    """The shared Spark session, without what an earlier test left in its cache."""
     yield _session
     _session.catalog.clearCache()
-    for table in _session.catalog.listTables():
-        if table.isTemporary:
-            _session.catalog.dropTempView(table.name)

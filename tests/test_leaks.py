@@ -18,9 +18,10 @@ NAME, CHI, UID, BIRTH, SHORT = "Brelvanqua", "0311461236", "1.2.826.0.1.3680043.
 SCANNER = Scanner({NAME, CHI, UID, BIRTH, SHORT, "19461103"})
 
 
-def parquet(value, type_=None, **options):
+def parquet(value, type_=None, metadata=None, **options):
     buffer = io.BytesIO()
-    pq.write_table(pa.table({"x": pa.array([None, value, value] * 50, type=type_)}), buffer, **options)
+    table = pa.table({"x": pa.array([None, value, value] * 50, type=type_)})
+    pq.write_table(table.replace_schema_metadata(metadata), buffer, **options)
     return buffer.getvalue()
 
 
@@ -82,6 +83,7 @@ PLANTS = {
     "parquet list": (parquet([NAME], pa.list_(pa.string())), NAME),
     "parquet struct": (parquet({"a": {"b": UID}}), UID),
     "parquet binary": (parquet(NAME.encode()), NAME),
+    "parquet metadata": (parquet("x", metadata={"pandas": f'{{"made for": "{CHI}"}}'}), CHI),
     "parquet short value": (parquet(SHORT), SHORT),
     "dicom text": (dicom(lambda d: setattr(d, "PatientComments", f"seen {NAME}")), NAME),
     "dicom implicit": (dicom(lambda d: setattr(d, "PatientID", CHI), ImplicitVRLittleEndian), CHI),

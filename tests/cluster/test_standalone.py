@@ -84,7 +84,7 @@ def test_catalogue_by_spark_submit_on_two_workers_equals_one_process(spark, clus
     env.pop("PYSPARK_GATEWAY_PORT", None)
     submit = [str(SPARK_HOME / "bin" / "spark-submit"), "--master", cluster, str(ROOT / "jobs" / "catalogue.py")]
     done = subprocess.run([*submit, "--conf-file", str(spread.path)], env=env, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stdout[-2000:]
 
     (written,) = (spread.home / "reports").glob("catalogue-*.json")
     assert json.loads(written.read_text())["counts"] == report.counts

@@ -8,6 +8,7 @@ import pytest
 from cohort_cases import cases, codes_of, full, into_duckdb, into_spark, tables_for
 from cohort_interpreter import interpret
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from sqlglot import exp
 
 from pictures_spark.cohort import duck, yaml_face
@@ -157,17 +158,6 @@ MUTANTS = {
 }
 
 
-@pytest.mark.parametrize("mutant", MUTANTS)
-def test_a_broken_compiler_is_caught(connection, mutant):
-    @settings(QUICK, phases=[Phase.generate], max_examples=400)
-    @given(case=cases())
-    def agree(case):
-        differential(connection, case, MUTANTS[mutant])
-
-    with pytest.raises(AssertionError):
-        agree()
-
-
 # Everything that an engine could read in its own way, in one question: Spark is slow to start, not to think.
 RICH = """
 cohort: 1
@@ -192,6 +182,19 @@ steps:
   - {id: first_one, first: {event: diagnosis, codes: strokes, ever: true, window: [-9d, 9d]}, unknown: include}
 pick: {one_per: study, order: [-slice_thickness_max, scan_time]}
 """
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_broken_compiler_is_caught(connection, mutant):
+    rich = yaml_face.from_yaml(RICH)
+
+    @settings(QUICK, phases=[Phase.generate], max_examples=600)
+    @given(case=st.one_of(cases(), tables_for(rich).map(lambda tables: (rich, codes_of(rich), tables))))
+    def agree(case):
+        differential(connection, case, MUTANTS[mutant])
+
+    with pytest.raises(AssertionError):
+        agree()
 
 
 @pytest.mark.spark

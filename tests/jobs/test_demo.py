@@ -96,7 +96,8 @@ def test_what_was_delivered_opens_and_says_it_is_deidentified(house):
 
 def test_no_name_can_be_read_in_a_delivered_picture(house):
     from pictures_spark.pixels.decode import decode
-    from pictures_spark.pixels.text import find_text, to_8bit
+    from pictures_spark.pixels.text import find_text
+    from pictures_spark.pixels.window import to_8bit
 
     words = {row["value"].lower() for row in house.truth("canaries") if len(row["value"]) >= 6}
     delivery = house.home / "projects" / demo.PROJECT / demo.COHORT

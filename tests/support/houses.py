@@ -17,6 +17,9 @@ TEST_SPARK = {
     "spark.databricks.delta.snapshotPartitions": "1",
     # Delta's checkpoint and stats jobs are small; planning them adaptively costs more than it saves.
     "spark.sql.adaptive.enabled": "false",
+    # Queries run once over a few rows: compiling Java for each costs more than interpreting it.
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     # A short-lived JVM spends its time compiling: one collector thread and the first compiler tier start fastest.
     "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
     "spark.eventLog.enabled": "true",

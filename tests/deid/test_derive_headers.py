@@ -1,6 +1,7 @@
 """Header JSON: only listed value types, only inside their limits; frames of enhanced images read like the classic twin's."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -149,11 +150,14 @@ def test_no_text_and_no_long_number_of_a_header_crosses(text, number):
             continue
         value = text if "string" in column.type else float(number) if "double" in column.type else int(number)
         values[column.name] = [value] * 6 if column.type.startswith("array") else value
-    planted = row(**values, differences=json.dumps({KVP: element("DS", number), BODY_PART: element("CS", text)}))
+    values["differences"] = json.dumps({KVP: element("DS", number), BODY_PART: element("CS", text)})
+    planted = row(**values)
     safe = safe_image(planted, b"k" * 32)
     # Two texts go on to tell the series' facts, and end there.
     lists: dict = {name: [] for name in ("families", "planes", "kinds", "regions", "agents", "burned")}
     facts = series_facts({**lists, "texts": safe.pop("texts", []), "study_texts": safe.pop("study_texts", [])})
+    # The time of the scan meets its border, the pattern of series.scan_time, after the roll-up; a text does not match it.
+    assert not re.fullmatch(table("deidentified", "series").by_name["scan_time"].shape, safe["scan"].pop("time"))
     out = {k: v for k, v in safe.items() if k not in known}
 
     def scalars(node):

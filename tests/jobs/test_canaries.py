@@ -68,7 +68,7 @@ def test_no_canary_in_what_was_printed(house, scanner):
 
 
 def test_no_canary_in_spark_event_logs(house, scanner):
-    events = Path(urlparse(house.spark.conf.get("spark.eventLog.dir")).path)
+    events = Path(urlparse(house.spark.sparkContext.getConf().get("spark.eventLog.dir")).path)
     assert any(path.is_file() for path in events.rglob("*")), "no event log to search"
     assert sorted({(hit.place, hit.form) for hit in scanner.scan(events)}) == []
 

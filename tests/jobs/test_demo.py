@@ -102,7 +102,7 @@ def test_no_name_can_be_read_in_a_delivered_picture(house):
     words = {row["value"].lower() for row in house.truth("canaries") if len(row["value"]) >= 6}
     delivery = house.home / "projects" / demo.PROJECT / demo.COHORT
     for file in sorted(delivery.rglob("*.dcm")):
-        for frame in decode(file.read_bytes(), 10**8).frames:
+        for frame in decode(file.read_bytes(), 10**8).frames():
             for box in find_text(to_8bit(frame)):
                 assert not any(word in box.text.lower() for word in words)
 

@@ -174,7 +174,7 @@ def test_a_run_stopped_between_its_writes_is_finished_by_the_next(spark, house, 
     tables.append(rows, archive.zones, "identifiable", "quarantine")
 
     # Another engine: its verdicts take the place of the old ones; features are not computed again.
-    archive.add("ct9", image(slices(1, NAME)[0]), "S1", 9)
+    archive.add("ct9", image(slices(1, NAME)[0]), "S2", 9)
     archive.write()
     other = f"{engine_version()} next"
     monkeypatch.setattr(pixels, "engine_version", lambda: other)

@@ -15,7 +15,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 NAME, CHI, UID, BIRTH, SHORT = "Brelvanqua", "0311461236", "1.2.826.0.1.3680043.99.7.31", "1946-11-03", "1ZQ1"
-SCANNER = Scanner({NAME, CHI, UID, BIRTH, SHORT, "19461103"})
+CANARIES = {NAME, CHI, UID, BIRTH, SHORT, "19461103"}
+SCANNER = Scanner(CANARIES)
 
 
 def parquet(value, type_=None, metadata=None, **options):
@@ -25,9 +26,18 @@ def parquet(value, type_=None, metadata=None, **options):
     return buffer.getvalue()
 
 
+def unused(value, wrap=lambda array: array):
+    """Parquet whose dictionary holds a value that no row refers to, as a filtered table may leave it."""
+    buffer = io.BytesIO()
+    array = pa.DictionaryArray.from_arrays(pa.array([0, 0, 1] * 50), pa.array(["seen", "also", value]))
+    # Compressed so hard that the value is not to be seen in the file's bytes.
+    pq.write_table(pa.table({"x": wrap(array)}), buffer, compression="zstd", store_schema=False)
+    return buffer.getvalue()
+
+
 def dicom(change, syntax=ExplicitVRLittleEndian):
     dataset = Dataset()
-    dataset.SOPClassUID, dataset.SOPInstanceUID = CTImageStorage, "1.2.3.4.5.6.7.8"
+    dataset.SOPClassUID, dataset.SOPInstanceUID = CTImageStorage, "1.2.3.4.5.6.7.9"
     change(dataset)
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = syntax
@@ -85,6 +95,8 @@ PLANTS = {
     "parquet binary": (parquet(NAME.encode()), NAME),
     "parquet metadata": (parquet("x", metadata={"pandas": f'{{"made for": "{CHI}"}}'}), CHI),
     "parquet short value": (parquet(SHORT), SHORT),
+    "parquet dictionary, no row": (unused(f"{NAME}{CHI}" * 9), CHI),
+    "parquet nested dictionary, no row": (unused(f"{CHI}{NAME}" * 9, lambda a: pa.StructArray.from_arrays([a], ["y"])), NAME),
     "dicom text": (dicom(lambda d: setattr(d, "PatientComments", f"seen {NAME}")), NAME),
     "dicom implicit": (dicom(lambda d: setattr(d, "PatientID", CHI), ImplicitVRLittleEndian), CHI),
     "dicom deflated": (dicom(lambda d: setattr(d, "PatientID", CHI), DeflatedExplicitVRLittleEndian), CHI),
@@ -122,5 +134,8 @@ def test_nothing_is_found_where_nothing_is(tmp_path):
     (tmp_path / "text").write_text("Brelvan qua 03114 1236 1946-11-04")
     (tmp_path / "hash").write_text(f"{'a' * 11}{CHI}{'b' * 11} 2.25.{CHI}{'7' * 28} 1234{CHI[:4]}-{CHI[4:8]}-4000-8000-0123456789ab")
     (tmp_path / "p").write_bytes(parquet("nothing"))
+    for again in (0, 48, 52):
+        column = [f"{n:x}" for n in sorted([*range(200), again])]
+        pq.write_table(pa.table({"x": column}), tmp_path / f"indices {again}", compression="none")
     (tmp_path / "d").write_bytes(dicom(lambda d: setattr(d, "PatientName", "Other^Person")))
-    assert SCANNER.scan(tmp_path) == []
+    assert Scanner({*CANARIES, "12345678"}).scan(tmp_path) == []

@@ -5,7 +5,8 @@ The scanner shares no code with what it checks. It looks at
 - names of files and folders;
 - bytes: as they are, without NUL bytes (UTF-16 and UTF-32 become plain text) and without separators (a CHI number written in groups);
 - the same inside gzip, zstd (Spark event logs), zip and deflated DICOM;
-- Parquet decoded column by column, because dictionary and delta encodings hide text from a byte search: text, dates, numbers;
+- Parquet decoded column by column, because dictionary and delta encodings hide text from a byte search: text, dates, numbers; and each
+  column's whole dictionary, because a writer may leave in it a value that no row holds any more;
 - DICOM decoded element by element, at any depth.
 
 Canaries shorter than ``SHORT`` are looked for as whole words of decoded values only: in random bytes they would occur by chance.
@@ -31,6 +32,9 @@ _SEPARATOR_BYTES = b" -./^_:\\"
 # Keyed hashes, checksums, UUIDs and our own 2.25. UIDs: among 10^5 of them some hold an eight-digit birth date by chance, so numbers are
 # not looked for inside one. A number that leaked stands by itself.
 _RANDOM = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32,}|2\.25\.[0-9]{20,}")
+# The indices of a dictionary-encoded column whose values are nearly all different are the bytes 0, 1, 2 ..., here and there with one index
+# again in between. They spell the digits in order, after "-./0": not the patient 12345678 of a sample file.
+_INDICES = re.compile(rb".?".join(re.escape(bytes([n])) for n in b"-./0123456789"), re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -69,10 +73,8 @@ class Scanner:
 
     def content(self, data: bytes, place: str) -> list[Hit]:
         """Every hit in a file's bytes, whatever it is."""
-        # Compression cuts Parquet's hashes into pieces in which numbers occur by chance: numbers are looked for in its decoded columns.
-        parquet = data[:4] == b"PAR1"
-        hits = [Hit(place, "bytes", canary) for canary in self.bytes(data) if not (parquet and canary in self.numbers)]
-        if parquet:
+        hits = [Hit(place, "bytes", canary) for canary in self.bytes(data)]
+        if data[:4] == b"PAR1":
             hits += [Hit(place, f"parquet column {column}", canary) for column, canary in self._parquet(data)]
         elif data[128:132] == b"DICM":
             hits += [Hit(place, f"dicom {keyword}", canary) for keyword, canary in self._dicom(data)]
@@ -91,7 +93,7 @@ class Scanner:
         lowered = data.lower()
         found: set[bytes] = set()
         for form in {lowered, lowered.replace(b"\0", b"")}:
-            masked = _RANDOM.sub(b"#", form)
+            masked = _RANDOM.sub(b"#", _INDICES.sub(b"#", form))
             found |= _search(form, self._by_prefix) | _search(masked, self._number_prefix)
             found |= _search(masked.translate(None, _SEPARATOR_BYTES), self._number_prefix)
         return {value.decode("utf-8", "replace") for value in found}
@@ -101,9 +103,13 @@ class Scanner:
         for value in (file.metadata.metadata or {}).values():
             for canary in self.bytes(value):
                 yield "(metadata)", canary
+        chunks = [file.metadata.row_group(i).column(j) for i in range(file.num_row_groups) for j in range(file.metadata.num_columns)]
+        with_dictionary = sorted({c.path_in_schema for c in chunks if c.has_dictionary_page and c.physical_type == "BYTE_ARRAY"})
         table = file.read()
+        encoded = pq.ParquetFile(io.BytesIO(data), read_dictionary=with_dictionary).read()
         for name in table.column_names:
-            for value in set(_scalars(table.column(name).to_pylist())):
+            values = set(_scalars(table.column(name).to_pylist()))
+            for value in values.union(*(_dictionaries(chunk) for chunk in encoded.column(name).chunks)):
                 for canary in self._value(value):
                     yield name, canary
 
@@ -131,6 +137,19 @@ class Scanner:
                     for value in values:
                         for canary in self._value(value if isinstance(value, bytes) else str(value)):
                             yield element.keyword or str(element.tag), canary
+
+
+def _dictionaries(array: pa.Array) -> set[object]:
+    """Every value of the dictionaries of a column, at any depth, also those that no row refers to."""
+    if pa.types.is_dictionary(array.type):
+        return set(array.dictionary.to_pylist())
+    if pa.types.is_struct(array.type):
+        return set().union(*(_dictionaries(array.field(i)) for i in range(array.type.num_fields)))
+    if pa.types.is_map(array.type):
+        return _dictionaries(array.keys) | _dictionaries(array.items)
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        return _dictionaries(array.values)
+    return set()
 
 
 def _scalars(values: object) -> Iterator[object]:

@@ -1,5 +1,6 @@
 """Small dirty tables and questions about them: by hand as ASCII tables, and by Hypothesis. And how to load them into each engine."""
 
+import random
 import tempfile
 from collections.abc import Iterable
 from datetime import date, timedelta
@@ -303,6 +304,62 @@ def tables_for(draw: st.DrawFn, question: Question) -> Tables:
         for number, kinds in enumerate(groups)
     ]
     found["event"] = draw(st.lists(one_event(asked or KINDS), min_size=5, max_size=9))
+    return found
+
+
+def dense_tables(seed: int) -> Tables:
+    """Tables in which much happens, drawn evenly: Hypothesis prefers few and small, and some faults show among many events only."""
+    chance = random.Random(seed)
+
+    def days(low: int, high: int) -> date:
+        return day(chance.randint(low, high))
+
+    people = PEOPLE[:3]
+    found: Tables = {"patient": [{"patient_id": p, "birth_month": "1950-01"} for p in people]}
+    found["study"] = [{"study_id": s, "patient_id": chance.choice(people)} for s in STUDIES]
+    found["series"] = [
+        {
+            "series_id": series,
+            "study_id": chance.choice(STUDIES),
+            "patient_id": chance.choice(people),
+            "scan_date": days(0, LENGTH),
+            "slice_thickness_max": chance.choice([None, 1.5, 3.0]),
+            "image_count": chance.choice([1, 80]),
+        }
+        for series in SERIES
+    ]
+    found["residence"] = []
+    for person in people:
+        left, back = sorted((days(-10, LENGTH), days(-10, LENGTH + 20)))
+        whole = chance.random() < 0.5
+        found["residence"].append({"patient_id": person, "from_date": day(-90), "to_date": None if whole else left})
+        if not whole:
+            found["residence"].append({"patient_id": person, "from_date": back, "to_date": None})
+    found["source_cover"] = [
+        {
+            "source": f"source{number}",
+            "site": "demo",
+            "from_date": day(chance.choice([-60, -60, 0, 12])),
+            "to_date": day(chance.choice([LENGTH + 40, LENGTH + 40, LENGTH, 20])),
+            "lag_days": chance.choice([0, 3]),
+            "kinds": [kind],
+        }
+        for number, kind in enumerate(KINDS)
+    ]
+    found["event"] = [
+        {
+            "event_id": f"e{number}",
+            "patient_id": chance.choice(people),
+            "source": "source0",
+            "kind": (kind := chance.choice(KINDS)),
+            # A code means nothing without its system: the same letters may stand in another one.
+            "system": chance.choice([SYSTEM_OF[kind], SYSTEM_OF[kind], "local"]),
+            "code": chance.choice([*CODES[SYSTEM_OF[kind]], None]),
+            "date": days(0, LENGTH),
+        }
+        for number in range(chance.choice([6, 12, 24]))
+    ]
+    found["event"] += [{**chance.choice(found["event"]), "event_id": f"again{number}"} for number in range(4)]
     return found
 
 

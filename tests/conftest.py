@@ -7,12 +7,31 @@ from typing import Any
 import hypothesis
 import pytest
 from houses import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from pictures_spark.config import Config
 
 # The same examples on every run and machine: main stays green or red for a reason. No deadline: two cores are shared with Spark.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("suite")
+
+
+class _ByFile(LoadScopeScheduling):
+    """Gives a worker all tests of a file, and of whole jobs all files, because they share a house."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        return "jobs" if file.startswith("tests/jobs/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Share the files among the workers."""
+    return _ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first: whole jobs, then what needs Spark."""
+    items.sort(key=lambda item: (item.path.parent.name != "jobs", item.get_closest_marker("spark") is None))
 
 
 @pytest.fixture

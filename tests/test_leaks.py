@@ -14,8 +14,8 @@ from leaks import Scanner
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-NAME, CHI, UID, BIRTH, SHORT = "Brelvanqua", "0311461236", "1.2.826.0.1.3680043.99.7.31", "1946-11-03", "1ZQ1"
-CANARIES = {NAME, CHI, UID, BIRTH, SHORT, "19461103"}
+NAME, CHI, UID, BIRTH, SHORT, PLAIN = "Brelvanqua", "0311461236", "1.2.826.0.1.3680043.99.7.31", "1946-11-03", "1ZQ1", "Sssssss"
+CANARIES = {NAME, CHI, UID, BIRTH, SHORT, PLAIN, "19461103"}
 SCANNER = Scanner(CANARIES)
 
 
@@ -80,6 +80,8 @@ PLANTS = {
     "json report": (json.dumps({"job": "x", "counts": {CHI: 1}}).encode(), CHI),
     "delta log statistics": (json.dumps({"add": {"stats": json.dumps({"minValues": {"d": BIRTH}})}}).encode(), BIRTH),
     "gzip": (gzip.compress(b"x" * 100 + NAME.encode()), NAME),
+    "gzip, two members": (gzip.compress(b"x") + gzip.compress(NAME.encode()), NAME),
+    "gzip, trailing bytes": (gzip.compress(b"x") + CHI.encode(), CHI),
     "spark event log": (zstd(b'{"Event":"x"}\n' * 20 + NAME.encode()), NAME),
     "zip member": (zipped("a.txt", NAME), NAME),
     "zip member name": (zipped(f"{NAME}.txt", b"x"), NAME),
@@ -97,6 +99,7 @@ PLANTS = {
     "parquet short value": (parquet(SHORT), SHORT),
     "parquet dictionary, no row": (unused(f"{NAME}{CHI}" * 9), CHI),
     "parquet nested dictionary, no row": (unused(f"{CHI}{NAME}" * 9, lambda a: pa.StructArray.from_arrays([a], ["y"])), NAME),
+    "parquet one letter": (parquet(f"x^{PLAIN}"), PLAIN),
     "dicom text": (dicom(lambda d: setattr(d, "PatientComments", f"seen {NAME}")), NAME),
     "dicom implicit": (dicom(lambda d: setattr(d, "PatientID", CHI), ImplicitVRLittleEndian), CHI),
     "dicom deflated": (dicom(lambda d: setattr(d, "PatientID", CHI), DeflatedExplicitVRLittleEndian), CHI),
@@ -137,5 +140,7 @@ def test_nothing_is_found_where_nothing_is(tmp_path):
     for again in (0, 48, 52):
         column = [f"{n:x}" for n in sorted([*range(200), again])]
         pq.write_table(pa.table({"x": column}), tmp_path / f"indices {again}", compression="none")
+    pq.write_table(pa.table({"x": sorted(f"{n % 128:x}" for n in range(900))}), tmp_path / "repeated", compression="none")
+    (tmp_path / "noise").write_bytes(b"rrrrrrrrsssssssssttttttttuuuuuu")
     (tmp_path / "d").write_bytes(dicom(lambda d: setattr(d, "PatientName", "Other^Person")))
     assert Scanner({*CANARIES, "12345678"}).scan(tmp_path) == []

@@ -15,7 +15,7 @@ from pictures_spark.cohort.attrition import Answer, Level, content_hash
 from pictures_spark.cohort.compile import compiled
 
 # Generated tables are large draws for Hypothesis, and the health checks measure a machine that others use.
-QUICK = settings(suppress_health_check=list(HealthCheck), max_examples=200)
+QUICK = settings(suppress_health_check=list(HealthCheck), max_examples=100)
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +261,7 @@ def test_spark_says_what_the_embedded_reader_says(spark, connection, kind):
 def test_the_rich_question_is_read_alike(connection):
     rich = yaml_face.from_yaml(RICH)
 
-    @settings(QUICK, max_examples=15)
+    @settings(QUICK, max_examples=8)
     @given(tables=tables_for(rich))
     def agree(tables):
         differential(connection, (rich, codes_of(rich), tables))

@@ -9,7 +9,8 @@ The scanner shares no code with what it checks. It looks at
   column's whole dictionary, because a writer may leave in it a value that no row holds any more;
 - DICOM decoded element by element, at any depth.
 
-Canaries shorter than ``SHORT`` are looked for as whole words of decoded values only: in random bytes they would occur by chance.
+Canaries shorter than ``SHORT``, and those of one letter again and again (a sample file's Sssssss), are looked for as whole words of decoded
+values only: in bytes they would occur by chance.
 """
 
 import io
@@ -51,7 +52,7 @@ class Scanner:
 
     def __init__(self, canaries: set[str]) -> None:
         plain = {canary.strip().lower() for canary in canaries if canary.strip()}
-        self.short = {canary for canary in plain if len(canary) < SHORT}
+        self.short = {canary for canary in plain if len(canary) < SHORT or len(set(canary)) < 2}
         self.long = plain - self.short
         squeezed = {canary.translate(_SEPARATORS) for canary in self.long}
         # Separators go from numbers only: in text, words that merely stand side by side would join to a name.
@@ -164,7 +165,10 @@ def _scalars(values: object) -> Iterator[object]:
 
 def _unpacked(data: bytes) -> Iterator[tuple[str, bytes]]:
     if data[:2] == b"\x1f\x8b":
-        yield "gzip", zlib.decompressobj(31).decompress(data)
+        inflater = zlib.decompressobj(31)
+        yield "gzip", inflater.decompress(data)
+        if inflater.unused_data:
+            yield "gzip, what follows", inflater.unused_data
     elif data[:4] == b"\x28\xb5\x2f\xfd":
         # An event log that is still being written has no end mark: read as far as it goes.
         with pa.input_stream(io.BytesIO(data), compression="zstd") as stream:

@@ -1,5 +1,6 @@
 """Settings of the tests: the shipped ones, with data below a folder of the test's own and a Spark that starts fast."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,9 @@ import yaml
 
 from pictures_spark.config import Config, load_config
 from pictures_spark.resources import conf_dir, load_yaml
+
+# Whether jobs are stopped at every boundary (make chaos) or at a few.
+CHAOS = os.environ.get("PICTURES_CHAOS") == "1"
 
 # Why each setting: the tables are tiny, so what counts is what Spark does per query, not per row.
 TEST_SPARK = {

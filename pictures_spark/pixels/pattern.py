@@ -74,7 +74,7 @@ def deviating(energy: np.ndarray) -> list[int]:
         sides = [np.median(side, axis=0) for side in (before, after) if len(side)]
         if not sides:
             continue
-        usual = np.minimum.reduce(sides)
+        usual = np.min(sides, axis=0)
         excess = _pairs(energy[frame]) - (rule["excess"] + (1 + rule["excess_share"]) * _pairs(usual))
         if (excess > 0).any():
             found.add(frame)

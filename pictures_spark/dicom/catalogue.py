@@ -19,7 +19,8 @@ from pictures_spark import tables
 from pictures_spark.dicom import mongodb as documents
 from pictures_spark.dicom.inventory import Found, Listed, list_archive, locator, read_file
 from pictures_spark.dicom.scan import promoted
-from pictures_spark.dicom.templates import pack, split, template_id
+from pictures_spark.dicom.structures import Headers
+from pictures_spark.dicom.templates import split, template_id
 from pictures_spark.errors import ChecksFailedError, InputError
 from pictures_spark.job import Job
 from pictures_spark.keys import KeyRef, fingerprint, pseudonym
@@ -483,11 +484,12 @@ def _reader(root: str, key: KeyRef, max_header_bytes: int) -> "Callable[[Iterato
 
         schema = to_arrow_schema(_found_type())
         secret = key.bytes()
+        headers = Headers(max_header_bytes)
         rows = (
             _row(secret, row, found)
             for batch in plan
             for row in batch.to_pylist()
-            for found in read_file(root, row["path"], row["file_size"], row["file_mtime_ns"], max_header_bytes)
+            for found in read_file(root, row["path"], row["file_size"], row["file_mtime_ns"], headers)
         )
         while chunk := list(itertools.islice(rows, _ROWS)):
             yield pa.RecordBatch.from_pylist(chunk, schema)
@@ -502,8 +504,8 @@ def _row(secret: bytes, plan: dict[str, Any], found: Found) -> dict[str, Any]:
     row |= {name: getattr(found, name) for name in ("member", "kind", "offset", "length", "compression", "size", "sha256")}
     row |= {name: getattr(found, name) for name in ("status", "reason", "detail")}
     if found.header is not None:
-        text = pack(found.header.elements)
-        fits = documents.fits(found.header.elements, text)
+        text = found.header.text
+        fits = documents.fits(text)
         row["header"] = {**found.header.columns, "has_pixels": found.header.has_pixels, "document_fits": fits, "header": text}
     return row
 

@@ -22,7 +22,8 @@ from pictures_spark.dicom.containers import (
     tar_members,
     zip_members,
 )
-from pictures_spark.dicom.scan import HeaderRecord, ScanError, scan
+from pictures_spark.dicom.scan import ScanError
+from pictures_spark.dicom.structures import Header, Headers
 
 Listed = tuple[str, int, int]
 
@@ -41,7 +42,7 @@ class Found:
     sha256: str | None = None
     reason: str | None = None
     detail: str | None = None
-    header: HeaderRecord | None = None
+    header: Header | None = None
 
 
 def list_archive(root: str) -> list[Listed]:
@@ -79,15 +80,15 @@ def locator(path: str, member: str | None) -> str:
     return escaped if member is None else f"{escaped}!{member}"
 
 
-def read_file(root: str, path: str, size: int, mtime_ns: int, max_header_bytes: int) -> Iterator[Found]:
-    """The objects in one file of the plan; a container's own row comes after those of its members.
+def read_file(root: str, path: str, size: int, mtime_ns: int, headers: Headers) -> Iterator[Found]:
+    """The objects in one file of the plan, their headers read by ``headers``; a container's own row comes after those of its members.
 
     A file that is not as it was when listed, before or after reading, is quarantined as ``changed``: the next run lists it anew.
     """
     try:
         with open_file(root, path) as file:
             _check_unchanged(file, size, mtime_ns)
-            for found in _objects(file, max_header_bytes):
+            for found in _objects(file, headers):
                 if found.member is None:
                     _check_unchanged(file, size, mtime_ns)
                 yield found
@@ -97,21 +98,21 @@ def read_file(root: str, path: str, size: int, mtime_ns: int, max_header_bytes: 
         yield _refused(None, "other", ScanError("unreadable", error.strerror or type(error).__name__))
 
 
-def _objects(file: BinaryIO, limit: int) -> Iterator[Found]:
+def _objects(file: BinaryIO, headers: Headers) -> Iterator[Found]:
     head = file.read(HEAD_BYTES)
     kind = sniff(head)
     size = os.fstat(file.fileno()).st_size
     if kind == "zip":
-        yield from _members("zip", size, zip_members(file), limit)
+        yield from _members("zip", size, zip_members(file), headers)
     elif kind == "tar":
-        yield from _members("tar", size, tar_members(file), limit)
+        yield from _members("tar", size, tar_members(file), headers)
     elif kind != "gzip":
-        yield _leaf(Member(None, 0, size, "none", size), file_content(file), limit)
+        yield _leaf(Member(None, 0, size, "none", size), file_content(file), headers)
     else:
-        yield from _gzipped(file, size, limit)
+        yield from _gzipped(file, size, headers)
 
 
-def _gzipped(file: BinaryIO, size: int, limit: int) -> Iterator[Found]:
+def _gzipped(file: BinaryIO, size: int, headers: Headers) -> Iterator[Found]:
     """A gzipped tar, or one gzipped object."""
     file.seek(0)
     try:
@@ -119,13 +120,13 @@ def _gzipped(file: BinaryIO, size: int, limit: int) -> Iterator[Found]:
     except (gzip.BadGzipFile, EOFError, ValueError):
         head = b""
     if sniff(head) == "tar":
-        yield from _members("tar", size, tar_members(file, packed=True), limit)
+        yield from _members("tar", size, tar_members(file, packed=True), headers)
     else:
-        found = _leaf(Member(None, 0, None, "gzip", 0), gzip_content(file), limit)
+        found = _leaf(Member(None, 0, None, "gzip", 0), gzip_content(file), headers)
         yield replace(found, length=found.size)
 
 
-def _members(kind: str, size: int, members: Iterator[tuple[Member, Content | None]], limit: int) -> Iterator[Found]:
+def _members(kind: str, size: int, members: Iterator[tuple[Member, Content | None]], headers: Headers) -> Iterator[Found]:
     names: dict[str, int] = {}
     container = Found(None, kind, "container", 0, size, "none", size)
     try:
@@ -136,13 +137,13 @@ def _members(kind: str, size: int, members: Iterator[tuple[Member, Content | Non
             elif member.fault or content is None:
                 yield _refused(named, "other", member.fault or ScanError("unreadable", "the member has no content"))
             else:
-                yield _leaf(named, content, limit)
+                yield _leaf(named, content, headers)
     except ScanError as error:
         container = replace(container, status="quarantined", reason=error.reason, detail=error.detail)
     yield container
 
 
-def _leaf(place: Member, content: Content, limit: int) -> Found:
+def _leaf(place: Member, content: Content, headers: Headers) -> Found:
     """An object that is no container: its header, and the hash of all its bytes."""
     kind = "other"
     try:
@@ -150,7 +151,7 @@ def _leaf(place: Member, content: Content, limit: int) -> Found:
         if sniff(head) in ("zip", "tar", "gzip"):
             raise ScanError("nested_container", "a container inside a container is not opened")
         kind = "dicom" if sniff(head) == "dicom" else "other"
-        record = scan(content, limit)
+        record = headers.read(content)
         kind = record.kind
         sha256, size = content.finish()
     except ScanError as error:

@@ -71,15 +71,15 @@ def collections() -> list[str]:
     return [f"image_{modality}" for modality in [*rules["modalities"], rules["other"]]]
 
 
-def fits(elements: Elements, text: str) -> bool:
-    """Whether an instance's document is one that MongoDB takes. ``text`` is the elements' JSON, whose length tells most cases cheaply."""
+def fits(text: str) -> bool:
+    """Whether the document of an instance is one that MongoDB takes. ``text`` is its elements' JSON, whose length tells most cases."""
     limit: int = load_schema("dicom/mongodb.yaml")["document_bytes"]
     # No value takes more than 13 bytes in BSON per byte of JSON: a number of one digit in a long array.
     if len(text) * 13 < limit:
         return True
     import bson
 
-    longest = document(elements, "1" * 81, True, "", 0, "")
+    longest = document(orjson.loads(text), "1" * 81, True, "", 0, "")
     return len(bson.encode(longest)) + len(text.encode()) // 1000 + 4096 < limit
 
 

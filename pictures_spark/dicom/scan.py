@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Protocol, cast
 
+import orjson
 import pydicom.config
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
@@ -84,6 +85,7 @@ class HeaderRecord:
     Attributes
     ----------
     kind : ``dicom``, or ``dicomdir`` for a media directory, of which only the file meta information is read.
+    text : `elements` as packed JSON (`pack`).
     elements : every element before the pixel data, file meta information included, in the DICOM JSON model (PS3.18 F.2), by tag in
         ascending order. DS and IS are numbers where the number's own text is what the file holds, else the text (PS3.18 F.2.3 allows
         both), so nothing is rounded. A value longer than ``bulk_bytes`` is ``BulkDataURI: sha256:<hex>?length=<bytes>``; a value that
@@ -94,9 +96,14 @@ class HeaderRecord:
     """
 
     kind: str
-    elements: Elements
+    text: str
     columns: dict[str, Any]
     has_pixels: bool
+
+    @cached_property
+    def elements(self) -> Elements:
+        """See above."""
+        return cast("Elements", orjson.loads(self.text))
 
 
 def scan(source: bytes | ByteReader, max_header_bytes: int = DEFAULT_MAX_HEADER_BYTES) -> HeaderRecord:
@@ -124,7 +131,7 @@ def scan(source: bytes | ByteReader, max_header_bytes: int = DEFAULT_MAX_HEADER_
     """
     window = _Window(BytesReader(source) if isinstance(source, bytes) else source, max_header_bytes)
     try:
-        with _quiet():
+        with quiet():
             return _scan(window)
     except ScanError:
         raise
@@ -146,6 +153,27 @@ def finite_or_text(value: Any) -> Any:
     if not isinstance(value, float) or math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def pack(elements: Elements) -> str:
+    """The stored text of elements: JSON, by tag in ascending order, without spaces."""
+    return orjson.dumps(elements, option=orjson.OPT_SORT_KEYS).decode()
+
+
+@cache
+def columns_from() -> dict[str, tuple[str, ...]]:
+    """Promoted column -> the tags that it is taken from, the one to fall back on last."""
+    found: dict[str, tuple[str, ...]] = {}
+    for column in promoted():
+        keyword = cast("str", column.dicom)
+        fallback = rules()["fallbacks"].get(keyword)
+        found[column.name] = (_key(keyword), _key(fallback)) if fallback else (_key(keyword),)
+    return found
+
+
+def column_value(name: str, elements: Elements) -> Any:
+    """A promoted column's value, from the elements of `columns_from`."""
+    return _typed(table("identifiable", "header_instance").by_name[name], elements)
 
 
 def promoted() -> tuple[Column, ...]:
@@ -204,7 +232,7 @@ class _Window:
             self._complete = len(more) < missing
 
     def _step(self) -> int:
-        steps: list[int] = _rules()["windows"]
+        steps: list[int] = rules()["windows"]
         return next((step for step in steps if step > len(self._data)), 2 * len(self._data))
 
     def _fail(self, reason: str, detail: str) -> None:
@@ -235,7 +263,7 @@ class _Inflated:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """pydicom without its warnings and log lines, which quote values."""
     logger = pydicom.config.logger
     before = logger.disabled
@@ -249,13 +277,14 @@ def _quiet() -> Iterator[None]:
 
 
 @cache
-def _rules() -> dict[str, Any]:
+def rules() -> dict[str, Any]:
+    """schemas/dicom/header.yaml."""
     return cast("dict[str, Any]", load_schema("dicom/header.yaml"))
 
 
 @cache
 def _pixel_tags() -> frozenset[int]:
-    return frozenset(int(tag, 16) for tag in _rules()["pixel_elements"])
+    return frozenset(int(tag, 16) for tag in rules()["pixel_elements"])
 
 
 def _scan(window: _Window) -> HeaderRecord:
@@ -271,8 +300,8 @@ def _scan(window: _Window) -> HeaderRecord:
     meta = read_dataset(cast("Any", window), False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
     _check_complete(window, meta)
     elements = _data_set_json(meta, 0)
-    if _text(elements, "MediaStorageSOPClassUID") == _rules()["dicomdir_sop_class"]:
-        return HeaderRecord("dicomdir", elements, {}, False)
+    if _text(elements, "MediaStorageSOPClassUID") == rules()["dicomdir_sop_class"]:
+        return HeaderRecord("dicomdir", pack(elements), {}, False)
 
     command = read_dataset(cast("Any", window), True, True, stop_when=lambda tag, vr, length: tag >> 16 != 0)
     syntax = _text(elements, "TransferSyntaxUID") or _guess_syntax(window)
@@ -290,12 +319,12 @@ def _scan(window: _Window) -> HeaderRecord:
     if not stopped:
         _check_complete(window, data_set)
     elements |= _data_set_json(command, 0) | _data_set_json(data_set, 0)
-    missing = [keyword for keyword in _rules()["required"] if not _text(elements, keyword)]
+    missing = [keyword for keyword in rules()["required"] if not _text(elements, keyword)]
     if missing:
         raise ScanError("missing_uid", f"no {', '.join(missing)}")
     columns = {column.name: _typed(column, elements) for column in promoted()}
     columns["transfer_syntax_uid"] = columns["transfer_syntax_uid"] or str(syntax)
-    return HeaderRecord("dicom", dict(sorted(elements.items())), columns, stopped)
+    return HeaderRecord("dicom", pack(elements), columns, stopped)
 
 
 def _looks_like_data_set(head: bytes) -> bool:
@@ -308,7 +337,7 @@ def _looks_like_data_set(head: bytes) -> bool:
             return True
         if order == "<" and group == 0x0008:
             (length,) = struct.unpack("<I", head[4:8])
-            return _public_vr(group << 16 | element) is not None and length <= 1024
+            return public_vr(group << 16 | element) is not None and length <= 1024
     return False
 
 
@@ -333,7 +362,8 @@ def _check_complete(window: _Window, data_set: Dataset) -> None:
 
 
 @cache
-def _public_vr(tag: int) -> str | None:
+def public_vr(tag: int) -> str | None:
+    """VR of a tag in the DICOM dictionary; None where it is not there."""
     try:
         return dictionary_VR(tag)
     except KeyError:
@@ -342,21 +372,22 @@ def _public_vr(tag: int) -> str | None:
 
 def _data_set_json(data_set: Dataset, depth: int) -> Elements:
     """The DICOM JSON model of a data set; every element is converted on its own, so that one bad value spoils no other."""
-    if depth > _rules()["max_depth"]:
+    if depth > rules()["max_depth"]:
         raise ScanError("bad_syntax", "sequences are nested too deeply")
-    return {f"{tag:08X}": _element_json(data_set, tag, depth) for tag in sorted(data_set.keys())}
+    return {f"{tag:08X}": element_json(data_set, tag, depth) for tag in sorted(data_set.keys())}
 
 
-def _element_json(data_set: Dataset, tag: BaseTag, depth: int) -> dict[str, Any]:
+def element_json(data_set: Dataset, tag: BaseTag, depth: int) -> dict[str, Any]:
+    """One element in the DICOM JSON model; see :class:`HeaderRecord`."""
     stored = data_set.get_item(tag)
     raw = stored if isinstance(stored, RawDataElement) else None
     if raw is not None:
-        vr = raw.VR if raw.VR and raw.VR != "UN" else _public_vr(tag) or "UN"
+        vr = raw.VR if raw.VR and raw.VR != "UN" else public_vr(tag) or "UN"
         value = raw.value or b""
-        if len(value) > _rules()["bulk_bytes"] and vr != "SQ":
+        if len(value) > rules()["bulk_bytes"] and vr != "SQ":
             return {"vr": vr.split(" or ")[-1], "BulkDataURI": f"sha256:{hashlib.sha256(value).hexdigest()}?length={len(value)}"}
         if vr in ("DS", "IS"):
-            return _number_strings(vr, value)
+            return number_strings(vr, value)
     try:
         element = data_set[tag]
         if element.VR == "SQ":
@@ -365,7 +396,7 @@ def _element_json(data_set: Dataset, tag: BaseTag, depth: int) -> dict[str, Any]
             items = [_data_set_json(item, depth + 1) for item in element.value or []]
             return {"vr": "SQ", "Value": items} if items else {"vr": "SQ"}
         if raw is not None and element.VR in ("DS", "IS"):
-            return _number_strings(element.VR, raw.value or b"")
+            return number_strings(element.VR, raw.value or b"")
         return _clean(element.to_json_dict(None, 0), raw is not None and not raw.is_little_endian)
     except (ScanError, RecursionError):
         raise
@@ -375,7 +406,7 @@ def _element_json(data_set: Dataset, tag: BaseTag, depth: int) -> dict[str, Any]
         return _as_found(vr, value)
 
 
-def _number_strings(vr: str, value: bytes) -> dict[str, Any]:
+def number_strings(vr: str, value: bytes) -> dict[str, Any]:
     """DS or IS: numbers where their text is the file's text, else the text itself; never an exception."""
     values = [_number_or_text(part.strip(" \0\t\r\n")) for part in value.decode("latin-1").rstrip(" \0").split("\\")]
     return {"vr": vr} if values == [None] else {"vr": vr, "Value": values}
@@ -444,10 +475,10 @@ def _key(keyword: str) -> str:
 def _typed(column: Column, elements: Elements) -> Any:
     """A promoted column's value from its element, or from the element it falls back on."""
     keyword = cast("str", column.dicom)
-    value = _convert(column, _public_vr(int(_key(keyword), 16)), elements.get(_key(keyword)))
-    fallback = _rules()["fallbacks"].get(keyword)
+    value = _convert(column, public_vr(int(_key(keyword), 16)), elements.get(_key(keyword)))
+    fallback = rules()["fallbacks"].get(keyword)
     if value is None and fallback:
-        value = _convert(column, _public_vr(int(_key(keyword), 16)), _part_of_date_time(column, elements.get(_key(fallback))))
+        value = _convert(column, public_vr(int(_key(keyword), 16)), _part_of_date_time(column, elements.get(_key(fallback))))
     return value
 
 

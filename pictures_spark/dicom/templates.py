@@ -12,11 +12,6 @@ import orjson
 from pictures_spark.dicom.scan import Elements
 
 
-def pack(elements: Elements) -> str:
-    """The stored text of elements: JSON, by tag in ascending order, without spaces."""
-    return orjson.dumps(elements, option=orjson.OPT_SORT_KEYS).decode()
-
-
 def split(headers: Sequence[str]) -> tuple[str, list[str]]:
     """The elements that all headers share, and the other elements of each, in the order given.
 

@@ -16,8 +16,8 @@ from pictures_spark import tables
 from pictures_spark.dicom import catalogue, mongodb
 from pictures_spark.dicom.catalogue import balanced, batches
 from pictures_spark.dicom.containers import read_object
-from pictures_spark.dicom.scan import scan
-from pictures_spark.dicom.templates import pack, rebuild
+from pictures_spark.dicom.scan import pack, scan
+from pictures_spark.dicom.templates import rebuild
 from pictures_spark.errors import InputError, QuarantineLimitError
 from pictures_spark.job import run_job
 from pictures_spark.keys import init_key

@@ -14,6 +14,7 @@ import pytest
 
 from pictures_spark.dicom.containers import read_object
 from pictures_spark.dicom.inventory import list_archive, locator, read_file
+from pictures_spark.dicom.structures import Headers
 
 SAMPLES = Path(pydicom.__file__).parent / "data" / "test_files"
 CT = (SAMPLES / "CT_small.dcm").read_bytes()
@@ -43,7 +44,7 @@ def tarred(mode="w", **members):
 
 def read(root, path="f", limit=1 << 26):
     state = (root / path).stat()
-    return list(read_file(str(root), path, state.st_size, state.st_mtime_ns, limit))
+    return list(read_file(str(root), path, state.st_size, state.st_mtime_ns, Headers(limit)))
 
 
 def brief(found):
@@ -116,27 +117,25 @@ def test_a_file_that_changed_since_it_was_listed_is_quarantined(tmp_path):
     (tmp_path / "f").write_bytes(CT)
     state = (tmp_path / "f").stat()
     for size, mtime in ((state.st_size + 1, state.st_mtime_ns), (state.st_size, state.st_mtime_ns + 1)):
-        assert brief(read_file(str(tmp_path), "f", size, mtime, 1 << 26)) == [(None, "other", "quarantined", "changed")]
+        assert brief(read_file(str(tmp_path), "f", size, mtime, Headers())) == [(None, "other", "quarantined", "changed")]
 
 
 @pytest.mark.parametrize("content", [CT, zipped(ct=CT)])
 def test_a_file_that_grows_while_it_is_read_is_quarantined(tmp_path, content, monkeypatch):
-    from pictures_spark.dicom import inventory
-
     (tmp_path / "f").write_bytes(content)
-    scan = inventory.scan
+    quick = Headers.read
 
     def slow(*arguments):
         with (tmp_path / "f").open("ab") as file:
             file.write(b"more")
-        return scan(*arguments)
+        return quick(*arguments)
 
-    monkeypatch.setattr(inventory, "scan", slow)
+    monkeypatch.setattr(Headers, "read", slow)
     assert brief(read(tmp_path))[-1][2:] == ("quarantined", "changed")
 
 
 def test_a_file_that_is_gone_or_closed_to_us_is_unreadable(tmp_path):
-    assert brief(read_file(str(tmp_path), "gone", 1, 1, 1)) == [(None, "other", "quarantined", "unreadable")]
+    assert brief(read_file(str(tmp_path), "gone", 1, 1, Headers())) == [(None, "other", "quarantined", "unreadable")]
 
 
 def test_listing_names_everything_once_and_enters_no_link(tmp_path):
@@ -153,7 +152,7 @@ def test_listing_names_everything_once_and_enters_no_link(tmp_path):
     listed = list_archive(str(root))
     names = ["a.1", "a/b/1", "dangling", "latin-\\xe9", "loop", "new\nline", "out", "pipe", "z", "é"]
     assert [path for path, _, _ in listed] == names
-    statuses = {path: brief(read_file(str(root), path, size, mtime, 1 << 26))[0][2:] for path, size, mtime in listed}
+    statuses = {path: brief(read_file(str(root), path, size, mtime, Headers()))[0][2:] for path, size, mtime in listed}
     assert statuses["loop"] == statuses["pipe"] == ("ignored", None)
     assert statuses["out"] == ("quarantined", "link_outside_root")
     assert statuses["dangling"] == statuses["latin-\\xe9"] == ("quarantined", "unreadable")
@@ -176,7 +175,7 @@ def test_a_folder_that_cannot_be_listed_is_reported(tmp_path, monkeypatch):
 
 def test_a_folder_in_place_of_a_file_is_reported(tmp_path):
     (tmp_path / "folder").mkdir()
-    assert brief(read_file(str(tmp_path), "folder", 0, 0, 1)) == [(None, "other", "quarantined", "unreadable")]
+    assert brief(read_file(str(tmp_path), "folder", 0, 0, Headers())) == [(None, "other", "quarantined", "unreadable")]
 
 
 def test_locators_are_never_shared():

@@ -106,8 +106,8 @@ def differences(ours, theirs, where=""):
 @pytest.fixture
 def no_uids_needed(monkeypatch):
     """Read data sets that are no instances too."""
-    rules = {**scan_module._rules(), "required": []}
-    monkeypatch.setattr(scan_module, "_rules", lambda: rules)
+    rules = {**scan_module.rules(), "required": []}
+    monkeypatch.setattr(scan_module, "rules", lambda: rules)
 
 
 def test_every_sample_file_reads_as_pydicom_reads_it(no_uids_needed):

@@ -6,8 +6,8 @@ import pydicom
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pictures_spark.dicom.scan import ScanError, scan
-from pictures_spark.dicom.templates import pack, rebuild, split, template_id
+from pictures_spark.dicom.scan import ScanError, pack, scan
+from pictures_spark.dicom.templates import rebuild, split, template_id
 
 SAMPLES = sorted((Path(pydicom.__file__).parent / "data").rglob("*.dcm"))
 VALUES = st.one_of(st.none(), st.integers(-5, 5), st.floats(-5, 5), st.text(max_size=3), st.booleans())

@@ -1,0 +1,159 @@
+"""Headers read by what they share: always what `scan` reads, in any order, whatever differs."""
+
+import random
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+import pydicom
+import pytest
+from archive import devices, instances
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pictures_spark.dicom.scan import BytesReader, ScanError, scan
+from pictures_spark.dicom.structures import Headers
+
+SAMPLES = sorted(path for path in (Path(pydicom.__file__).parent / "data").rglob("*") if path.is_file() and ".py" not in path.suffix)
+
+
+def said(read, data):
+    """Everything a reader says of bytes, or the reason why not."""
+    try:
+        header = read(data)
+    except ScanError as error:
+        return error.reason
+    return header.kind, header.text, header.columns, header.has_pixels
+
+
+def agree(files):
+    """Read all by one `Headers` and by `scan`; returns how many needed no `scan`."""
+    headers, quick = Headers(), 0
+    for number, data in enumerate(files):
+        assert said(headers.read, data) == said(scan, data), number
+        with suppress(ScanError):
+            quick += headers.read(data).structure is not None
+    return quick
+
+
+def test_every_sample_file_reads_as_scan_reads_it():
+    contents = [path.read_bytes() for path in SAMPLES]
+    # Twice: the second time structures are there.
+    assert agree([*contents, *contents]) > len(contents) * 0.6
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_series_are_read_by_their_differences(shuffled):
+    files = [data for _, data in instances(300, seed=3)]
+    if shuffled:
+        random.Random(3).shuffle(files)
+    headers = Headers()
+    quick = [headers.read(data).structure is not None for data in files]
+    assert sum(quick) > len(files) * 0.8
+    assert agree(files[::5]) > 0
+
+
+def test_only_what_a_header_needs_is_read():
+    class Counted(BytesReader):
+        def read_at(self, offset, length):
+            reads.append((offset, length))
+            return super().read_at(offset, length)
+
+    files = [data for _, data in instances(60, seed=4) if len(data) > 20_000]
+    headers, reads = Headers(), []
+    for data in files:
+        headers.read(data)
+    reads.clear()
+    for data in files:
+        assert headers.read(Counted(data)).structure is not None
+    assert reads == [(0, 16384)] * len(files)
+
+
+VALUES = {
+    "UI": ["1.2.3", "1.2.3.44", ""],
+    "CS": ["A", "A\\B", " A", ""],
+    "LO": ["plain", 'quoted "word"', "back\\slash", "tab\there", "", "   ", "nul\0inside", "ctrl\x01"],
+    "PN": ["Some^One", "One", "A=B=C", "A^B\\C^D", "", "^^", "=", "x^ "],
+    "DS": ["1.5", "1.50", " 1e3", "1,5", "1\\2", "", "-0", "nan"],
+    "IS": ["12", "012", "x", "", "1\\2", "99999999999999999999"],
+    "DA": ["20200131", "2020.01.31", "20209999", ""],
+    "TM": ["101112.5", "10:11", ""],
+    "LT": ["text\\with backslash", "lines\r\nof it", ""],
+    "US": [b"\1\0", b"\1\0\2\0", b"", b"\1"],
+    "FD": [struct.pack("<d", 1.5), struct.pack("<d", float("nan")), b"", b"\0" * 7],
+    "AT": [b"\x08\0\x18\0", b""],
+    "OB": [b"\0\1\2", b"", bytes(70_000)],
+    "UN": [b"abc", b"", b"\xfe\xff\x00\xe0\0\0\0\0"],
+    "SQ": [b"", b"\xfe\xff\x00\xe0\0\0\0\0", b"\xfe\xff\x00\xe0\x0a\0\0\0\x08\0\x16\0UI\x02\x001\0", b"junk"],
+    "AE": [" AE ", "AE", ""],
+    "UT": ["any\\text", ""],
+}
+TAGS = {
+    "UI": 0x00080014, "CS": 0x00080064, "LO": 0x00081030, "PN": 0x00081050, "DS": 0x00180050, "IS": 0x00180086, "DA": 0x00080012,
+    "TM": 0x00080013, "LT": 0x00104000, "US": 0x00280106, "FD": 0x00189073, "AT": 0x00280009, "OB": 0x00291010, "UN": 0x00291013,
+    "SQ": 0x00081199, "AE": 0x00080054, "UT": 0x00400551,
+}  # fmt: skip
+
+
+def encoded(device, vr, value):
+    """One element, odd lengths left odd where bytes are given."""
+    data = value.encode("latin-1") if isinstance(value, str) else value
+    if isinstance(value, bytes) and len(data) % 2:
+        return device.encode(TAGS[vr], vr, data + b"\0")[: -len(data) - 1] + data + b"\0"
+    return device.encode(TAGS[vr], vr, data)
+
+
+@st.composite
+def variations(draw):
+    """Several headers of one device that differ in the values of a few elements, in any way that a file may."""
+    device = draw(st.sampled_from(DEVICES))
+    vrs = draw(st.lists(st.sampled_from(sorted(VALUES)), min_size=1, max_size=4, unique=True))
+    charset = draw(st.sampled_from(["", "ISO_IR 100", "ISO_IR 192", "\\ISO 2022 IR 87"]))
+    made = []
+    for number in range(draw(st.integers(2, 5))):
+        elements = dict(device.elements)
+        elements[0x00020010] = device.encode(0x00020010, "UI", b"1.2.840.10008.1.2" if device.implicit else b"1.2.840.10008.1.2.1")
+        elements[0x00080005] = device.encode(0x00080005, "CS", charset.encode())
+        elements[0x00080018] = device.encode(0x00080018, "UI", draw(st.sampled_from(["", "1.2.3", f"1.2.{number}"])).encode())
+        for vr in vrs:
+            value = draw(st.sampled_from(VALUES[vr]))
+            if isinstance(value, str) and value and draw(st.integers(0, 5)) == 0:
+                value += "é"
+            elements[TAGS[vr]] = encoded(device, vr, value)
+        meta = b"".join(data for tag, data in sorted(elements.items()) if tag >> 16 == 2)
+        body = b"".join(data for tag, data in sorted(elements.items()) if tag >> 16 != 2)
+        data = b"\0" * 128 + b"DICM" + meta + body + device.encode(0x7FE00010, "OW", bytes(8))
+        made.append(data[: len(data) - draw(st.sampled_from([0, 0, 0, 9, 17, 400]))])
+    return made
+
+
+DEVICES = devices()
+
+
+@settings(max_examples=60)
+@given(files=variations())
+def test_whatever_differs_is_read_as_scan_reads_it(files):
+    agree([*files, *files, *reversed(files)])
+
+
+def test_a_header_without_an_instance_uid_is_refused_also_by_structure():
+    files = [data for _, data in instances(30, seed=5)]
+    headers = Headers()
+    for data in files:
+        headers.read(data)
+    uid = scan(files[0]).columns["sop_uid"].encode()
+    bad = files[0].replace(uid, b" " * len(uid))
+    assert said(headers.read, bad) == said(scan, bad) == "missing_uid"
+
+
+def test_bytes_changed_anywhere_are_read_as_scan_reads_them():
+    chance = random.Random(6)
+    files = [data for _, data in instances(60, seed=6)]
+    headers = Headers()
+    for data in files:
+        headers.read(data)
+    for _ in range(150):
+        data = bytearray(chance.choice(files))
+        for _ in range(chance.randint(1, 3)):
+            data[chance.randrange(128, min(9_000, len(data)))] = chance.randrange(256)
+        assert said(headers.read, bytes(data)) == said(scan, bytes(data))

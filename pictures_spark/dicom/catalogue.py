@@ -7,7 +7,6 @@ was killed anywhere is finished by the next one, under its own run id, to the sa
 the two are counted against each other.
 """
 
-import heapq
 import itertools
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -18,9 +17,10 @@ from typing import TYPE_CHECKING, Any, cast
 from pictures_spark import tables
 from pictures_spark.dicom import mongodb as documents
 from pictures_spark.dicom.inventory import Found, Listed, list_archive, locator, read_file
-from pictures_spark.dicom.scan import promoted
-from pictures_spark.dicom.structures import Headers
-from pictures_spark.dicom.templates import split, template_id
+from pictures_spark.dicom.scan import pack, promoted
+from pictures_spark.dicom.storing import stored
+from pictures_spark.dicom.structures import SERIES, Headers
+from pictures_spark.dicom.templates import rebuild, split, template_id
 from pictures_spark.errors import ChecksFailedError, InputError
 from pictures_spark.job import Job
 from pictures_spark.keys import KeyRef, fingerprint, pseudonym
@@ -299,7 +299,7 @@ class Batch:
         """One row per object in the files of the batch. Runs on executors, in slices of equal bytes."""
         job = self.catalogue.job
         parts = max(1, min(len(self.planned), 4 * job.spark.sparkContext.defaultParallelism))
-        slices = balanced([row.file_size for row in self.planned], parts)
+        slices = stretches([row.file_size for row in self.planned], parts)
         rows = [(row.path, row.file_size, row.file_mtime_ns, part) for row, part in zip(self.planned, slices, strict=True)]
         plan = _frame(job, rows, f"{_LISTING}, part int")
         reader = _reader(str(self.catalogue.root), job.key("object"), job.config["catalogue"]["max_header_bytes"])
@@ -327,8 +327,15 @@ class Batch:
             .withColumn("document_id", F.when(F.col("document_fits"), F.when(later, further).otherwise(F.col("sop_uid"))))
             .withColumn("run_id", F.lit(self.run_id))
         )
+        of_template = [F.col(f"header.{name}") for name in ("template_id", *SERIES)]
+        templates = (
+            found.where("header.elements IS NOT NULL")
+            .groupBy(*of_template)
+            .agg(F.min("header.elements").alias("elements"), F.sum("header.instance_count").alias("instance_count"))
+        )
+        both = new.drop("elements", "instance_count").unionByName(templates, allowMissingColumns=True)
         split_type = _split_type()
-        parts = new.groupBy("study_uid", "series_uid", "modality").applyInArrow(_split_series(split_type.fieldNames()), split_type)
+        parts = both.groupBy(*SERIES).applyInArrow(_split_series(split_type.fieldNames()), split_type)
         parts = parts.persist()
         try:
             (made,) = parts.agg(F.count("*").alias("rows"), F.bool_or("conflict").alias("conflict")).collect()
@@ -408,21 +415,20 @@ def batches(sizes: list[int], limit: int) -> list[int]:
     return numbers
 
 
-def balanced(sizes: list[int], parts: int) -> list[int]:
-    """Part of each file such that the parts' bytes are about equal: the largest first, each to the emptiest part.
+def stretches(sizes: list[int], parts: int) -> list[int]:
+    """Part of each file such that a part is a stretch of neighbours, whose headers are alike, and the parts cost about the same.
 
     Examples
     --------
-    >>> balanced([9, 1, 5, 4], 2)
-    [0, 0, 1, 1]
+    >>> stretches([1, 1, 1, 1], 2), stretches([9 << 20, 1, 1, 1], 2)
+    ([0, 0, 1, 1], [0, 1, 1, 1])
     """
-    loads = [(0, part) for part in range(parts)]
-    chosen = [0] * len(sizes)
-    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
-        load, part = heapq.heappop(loads)
-        chosen[index] = part
-        # Opening a file costs about as much as reading this much of it.
-        heapq.heappush(loads, (load + sizes[index] + 65536, part))
+    # Opening a file costs about as much as reading this much of it.
+    costs = [size + 65536 for size in sizes]
+    total, before, chosen = sum(costs), 0, []
+    for cost in costs:
+        chosen.append(min(parts - 1, (before + cost // 2) * parts // total))
+        before += cost
     return chosen
 
 
@@ -447,16 +453,14 @@ def _arrow(rows: list[dict[str, Any]], schema: "StructType") -> "pa.Table":
 
 
 def _found_type() -> "StructType":
-    """Rows that executors give back: `object` without what the driver adds, the fault's detail, and the header."""
+    """Rows that executors give back: `object` without what the driver adds, the fault's detail, and the header as stored."""
     from pyspark.sql.types import BooleanType, StringType, StructType
 
     declared = table(_ZONE, "object").spark_type()
     names = [name for name in declared.fieldNames() if name not in ("first_seen", "last_seen", "run_id")]
-    instance = table(_ZONE, "header_instance").spark_type()
-    header = StructType([instance[column.name] for column in promoted()])
-    for name in ("has_pixels", "document_fits"):
-        header = header.add(name, BooleanType())
-    header = header.add("header", StringType())
+    instance, series = table(_ZONE, "header_instance").spark_type(), table(_ZONE, "header_series").spark_type()
+    header = StructType([instance[name] for name in (*(column.name for column in promoted()), "has_pixels", "template_id", "differences")])
+    header = StructType([*header.fields, series["elements"], series["instance_count"]]).add("document_fits", BooleanType())
     found = StructType([declared[name] for name in names]).add("detail", StringType()).add("header", header)
     return _nullable(found)
 
@@ -479,22 +483,41 @@ def _reader(root: str, key: KeyRef, max_header_bytes: int) -> "Callable[[Iterato
     """What executors run over plan rows."""
 
     def read(plan: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
-        import pyarrow as pa
         from pyspark.sql.pandas.types import to_arrow_schema
 
         schema = to_arrow_schema(_found_type())
         secret = key.bytes()
         headers = Headers(max_header_bytes)
         rows = (
-            _row(secret, row, found)
+            (row, found)
             for batch in plan
             for row in batch.to_pylist()
             for found in read_file(root, row["path"], row["file_size"], row["file_mtime_ns"], headers)
         )
         while chunk := list(itertools.islice(rows, _ROWS)):
-            yield pa.RecordBatch.from_pylist(chunk, schema)
+            yield _batch(secret, chunk, schema)
 
     return read
+
+
+def _batch(secret: bytes, chunk: list[tuple[dict[str, Any], Found]], schema: "pa.Schema") -> "pa.RecordBatch":
+    """Rows of objects and of the headers that they have: first those with a header, as `stored` orders them, then the others."""
+    import pyarrow as pa
+
+    with_header = [(plan, found, found.header) for plan, found in chunk if found.header is not None]
+    headers = stored([header for _, _, header in with_header])
+    ordered = [with_header[index][:2] for index in headers.order]
+    ordered += [(plan, found) for plan, found in chunk if found.header is None]
+    rows = [_row(secret, plan, found) for plan, found in ordered]
+    without = len(chunk) - len(with_header)
+    fits = [documents.fits(with_header[index][2].text) for index in headers.order]
+    columns = {**headers.columns, "document_fits": fits}
+    type_ = schema.field("header").type
+    parts = [pa.array([*columns[field.name], *[None] * without], field.type) for field in type_]
+    missing = pa.array([False] * len(with_header) + [True] * without)
+    header = pa.StructArray.from_arrays(parts, fields=list(type_), mask=missing)
+    arrays = [header if field.name == "header" else pa.array([row[field.name] for row in rows], field.type) for field in schema]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _row(secret: bytes, plan: dict[str, Any], found: Found) -> dict[str, Any]:
@@ -502,28 +525,40 @@ def _row(secret: bytes, plan: dict[str, Any], found: Found) -> dict[str, Any]:
     row = {name: plan[name] for name in ("path", "file_size", "file_mtime_ns")}
     row |= {"object_id": pseudonym(secret, "object", place), "locator": place}
     row |= {name: getattr(found, name) for name in ("member", "kind", "offset", "length", "compression", "size", "sha256")}
-    row |= {name: getattr(found, name) for name in ("status", "reason", "detail")}
-    if found.header is not None:
-        text = found.header.text
-        fits = documents.fits(text)
-        row["header"] = {**found.header.columns, "has_pixels": found.header.has_pixels, "document_fits": fits, "header": text}
-    return row
+    return row | {name: getattr(found, name) for name in ("status", "reason", "detail")}
 
 
 def _split_series(names: list[str]) -> "Callable[[pa.Table], pa.Table]":
-    """What executors run over the new instances of a series: headers to template and differences."""
+    """What executors run over the new instances of a series, and the templates that its chunks were split by.
+
+    One template that all instances have is the series' own; otherwise the headers are rebuilt and split anew, so that the outcome does not
+    depend on how the files were cut into chunks.
+    """
 
     def convert(group: "pa.Table") -> "pa.Table":
         import pyarrow as pa
+        import pyarrow.compute as pc
 
-        group = group.sort_by([("sop_uid", "ascending"), ("content_sha256", "ascending")])
-        common, differences = split(group["header"].to_pylist())
+        is_template = pc.is_valid(group["elements"])
+        templates = {
+            row["template_id"]: row for row in group.filter(is_template).select(["template_id", "elements", "instance_count"]).to_pylist()
+        }
+        group = group.filter(pc.invert(is_template)).sort_by([("sop_uid", "ascending"), ("content_sha256", "ascending")])
         count = group.num_rows
-        identity = template_id(group["series_uid"][0].as_py(), common)
+        identities, differences = group["template_id"].to_pylist(), group["differences"].to_pylist()
+        used = set(identities)
+        if len(used) == 1 and templates[identities[0]]["instance_count"] == count:
+            identity, common = identities[0], templates[identities[0]]["elements"]
+        elif used:
+            whole = [pack(rebuild(templates[one]["elements"], differing)) for one, differing in zip(identities, differences, strict=True)]
+            common, differences = split(whole)
+            identity = template_id(group["series_uid"][0].as_py(), common)
+        else:
+            identity, common = "", ""
         added = {
-            "template_id": pa.array([identity] * count),
-            "differences": pa.array(differences),
-            "elements": pa.array([common, *[None] * (count - 1)], pa.string()),
+            "template_id": pa.array([identity] * count, pa.string()),
+            "differences": pa.array(differences, pa.string()),
+            "elements": pa.array([common, *[None] * (count - 1)][:count], pa.string()),
             "instance_count": pa.array([count] * count, pa.int64()),
         }
         return pa.table({name: added[name] if name in added else group[name] for name in names})

@@ -65,6 +65,8 @@ _SYNTAXES = {
 _ENCAPSULATED = "1.2.840.10008.1.2.4."
 _RLE = "1.2.840.10008.1.2.5"
 
+# The columns whose values headers of one series share.
+SERIES = ("study_uid", "series_uid", "modality")
 MAX_STRUCTURES = 64
 MAX_VALUES = 4096
 
@@ -99,7 +101,8 @@ class Structure:
     ----------
     members : JSON members in tag order; constant stretches at even places, one slot at each odd place.
     tags : the slots' tags, in order.
-    columns : typed columns that do not depend on any slot.
+    columns : typed columns of the sample; those that depend on a slot are other in other headers.
+    paired : typed columns that come from several elements, and the slots among these.
     """
 
     implicit: bool
@@ -109,11 +112,12 @@ class Structure:
     members: list[bytes] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
     columns: dict[str, Any] = field(default_factory=dict)
+    paired: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    _key: tuple[int | None, ...] = ()
     _program: list[tuple[bytes, int, int, dict[bytes, Value], int]] = field(default_factory=list)
     _last: bytes = b""
     _vrs: dict[int, str] = field(default_factory=dict)
     _context: dict[int, bytes] = field(default_factory=dict)
-    _paired: dict[str, tuple[int, ...]] = field(default_factory=dict)
     _pairs: dict[Any, Any] = field(default_factory=dict)
 
     def read(self, data: bytes) -> "list[Value] | None":
@@ -164,15 +168,24 @@ class Structure:
         for value in values:
             if value.columns:
                 columns.update(value.columns)
-        for name, places in self._paired.items():
-            key = (name, *(values[place].member for place in places))
-            if key not in self._pairs:
-                if len(self._pairs) >= MAX_VALUES:
-                    self._pairs.clear()
-                elements = orjson.loads(b"{" + b",".join(values[place].member for place in places) + b"}")
-                self._pairs[key] = column_value(name, self._constants(name) | elements)
-            columns[name] = self._pairs[key]
+        for name in self.paired:
+            columns[name] = self.pair(name, values)
         return columns
+
+    def pair(self, name: str, values: list[Value]) -> Any:
+        """A column that comes from several elements, of which a slot is one."""
+        members = b",".join(values[place].member for place in self.paired[name])
+        if (name, members) not in self._pairs:
+            if len(self._pairs) >= MAX_VALUES:
+                self._pairs.clear()
+            self._pairs[name, members] = column_value(name, self._constants(name) | orjson.loads(b"{" + members + b"}"))
+        return self._pairs[name, members]
+
+    def key(self, values: list[Value]) -> tuple[Any, ...]:
+        """The columns ``SERIES`` of a header."""
+        return tuple(
+            self.columns[name] if place is None else values[place].columns[name] for name, place in zip(SERIES, self._key, strict=True)
+        )
 
     def text(self, values: list[Value]) -> str:
         """The packed JSON of a header."""
@@ -199,7 +212,7 @@ class Structure:
         elements = {tag: orjson.loads(text)}
         if tag in _required() and not str((elements[tag].get("Value") or [""])[0] or "").strip():
             return None
-        columns = {name: column_value(name, elements) for name in _columns_of(tag) if name not in self._paired}
+        columns = {name: column_value(name, elements) for name in _columns_of(tag) if name not in self.paired}
         return Value(b'"' + tag.encode() + b'":' + text, columns)
 
     def _true_vr(self, element: _Element) -> str:
@@ -236,11 +249,12 @@ class Structure:
         self.members.append(b",".join(stretch))
         self._last = self.sample[position : self.elements[-1].end] + _PIXELS
         slots = {f"{self.elements[index].tag:08X}": place for place, index in enumerate(sorted(self.slots))}
-        self.columns, self._paired, self._pairs = dict(record.columns), {}, {}
+        self.columns, self.paired, self._pairs = dict(record.columns), {}, {}
+        self._key = tuple(slots.get(columns_from()[name][0]) for name in SERIES)
         for name, tags in columns_from().items():
             places = tuple(slots[tag] for tag in tags if tag in slots)
             if len(tags) > 1 and places:
-                self._paired[name] = places
+                self.paired[name] = places
 
 
 def _packed(element: dict[str, Any]) -> bytes:

@@ -5,18 +5,23 @@ import os
 import shutil
 import tarfile
 import zipfile
+from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
 import pydicom
 import pymongo
 import pytest
+from archive import instances
 from houses import CHAOS, settings
 
 from pictures_spark import tables
 from pictures_spark.dicom import catalogue, mongodb
-from pictures_spark.dicom.catalogue import balanced, batches
+from pictures_spark.dicom.catalogue import batches, stretches
 from pictures_spark.dicom.containers import read_object
 from pictures_spark.dicom.scan import pack, scan
+from pictures_spark.dicom.storing import stored
+from pictures_spark.dicom.structures import Headers
 from pictures_spark.dicom.templates import rebuild
 from pictures_spark.errors import InputError, QuarantineLimitError
 from pictures_spark.job import run_job
@@ -291,9 +296,41 @@ def test_batches_hold_every_file_once_in_order():
     assert numbers == [0, 0, 1, 2, 3, 3, 3]
 
 
-def test_slices_of_a_batch_are_about_equal():
+def test_slices_of_a_batch_are_neighbours_and_about_equal():
     sizes = [10_000_000, *[100_000] * 100]
-    parts = balanced(sizes, 2)
-    loads = [sum(size for size, part in zip(sizes, parts, strict=True) if part == number) for number in (0, 1)]
-    assert parts.count(parts[0]) < 30
-    assert max(loads) <= 12_000_000
+    parts = stretches(sizes, 2)
+    assert parts == sorted(parts)
+    loads = [sum(size + 65536 for size, part in zip(sizes, parts, strict=True) if part == number) for number in (0, 1)]
+    assert max(loads) / min(loads) < 1.1
+    assert set(stretches([1] * 10, 4)) == {0, 1, 2, 3}
+    assert stretches([], 3) == []
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_templates_do_not_depend_on_how_the_files_were_cut(chunk):
+    files = [data for _, data in instances(90, seed=8)]
+    names = ("sop_uid", "content_sha256", "study_uid", "series_uid", "modality", "template_id", "differences", "elements", "instance_count")
+
+    def split_in(size):
+        rows = []
+        for start in range(0, len(files), size):
+            headers = Headers()
+            found = stored([headers.read(data) for data in files[start : start + size]])
+            columns = {**found.columns, "content_sha256": [f"{start + index}" for index in found.order]}
+            rows += [{name: columns[name][row] for name in names} for row in range(len(found.order))]
+        made = []
+        for series in sorted({row["series_uid"] for row in rows}):
+            mine = [row for row in rows if row["series_uid"] == series]
+            templates = Counter()
+            texts = {}
+            for row in mine:
+                if row["elements"] is not None:
+                    templates[row["template_id"]] += row["instance_count"]
+                    texts[row["template_id"]] = row["elements"]
+            group = [{**row, "elements": None, "instance_count": None} for row in mine]
+            group += [{"series_uid": series, "template_id": i, "elements": texts[i], "instance_count": n} for i, n in templates.items()]
+            table = pa.Table.from_pylist(group, pa.schema([(name, "int64" if name == "instance_count" else "string") for name in names]))
+            made += catalogue._split_series(list(names))(table).drop_columns("content_sha256").to_pylist()
+        return made
+
+    assert split_in(chunk) == split_in(90)

@@ -11,8 +11,10 @@ from archive import devices, instances
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pictures_spark.dicom.scan import BytesReader, ScanError, scan
+from pictures_spark.dicom.scan import BytesReader, ScanError, pack, scan
+from pictures_spark.dicom.storing import stored
 from pictures_spark.dicom.structures import Headers
+from pictures_spark.dicom.templates import rebuild
 
 SAMPLES = sorted(path for path in (Path(pydicom.__file__).parent / "data").rglob("*") if path.is_file() and ".py" not in path.suffix)
 
@@ -157,3 +159,26 @@ def test_bytes_changed_anywhere_are_read_as_scan_reads_them():
         for _ in range(chance.randint(1, 3)):
             data[chance.randrange(128, min(9_000, len(data)))] = chance.randrange(256)
         assert said(headers.read, bytes(data)) == said(scan, bytes(data))
+
+
+def test_stored_headers_are_rebuilt_exactly_and_share_what_a_series_shares():
+    files = [data for _, data in instances(120, seed=7)] + [path.read_bytes() for path in SAMPLES]
+    headers, found = Headers(), []
+    for data in files:
+        with suppress(ScanError):
+            header = headers.read(data)
+            found += [header] if header.kind == "dicom" else []
+    rows = stored(found)
+    assert sorted(rows.order) == list(range(len(found)))
+    templates = {}
+    for row, index in enumerate(rows.order):
+        if rows.columns["elements"][row] is not None:
+            templates[rows.columns["template_id"][row]] = rows.columns["elements"][row]
+        template = templates[rows.columns["template_id"][row]]
+        assert pack(rebuild(template, rows.columns["differences"][row])) == found[index].text
+        assert {name: rows.columns[name][row] for name in found[index].columns} == found[index].columns
+        assert rows.columns["has_pixels"][row] == found[index].has_pixels
+    assert sum(count or 0 for count in rows.columns["instance_count"]) == len(found)
+    # A series of one structure has one template.
+    made = [row for row, index in enumerate(rows.order) if index < 120 and found[index].structure]
+    assert len({rows.columns["template_id"][row] for row in made}) < len(made) / 4

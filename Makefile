@@ -23,7 +23,7 @@ export SPARK_LAUNCHER_OPTS := -XX:-UsePerfData
 # Two or more processes, each with a Spark of its own: one alone leaves a third of two cores idle.
 PYTEST := $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
-.PHONY: help setup demo test test-fast chaos lint docs lock clean
+.PHONY: help setup demo test test-fast chaos bench lint docs lock clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile
@@ -53,6 +53,9 @@ test-fast: $(READY) ## the tests that need no Spark
 
 chaos: $(READY) ## stop jobs at every boundary and finish them
 	@PICTURES_CHAOS=1 $(PYTEST) -k "killed or stopped"
+
+bench: $(READY) ## ours against its peers, on an otherwise idle machine (5 GB below .cache)
+	@$(PY) benchmarks/headers.py
 
 lint: $(READY) ## ruff and mypy
 	@$(VENV)/bin/ruff check .

@@ -83,7 +83,7 @@ def rows(name: str, text: str) -> list[dict[str, Any]]:
     A set is written with spaces between its elements, ``{}`` is an empty one, and ``+5`` is day 5 of the little world.
     """
     lines = [line.strip() for line in text.strip().splitlines()]
-    head, *body = [[cell.strip() for cell in line.split("|")] for line in lines if not set(line) <= set("-+| ")]
+    head, *body = [[part.strip() for part in line.split("|")] for line in lines if not set(line) <= set("-+| ")]
     columns = table("deidentified", name).by_name
     return [{column: cell(value, columns[column]) for column, value in zip(head, line, strict=True)} for line in body]
 

@@ -1,0 +1,32 @@
+"""What every benchmark does: run ours and its peer in turn on the same input, warm, and print one JSON line with their medians."""
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+ROUNDS = 5
+
+
+def alternate(ours: Callable[[], object], peer: Callable[[], object], rounds: int = ROUNDS) -> tuple[float, float]:
+    """Median seconds of both, after one round to warm up."""
+    ours()
+    peer()
+    taken: tuple[list[float], list[float]] = ([], [])
+    for number in range(rounds):
+        for which, run in enumerate((ours, peer)):
+            start = time.perf_counter()
+            run()
+            taken[which].append(time.perf_counter() - start)
+        print(f"  .. round {number + 1} of {rounds}: {taken[0][-1]:.2f} s, {taken[1][-1]:.2f} s", file=sys.stderr, flush=True)
+    return statistics.median(taken[0]), statistics.median(taken[1])
+
+
+def line(name: str, ours: float, peer: float, peer_name: str, unit: str, n: int) -> str:
+    """One result; ``ratio`` is ours / peer in ``unit``."""
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    found = {"name": name, "ours": round(ours, 1), "peer": round(peer, 1), "peer_name": peer_name, "ratio": round(ours / peer, 3)}
+    return json.dumps({**found, "unit": unit, "n": n, "machine": machine})

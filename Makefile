@@ -51,8 +51,8 @@ test: $(READY) lint ## everything
 test-fast: $(READY) ## the tests that need no Spark
 	@$(PYTEST) -m "not spark"
 
-chaos: $(READY) ## stop jobs at every boundary and finish them
-	@PICTURES_CHAOS=1 $(PYTEST) -k "killed or stopped"
+chaos: $(READY) ## stop jobs at every boundary and finish them; every job by spark-submit
+	@PICTURES_CHAOS=1 $(PYTEST) -k "killed or stopped or submit"
 
 bench: $(READY) ## ours against its peers, on an otherwise idle machine (5 GB below .cache)
 	@$(PY) benchmarks/headers.py

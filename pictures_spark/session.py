@@ -23,6 +23,8 @@ _ALWAYS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.timestampType": "TIMESTAMP_NTZ",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
+    # Asked for by format "dicom", which judges filters in the worker.
+    "spark.sql.python.filterPushdown.enabled": "true",
     # Parquet footers are read once per file by Delta's statistics; the summary log lines only hide our own.
     "spark.ui.showConsoleProgress": "false",
 }

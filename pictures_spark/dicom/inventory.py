@@ -80,15 +80,16 @@ def locator(path: str, member: str | None) -> str:
     return escaped if member is None else f"{escaped}!{member}"
 
 
-def read_file(root: str, path: str, size: int, mtime_ns: int, headers: Headers) -> Iterator[Found]:
+def read_file(root: str, path: str, size: int, mtime_ns: int, headers: Headers, whole: bool = True) -> Iterator[Found]:
     """The objects in one file of the plan, their headers read by ``headers``; a container's own row comes after those of its members.
 
+    With ``whole``, every object is read to its end for its hash; without, only its header is read and ``sha256`` is None.
     A file that is not as it was when listed, before or after reading, is quarantined as ``changed``: the next run lists it anew.
     """
     try:
         with open_file(root, path) as file:
             _check_unchanged(file, size, mtime_ns)
-            for found in _objects(file, headers):
+            for found in _objects(file, headers, whole):
                 if found.member is None:
                     _check_unchanged(file, size, mtime_ns)
                 yield found
@@ -98,21 +99,21 @@ def read_file(root: str, path: str, size: int, mtime_ns: int, headers: Headers) 
         yield _refused(None, "other", ScanError("unreadable", error.strerror or type(error).__name__))
 
 
-def _objects(file: BinaryIO, headers: Headers) -> Iterator[Found]:
+def _objects(file: BinaryIO, headers: Headers, whole: bool) -> Iterator[Found]:
     head = file.read(HEAD_BYTES)
     kind = sniff(head)
     size = os.fstat(file.fileno()).st_size
     if kind == "zip":
-        yield from _members("zip", size, zip_members(file), headers)
+        yield from _members("zip", size, zip_members(file), headers, whole)
     elif kind == "tar":
-        yield from _members("tar", size, tar_members(file), headers)
+        yield from _members("tar", size, tar_members(file), headers, whole)
     elif kind != "gzip":
-        yield _leaf(Member(None, 0, size, "none", size), file_content(file), headers)
+        yield _leaf(Member(None, 0, size, "none", size), file_content(file), headers, whole)
     else:
-        yield from _gzipped(file, size, headers)
+        yield from _gzipped(file, size, headers, whole)
 
 
-def _gzipped(file: BinaryIO, size: int, headers: Headers) -> Iterator[Found]:
+def _gzipped(file: BinaryIO, size: int, headers: Headers, whole: bool) -> Iterator[Found]:
     """A gzipped tar, or one gzipped object."""
     file.seek(0)
     try:
@@ -120,13 +121,13 @@ def _gzipped(file: BinaryIO, size: int, headers: Headers) -> Iterator[Found]:
     except (gzip.BadGzipFile, EOFError, ValueError):
         head = b""
     if sniff(head) == "tar":
-        yield from _members("tar", size, tar_members(file, packed=True), headers)
+        yield from _members("tar", size, tar_members(file, packed=True), headers, whole)
     else:
-        found = _leaf(Member(None, 0, None, "gzip", 0), gzip_content(file), headers)
+        found = _leaf(Member(None, 0, None, "gzip", 0), gzip_content(file), headers, whole)
         yield replace(found, length=found.size)
 
 
-def _members(kind: str, size: int, members: Iterator[tuple[Member, Content | None]], headers: Headers) -> Iterator[Found]:
+def _members(kind: str, size: int, members: Iterator[tuple[Member, Content | None]], headers: Headers, whole: bool) -> Iterator[Found]:
     names: dict[str, int] = {}
     container = Found(None, kind, "container", 0, size, "none", size)
     try:
@@ -137,13 +138,13 @@ def _members(kind: str, size: int, members: Iterator[tuple[Member, Content | Non
             elif member.fault or content is None:
                 yield _refused(named, "other", member.fault or ScanError("unreadable", "the member has no content"))
             else:
-                yield _leaf(named, content, headers)
+                yield _leaf(named, content, headers, whole)
     except ScanError as error:
         container = replace(container, status="quarantined", reason=error.reason, detail=error.detail)
     yield container
 
 
-def _leaf(place: Member, content: Content, headers: Headers) -> Found:
+def _leaf(place: Member, content: Content, headers: Headers, whole: bool) -> Found:
     """An object that is no container: its header, and the hash of all its bytes."""
     kind = "other"
     try:
@@ -153,7 +154,7 @@ def _leaf(place: Member, content: Content, headers: Headers) -> Found:
         kind = "dicom" if sniff(head) == "dicom" else "other"
         record = headers.read(content)
         kind = record.kind
-        sha256, size = content.finish()
+        sha256, size = content.finish() if whole else (None, place.size)
     except ScanError as error:
         return _refused(place, kind, error)
     found = Found(place.name, kind, "catalogued", place.offset, place.length, place.compression, size, sha256, header=record)

@@ -57,7 +57,7 @@ def _add_alike(found: Stored, structure: Structure, headers: list[Header], names
     """Rows of one series whose headers have one structure."""
     count = len(headers)
     slots = list(zip(*(header.values for header in headers), strict=True))
-    # Values of a slot come from one dictionary, so that equal ones are the same object, but for the rare value met again after a clearing.
+    # Equal values of a slot are mostly the same object: short ones come from one dictionary.
     same = [count == 1 or all(value is slot[0] or value.member == slot[0].member for value in slot) for slot in slots]
     members = structure.members.copy()
     members[1::2] = [slot[0].member if alike else b"" for slot, alike in zip(slots, same, strict=True)]

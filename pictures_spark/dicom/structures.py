@@ -67,8 +67,10 @@ _RLE = "1.2.840.10008.1.2.5"
 
 # The columns whose values headers of one series share.
 SERIES = ("study_uid", "series_uid", "modality")
-MAX_STRUCTURES = 64
-MAX_VALUES = 4096
+# What a task keeps, at most: some 32 structures x 30 slots x 512 values x 0.5 KB = 250 MB, a tenth of that where series are alike.
+MAX_STRUCTURES = 32
+MAX_VALUES = 512
+MAX_VALUE_BYTES = 1024
 
 
 class _NotPlain(Exception):
@@ -100,7 +102,6 @@ class Structure:
     Attributes
     ----------
     members : JSON members in tag order; constant stretches at even places, one slot at each odd place.
-    tags : the slots' tags, in order.
     columns : typed columns of the sample; those that depend on a slot are other in other headers.
     paired : typed columns that come from several elements, and the slots among these.
     """
@@ -110,7 +111,6 @@ class Structure:
     sample: bytes
     slots: frozenset[int]
     members: list[bytes] = field(default_factory=list)
-    tags: list[str] = field(default_factory=list)
     columns: dict[str, Any] = field(default_factory=dict)
     paired: dict[str, tuple[int, ...]] = field(default_factory=dict)
     _key: tuple[int | None, ...] = ()
@@ -135,7 +135,7 @@ class Structure:
             elif form == _OPEN:
                 position = end
                 try:
-                    end = _end_of_open(data, position, self.implicit)
+                    end = _end_of_items(data, position, self.implicit)
                 except (IndexError, struct.error, _NotPlain):
                     return None
                 size = end - position
@@ -154,9 +154,10 @@ class Structure:
                 value = self._new_value(index, raw)
                 if value is None:
                     return None
-                if len(values) >= MAX_VALUES:
-                    values.clear()
-                values[raw] = value
+                if size <= MAX_VALUE_BYTES:
+                    if len(values) >= MAX_VALUES:
+                        values.clear()
+                    values[raw] = value
             found.append(value)
         # Of the pixel data element, its VR and length must be there too, or the object is cut off.
         whole = data.startswith(self._last, position) and len(data) >= position + len(self._last) + (4 if self.implicit else 8)
@@ -228,7 +229,7 @@ class Structure:
     def build(self, record: HeaderRecord) -> None:
         """Make the program from elements, sample and slots; ``record`` is the sample as ``scan`` reads it."""
         constants = orjson.loads(record.text)
-        self._program, self.members, self.tags = [], [], []
+        self._program, self.members = [], []
         self._context = {
             e.tag: self.sample[e.start : e.end] for e in self.elements if e.tag in (0x00080005, 0x00280103) or _is_creator(e.tag)
         }
@@ -244,7 +245,6 @@ class Structure:
             self._program.append((self.sample[position : element.value - width], element.value - width - position, element.form, {}, index))
             position = element.end
             self.members += [b",".join(stretch), b""]
-            self.tags.append(tag)
             stretch = []
         self.members.append(b",".join(stretch))
         self._last = self.sample[position : self.elements[-1].end] + _PIXELS
@@ -402,7 +402,7 @@ class Headers:
             }  # fmt: skip
             structure = Structure(implicit, elements, sample, known.slots | differing)
             self._structures = [other for other in self._structures if other is not known]
-        if not all(_may_differ(elements[slot], implicit) for slot in structure.slots):
+        if not all(_may_differ(elements[slot]) for slot in structure.slots):
             self._shapes[(shape, decided)] = None
             return
         structure.build(record)
@@ -458,7 +458,7 @@ def _creator(tag: int) -> int:
     return (tag & 0xFFFF0000) | (tag >> 8 & 0xFF)
 
 
-def _may_differ(element: _Element, implicit: bool) -> bool:
+def _may_differ(element: _Element) -> bool:
     """Whether a value of this element means the same whatever the rest of the header is, its creator and character set apart."""
     if element.tag in _DECIDING or _is_creator(element.tag):
         return False
@@ -466,7 +466,7 @@ def _may_differ(element: _Element, implicit: bool) -> bool:
     if vr in _TEXT or vr in _NUMBERS or vr in _BINARY or vr in ("PN", "DS", "IS", "AT", "US or SS"):
         # Of those that may be one of several, US or SS depends on Pixel Representation only.
         return True
-    return (vr == "SQ" and not implicit) or (vr == "UN" and bool(element.tag >> 16 & 1))
+    return vr == "SQ" or (vr == "UN" and bool(element.tag >> 16 & 1))
 
 
 def _walk(data: bytes) -> tuple[bool, list[_Element]]:
@@ -531,12 +531,8 @@ def _element(data: bytes, position: int, tag: int, implicit: bool) -> _Element:
     return _Element(tag, vr, _OPEN, position, value, _end_of_items(data, value, implicit))
 
 
-def _end_of_open(data: bytes, position: int, implicit: bool) -> int:
-    """Where the sequence of undefined length that starts here ends."""
-    return _end_of_items(data, position, implicit)
-
-
 def _end_of_items(data: bytes, position: int, implicit: bool, depth: int = 0) -> int:
+    """Where the sequence of undefined length whose items start here ends."""
     if depth > rules()["max_depth"]:
         raise _NotPlain
     while True:
@@ -551,13 +547,11 @@ def _end_of_items(data: bytes, position: int, implicit: bool, depth: int = 0) ->
             position += length
             continue
         while data[position : position + 4] != b"\xfe\xff\x0d\xe0":
-            group, number = struct.unpack_from("<HH", data, position)
-            element = _nested(data, position, group << 16 | number, implicit, depth)
-            position = element
+            position = _end_of_nested(data, position, implicit, depth)
         position += 8
 
 
-def _nested(data: bytes, position: int, tag: int, implicit: bool, depth: int) -> int:
+def _end_of_nested(data: bytes, position: int, implicit: bool, depth: int) -> int:
     """Where a nested element ends."""
     if implicit:
         (length,) = struct.unpack_from("<I", data, position + 4)

@@ -44,7 +44,7 @@ class House:
 
 @pytest.fixture(scope="session")
 def house(_session: Any, tmp_path_factory: pytest.TempPathFactory) -> House:
-    config = settings(tmp_path_factory.mktemp("house"), synth={"people": 150, "imaged": 45, "max_frames": 180})
+    config = settings(tmp_path_factory.mktemp("house"), synth={"people": 120, "imaged": 36, "max_frames": 140})
     # A key of the test's own: with the same pseudonyms on every run, a number that occurs in one by chance does so always or never.
     key = Zones(config, "identifiable").path("identifiable", "keys", f"{config['keys']['key_id']}.key")
     key.parent.mkdir(parents=True, mode=0o700)

@@ -1,0 +1,155 @@
+"""``spark.read.format("dicom")``: the headers of files, zip and tar archives below a folder, as a table.
+
+    from pictures_spark.dicom.source import DicomSource
+    spark.conf.set("spark.sql.python.filterPushdown.enabled", "true")  # our own sessions have it
+    spark.dataSource.register(DicomSource)
+    series = spark.read.format("dicom").schema("path string, series_uid string, modality string").load("/archive/2015")
+
+Only header bytes are read. A narrower ``.schema`` costs less: without ``header`` no JSON is built. Equality with, and membership in, typed
+columns is judged before a row is made. What cannot be read is a row with a ``reason``.
+The driver lists the folder and cuts it into partitions of about equal cost; executors open the files, by the same path.
+"""
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pyarrow as pa
+from pyspark.sql.datasource import DataSource, DataSourceReader, EqualTo, Filter, In, InputPartition
+from pyspark.sql.types import BooleanType, LongType, StringType, StructField, StructType
+
+from pictures_spark.dicom.inventory import Found, Listed, list_archive, read_file
+from pictures_spark.dicom.scan import promoted
+from pictures_spark.dicom.structures import Headers
+from pictures_spark.errors import ConfigError, InputError
+from pictures_spark.schema import table
+
+if TYPE_CHECKING:
+    from pyspark.sql.datasource import ColumnPath
+
+_ROWS = 1024
+# Opening a file costs about as much as reading this much of it; a container is read through.
+_OPEN = 64 << 10
+_PARTITION = 256 << 20
+_CONTAINERS = (".zip", ".tar", ".gz", ".tgz")
+
+
+@cache
+def full_schema() -> StructType:
+    """Columns of the source: where an object is, why it could not be read, its typed columns, and its header in the DICOM JSON model."""
+    place = [StructField(name, StringType()) for name in ("path", "member")]
+    place += [StructField("offset", LongType()), StructField("length", LongType()), StructField("reason", StringType())]
+    declared = table("identifiable", "header_instance").spark_type()
+    typed = [StructField(column.name, declared[column.name].dataType) for column in promoted()]
+    return StructType([*place, *typed, StructField("has_pixels", BooleanType()), StructField("header", StringType())])
+
+
+class DicomSource(DataSource):
+    """The data source; see the module."""
+
+    @classmethod
+    def name(cls) -> str:
+        """Its short name."""
+        return "dicom"
+
+    def schema(self) -> StructType:
+        """All columns; see `full_schema`."""
+        return full_schema()
+
+    def reader(self, schema: StructType) -> "DicomReader":
+        """A reader of the columns asked for.
+
+        Raises
+        ------
+        ConfigError
+            No path, or a column that is not one of `full_schema`, or not of its type.
+        """
+        path = self.options.get("path")
+        if not path:
+            raise ConfigError('format "dicom" needs one folder: load("/archive/2015")')
+        known = full_schema()
+        for field in schema.fields:
+            if field.name not in known.fieldNames() or known[field.name].dataType != field.dataType:
+                raise ConfigError(f"column {field.name} {field.dataType.simpleString()} is none of format dicom: see full_schema()")
+        return DicomReader(path.removeprefix("file://"), schema)
+
+
+@dataclass
+class _Files(InputPartition):
+    files: Sequence[Listed]
+
+
+class DicomReader(DataSourceReader):
+    """Lists a folder, and reads the headers of the files in it."""
+
+    def __init__(self, root: str, schema: StructType) -> None:
+        self._root = root
+        self._schema = schema
+        self._wanted: list[tuple[str, frozenset[Any]]] = []
+
+    def pushFilters(self, filters: list[Filter]) -> Iterable[Filter]:
+        """Take equality with and membership in typed columns of the schema; leave the rest to Spark."""
+        typed = {column.name for column in promoted() if not column.type.startswith("array")}
+        for one in filters:
+            name = _column(one.attribute) if isinstance(one, EqualTo | In) else None
+            if name in typed and name in self._schema.fieldNames():
+                self._wanted.append((str(name), frozenset([one.value] if isinstance(one, EqualTo) else cast("In", one).value)))
+            else:
+                yield one
+
+    def partitions(self) -> Sequence[InputPartition]:
+        """The folder's files, in stretches of about equal cost.
+
+        Raises
+        ------
+        InputError
+            There is no such folder.
+        """
+        if not Path(self._root).is_dir():
+            raise InputError("there is no such folder: see that it is mounted, under the same path on every node")
+        parts: list[InputPartition] = []
+        cost = 0
+        stretch: list[Listed] = []
+        for listed in list_archive(self._root):
+            stretch.append(listed)
+            cost += _OPEN + (listed[1] if listed[0].lower().endswith(_CONTAINERS) else 0)
+            if cost >= _PARTITION:
+                parts.append(_Files(stretch))
+                cost, stretch = 0, []
+        return [*parts, _Files(stretch)] if stretch or not parts else parts
+
+    def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
+        """Rows of a partition, in the files' order."""
+        from pyspark.sql.pandas.types import to_arrow_schema
+
+        schema, headers = to_arrow_schema(self._schema), Headers()
+        files = partition.files if isinstance(partition, _Files) else ()
+        rows = (
+            row
+            for path, size, mtime in files
+            for found in read_file(self._root, path, size, mtime, headers, whole=False)
+            if found.status in ("catalogued", "quarantined") and (row := self._row(path, found)) is not None
+        )
+        while chunk := list(itertools.islice(rows, _ROWS)):
+            arrays = [pa.array([row.get(field.name) for row in chunk], field.type) for field in schema]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def _row(self, path: str, found: Found) -> dict[str, Any] | None:
+        place = {"path": os.path.join(self._root, path), "member": found.member}  # noqa: PTH118 - names must stay as they are
+        row = {**place, "offset": found.offset, "length": found.length, "reason": found.reason}
+        if found.header is not None:
+            row |= found.header.columns
+            row["has_pixels"] = found.header.has_pixels
+        if any(row.get(name) not in values for name, values in self._wanted):
+            return None
+        if found.header is not None and "header" in self._schema.fieldNames():
+            row["header"] = found.header.text
+        return row
+
+
+def _column(path: "ColumnPath") -> str | None:
+    return path[0] if len(path) == 1 else None

@@ -36,6 +36,8 @@ Elements = dict[str, dict[str, Any]]
 
 DEFAULT_MAX_HEADER_BYTES = 64 << 20
 _UNDEFINED = 0xFFFFFFFF
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
+_DECIMAL = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
 # Bytes in a word of the value representations whose byte order follows the transfer syntax.
 _WORDS = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
 # Item and Sequence Delimitation Item in either byte order, or an empty sequence.
@@ -415,7 +417,7 @@ def number_strings(vr: str, value: bytes) -> dict[str, Any]:
 def _number_or_text(text: str) -> int | float | str | None:
     if not text:
         return None
-    if re.fullmatch(r"-?[0-9]{1,18}", text) and str(int(text)) == text:
+    if _INTEGER.fullmatch(text) and str(int(text)) == text:
         return int(text)
     number = _finite(text)
     return number if number is not None and repr(number) == text else text
@@ -524,7 +526,7 @@ def _as_text(value: Any) -> str:
 def _finite(value: Any) -> float | None:
     """A finite number from a JSON number or a decimal string; None for anything else, such as ``1.5mm`` or ``1,5``."""
     if isinstance(value, str):
-        if not re.fullmatch(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", value):
+        if not _DECIMAL.fullmatch(value):
             return None
         value = float(value)
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

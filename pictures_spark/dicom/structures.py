@@ -35,6 +35,7 @@ from pictures_spark.dicom.scan import (
     element_json,
     finite_or_text,
     number_strings,
+    promoted,
     public_vr,
     quiet,
     rules,
@@ -88,6 +89,17 @@ class _Element(NamedTuple):
     end: int
 
 
+class _Slot(NamedTuple):
+    """What is done with a slot's value: ``as_text``, its columns are its text as it stands."""
+
+    tag: str
+    vr: str
+    prefix: bytes
+    columns: tuple[str, ...]
+    required: bool
+    as_text: bool
+
+
 class Value(NamedTuple):
     """A slot's value: its JSON member ``"TAG":{...}``, and the typed columns that come from it alone."""
 
@@ -116,21 +128,23 @@ class Structure:
     _key: tuple[int | None, ...] = ()
     _program: list[tuple[bytes, int, int, dict[bytes, Value], int]] = field(default_factory=list)
     _last: bytes = b""
-    _vrs: dict[int, str] = field(default_factory=dict)
+    _slots: "dict[int, _Slot]" = field(default_factory=dict)
     _context: dict[int, bytes] = field(default_factory=dict)
     _pairs: dict[Any, Any] = field(default_factory=dict)
 
     def read(self, data: bytes) -> "list[Value] | None":
         """The slots' values of a header of this structure; None where the bytes are of another one, or end too early."""
         found = []
-        position = 0
+        position, available = 0, len(data)
         for constant, length, form, values, index in self._program:
             end = position + length
             if data[position:end] != constant:
                 return None
             if form == _SHORT:
                 position = end + 2
-                size = int.from_bytes(data[end:position], "little")
+                if position > available:
+                    return None
+                size = data[end] + 256 * data[end + 1]
                 end = position + size
             elif form == _OPEN:
                 position = end
@@ -204,17 +218,27 @@ class Structure:
         return self.sample[element.value : element.end]
 
     def _new_value(self, index: int, raw: bytes) -> Value | None:
-        element = self.elements[index]
-        tag = f"{element.tag:08X}"
-        text = _plain_json(self._vrs[index], raw)
+        slot = self._slots[index]
+        text = _plain_json(slot.vr, raw)
         if text is None:
-            found = _by_scan(self, element, raw)
-            text = _packed(found)
-        elements = {tag: orjson.loads(text)}
-        if tag in _required() and not str((elements[tag].get("Value") or [""])[0] or "").strip():
+            text = _packed(_by_scan(self, self.elements[index], raw))
+        elif slot.as_text:
+            value = raw.rstrip(b" \0").strip().decode() or None
+            return None if slot.required and value is None else Value(slot.prefix + text, dict.fromkeys(slot.columns, value))
+        if not (slot.columns or slot.required):
+            return Value(slot.prefix + text, {})
+        elements = {slot.tag: orjson.loads(text)}
+        if slot.required and not str((elements[slot.tag].get("Value") or [""])[0] or "").strip():
             return None
-        columns = {name: column_value(name, elements) for name in _columns_of(tag) if name not in self.paired}
-        return Value(b'"' + tag.encode() + b'":' + text, columns)
+        return Value(slot.prefix + text, {name: column_value(name, elements) for name in slot.columns})
+
+    def _slot(self, index: int) -> "_Slot":
+        element = self.elements[index]
+        tag, vr = f"{element.tag:08X}", self._true_vr(element)
+        columns = tuple(name for name in _columns_of(tag) if name not in self.paired)
+        types = {column.type for column in promoted() if column.name in columns}
+        as_text = bool(columns) and types == {"string"} and vr in _TEXT and vr != "TM"
+        return _Slot(tag, vr, f'"{tag}":'.encode(), columns, tag in _required(), as_text)
 
     def _true_vr(self, element: _Element) -> str:
         """The VR of a slot: of a private element without one, that of its creator's dictionary; UN where nobody knows it."""
@@ -233,7 +257,6 @@ class Structure:
         self._context = {
             e.tag: self.sample[e.start : e.end] for e in self.elements if e.tag in (0x00080005, 0x00280103) or _is_creator(e.tag)
         }
-        self._vrs = {index: self._true_vr(self.elements[index]) for index in self.slots}
         stretch: list[bytes] = []
         position = 0
         for index, element in enumerate(self.elements):
@@ -255,6 +278,7 @@ class Structure:
             places = tuple(slots[tag] for tag in tags if tag in slots)
             if len(tags) > 1 and places:
                 self.paired[name] = places
+        self._slots = {index: self._slot(index) for index in self.slots}
 
 
 def _packed(element: dict[str, Any]) -> bytes:
@@ -413,8 +437,9 @@ class Headers:
         self._shapes[(shape, decided)] = structure if right else None
         if right:
             self._structures = [structure, *self._structures[: MAX_STRUCTURES - 1]]
-            # The next object's first read fetches what this header needed, and the tag behind it.
-            self._window = max(self._window, -(-(len(sample) + 64) // 4096) * 4096)
+            # The next object's first read fetches what the longest of these needed, and the pixel data's tag behind it.
+            longest = max(len(other.sample) for other in self._structures)
+            self._window = -(-(longest + 64) // 4096) * 4096
 
 
 class _Kept:

@@ -4,12 +4,12 @@ Pure: headers in, columns out. Runs on executors, over a chunk of headers at a t
 alone: no JSON is parsed, and a value that an earlier instance had costs one comparison.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pictures_spark.dicom.scan import promoted
-from pictures_spark.dicom.structures import SERIES, Header, Structure
+from pictures_spark.dicom.structures import SERIES, Header, Structure, joined
 from pictures_spark.dicom.templates import split, template_id
 
 
@@ -61,9 +61,9 @@ def _add_alike(found: Stored, structure: Structure, headers: list[Header], names
     same = [count == 1 or all(value is slot[0] or value.member == slot[0].member for value in slot) for slot in slots]
     members = structure.members.copy()
     members[1::2] = [slot[0].member if alike else b"" for slot, alike in zip(slots, same, strict=True)]
-    elements = _joined(members)
+    elements = joined(members)
     varying = [slot for slot, alike in zip(slots, same, strict=True) if not alike]
-    differences = [_joined(value.member for value in values) for values in zip(*varying, strict=True)] if varying else ["{}"] * count
+    differences = [joined(value.member for value in values) for values in zip(*varying, strict=True)] if varying else ["{}"] * count
     columns = {name: [value] * count for name, value in structure.columns.items()}
     for slot, alike in zip(slots, same, strict=True):
         for name in slot[0].columns:
@@ -82,7 +82,3 @@ def _add(found: Stored, series_uid: str, elements: str, differences: list[str], 
     found.columns["differences"] += differences
     found.columns["elements"] += [elements, *[None] * (count - 1)]
     found.columns["instance_count"] += [count, *[None] * (count - 1)]
-
-
-def _joined(members: Iterable[bytes]) -> str:
-    return (b"{" + b",".join(filter(None, members)) + b"}").decode()

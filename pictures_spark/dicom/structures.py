@@ -15,6 +15,7 @@ import base64
 import hashlib
 import re
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from io import BytesIO
@@ -24,6 +25,7 @@ import orjson
 from pydicom.datadict import private_dictionary_VR, tag_for_keyword
 from pydicom.filereader import read_dataset
 from pydicom.tag import Tag
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from pictures_spark.dicom.scan import (
     DEFAULT_MAX_HEADER_BYTES,
@@ -58,13 +60,10 @@ _PLAIN = re.compile(rb"[ !#-\[\]-~]*")
 _PIXELS = b"\xe0\x7f\x10\x00"
 # Elements that decide how others are read: a header in which one of them differs has another structure.
 _DECIDING = frozenset((0x00020002, 0x00020010, 0x00080005, 0x00280103))
-_SYNTAXES = {
-    "1.2.840.10008.1.2": True,  # implicit VR
-    "1.2.840.10008.1.2.1": False,
-}
+# Transfer syntax -> whether its VR is implicit.
+_SYNTAXES: dict[str, bool] = {ImplicitVRLittleEndian: True, ExplicitVRLittleEndian: False, RLELossless: False}
 # Encapsulated pixels of any compression come behind an explicit VR little endian header (PS3.5 A.4).
 _ENCAPSULATED = "1.2.840.10008.1.2.4."
-_RLE = "1.2.840.10008.1.2.5"
 
 # The columns whose values headers of one series share.
 SERIES = ("study_uid", "series_uid", "modality")
@@ -206,7 +205,7 @@ class Structure:
         """The packed JSON of a header."""
         members = self.members.copy()
         members[1::2] = [value.member for value in values]
-        return (b"{" + b",".join(filter(None, members)) + b"}").decode()
+        return joined(members)
 
     def _constants(self, name: str) -> dict[str, Any]:
         tags = {int(tag, 16) for tag in columns_from()[name]}
@@ -279,6 +278,11 @@ class Structure:
             if len(tags) > 1 and places:
                 self.paired[name] = places
         self._slots = {index: self._slot(index) for index in self.slots}
+
+
+def joined(members: Iterable[bytes]) -> str:
+    """A JSON object of members, the empty ones left out."""
+    return (b"{" + b",".join(filter(None, members)) + b"}").decode()
 
 
 def _packed(element: dict[str, Any]) -> bytes:
@@ -377,12 +381,15 @@ class Headers:
         ScanError
             As :func:`pictures_spark.dicom.scan.scan`.
         """
-        whole = isinstance(source, bytes)
-        reader: ByteReader = BytesReader(source) if isinstance(source, bytes) else _Kept(source)
-        try:
-            data = cast("bytes", source) if whole else reader.read_at(0, self._window)
-        except OSError:
-            return Header(scan(reader, self._limit))
+        if isinstance(source, bytes):
+            reader: ByteReader = BytesReader(source)
+            data = source
+        else:
+            reader = _Kept(source)
+            try:
+                data = reader.read_at(0, self._window)
+            except OSError:
+                return Header(scan(reader, self._limit))
         for place, structure in enumerate(self._structures):
             values = structure.read(data)
             if values is not None:
@@ -413,8 +420,9 @@ class Headers:
             return
         shape = (implicit, *((e.tag, e.vr, e.form) for e in elements))
         decided = tuple(data[e.value : e.end] for e in elements if e.tag in _DECIDING or _is_creator(e.tag))
-        known = self._shapes.get((shape, decided))
-        if (shape, decided) in self._shapes and known is None:
+        key = (shape, decided)
+        known = self._shapes.get(key)
+        if key in self._shapes and known is None:
             return
         sample = data[: elements[-1].end]
         if known is None:
@@ -427,14 +435,14 @@ class Headers:
             structure = Structure(implicit, elements, sample, known.slots | differing)
             self._structures = [other for other in self._structures if other is not known]
         if not all(_may_differ(elements[slot]) for slot in structure.slots):
-            self._shapes[(shape, decided)] = None
+            self._shapes[key] = None
             return
         structure.build(record)
         values = structure.read(data)
         right = values is not None and structure.text(values) == record.text and structure.typed(values) == record.columns
         if len(self._shapes) >= 16 * MAX_STRUCTURES:
             self._shapes.clear()
-        self._shapes[(shape, decided)] = structure if right else None
+        self._shapes[key] = structure if right else None
         if right:
             self._structures = [structure, *self._structures[: MAX_STRUCTURES - 1]]
             # The next object's first read fetches what the longest of these needed, and the pixel data's tag behind it.
@@ -506,14 +514,14 @@ def _walk(data: bytes) -> tuple[bool, list[_Element]]:
     """
     if data[128:132] != b"DICM":
         raise _NotPlain
-    elements: list[_Element] = [_Element(0, b"", _SHORT, 0, 0, 132)]
+    elements: list[_Element] = []
     position, implicit, known, last = 132, False, False, 0
     while True:
         tag = int.from_bytes(data[position : position + 2], "little") << 16 | int.from_bytes(data[position + 2 : position + 4], "little")
         if tag >> 16 != 2 and not known:
             implicit, known = _is_implicit(data, elements), True
         if data[position : position + 4] == _PIXELS:
-            return implicit, elements[1:]
+            return implicit, elements
         element = _element(data, position, tag, implicit)
         if tag <= last or tag >> 16 in (0x7FE0, 0xFFFE):
             raise _NotPlain
@@ -525,30 +533,31 @@ def _walk(data: bytes) -> tuple[bool, list[_Element]]:
 
 def _is_implicit(data: bytes, elements: list[_Element]) -> bool:
     syntax = next((data[e.value : e.end].rstrip(b"\0 ").decode("latin-1") for e in elements if e.tag == 0x00020010), "")
-    if syntax.startswith(_ENCAPSULATED) or syntax == _RLE:
+    if syntax.startswith(_ENCAPSULATED):
         return False
     if syntax not in _SYNTAXES:
         raise _NotPlain
     return _SYNTAXES[syntax]
 
 
+def _head(data: bytes, position: int, implicit: bool) -> tuple[bytes, int, int, int]:
+    """(VR, form, where the value starts, its length) of the element at a position."""
+    if implicit:
+        tag = int.from_bytes(data[position : position + 2], "little") << 16 | int.from_bytes(data[position + 2 : position + 4], "little")
+        return _implicit_vr(tag), _IMPLICIT, position + 8, struct.unpack_from("<I", data, position + 4)[0]
+    vr = data[position + 4 : position + 6]
+    if len(vr) < 2:
+        raise IndexError
+    if vr not in _KNOWN_VRS:
+        raise _NotPlain
+    if vr in _LONG_VRS:
+        return vr, _LONG, position + 12, struct.unpack_from("<I", data, position + 8)[0]
+    return vr, _SHORT, position + 8, struct.unpack_from("<H", data, position + 6)[0]
+
+
 def _element(data: bytes, position: int, tag: int, implicit: bool) -> _Element:
-    """The element at a position, a nested one too."""
-    if implicit and tag >> 16 != 2:
-        vr, form, value = _implicit_vr(tag), _IMPLICIT, position + 8
-        (length,) = struct.unpack_from("<I", data, position + 4)
-    else:
-        vr = data[position + 4 : position + 6]
-        if vr not in _KNOWN_VRS:
-            if len(vr) < 2:
-                raise IndexError
-            raise _NotPlain
-        if vr in _LONG_VRS:
-            form, value = _LONG, position + 12
-            (length,) = struct.unpack_from("<I", data, position + 8)
-        else:
-            form, value = _SHORT, position + 8
-            (length,) = struct.unpack_from("<H", data, position + 6)
+    """The top-level element at a position."""
+    vr, form, value, length = _head(data, position, implicit and tag >> 16 != 2)
     if length != _UNDEFINED:
         return _Element(tag, vr, form, position, value, value + length)
     if vr != b"SQ":
@@ -578,22 +587,10 @@ def _end_of_items(data: bytes, position: int, implicit: bool, depth: int = 0) ->
 
 def _end_of_nested(data: bytes, position: int, implicit: bool, depth: int) -> int:
     """Where a nested element ends."""
-    if implicit:
-        (length,) = struct.unpack_from("<I", data, position + 4)
-        value, sequence = position + 8, True
-    else:
-        vr = data[position + 4 : position + 6]
-        if vr not in _KNOWN_VRS:
-            raise _NotPlain
-        if vr in _LONG_VRS:
-            (length,) = struct.unpack_from("<I", data, position + 8)
-            value, sequence = position + 12, vr == b"SQ"
-        else:
-            (length,) = struct.unpack_from("<H", data, position + 6)
-            value, sequence = position + 8, False
+    vr, _, value, length = _head(data, position, implicit)
     if length != _UNDEFINED:
         return value + length
-    if not sequence:
+    if not implicit and vr != b"SQ":
         raise _NotPlain
     return _end_of_items(data, value, implicit, depth + 1)
 

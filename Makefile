@@ -45,7 +45,7 @@ $(READY): requirements.lock requirements.build.lock setup.cfg pyproject.toml con
 demo: $(READY) ## from a synthetic archive to a delivered cohort
 	@$(PY) -m pictures_spark.cli demo --conf-file conf/local.yaml
 
-test: $(READY) lint ## everything
+test: $(READY) lint ## ruff, mypy and the tests
 	@$(PYTEST) --durations 15
 
 test-fast: $(READY) ## the tests that need no Spark

@@ -3,7 +3,7 @@
     python benchmarks/headers.py [--n 200000] [--pydicom 4000] [--folder .cache/benchmarks]
 
 Every job is a mapInArrow over a manifest of paths on local[2]. Ours gives the full header, as template and differences, and all typed
-columns. pydicom, which is a hundred times slower, reads every k-th file of the same archive. Files lie in the page cache.
+columns. pydicom, which is some thirty times slower, reads every k-th file of the same archive. Files lie in the page cache.
 """
 
 import argparse

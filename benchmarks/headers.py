@@ -19,21 +19,15 @@ import archive
 import pyarrow as pa
 from measure import alternate, line
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.types import LongType, StringType, StructField, StructType
+from pyspark.sql.types import StructType
 
 from pictures_spark.dicom.scan import promoted
-from pictures_spark.dicom.storing import stored
+from pictures_spark.dicom.storing import Storing, spark_type
 from pictures_spark.dicom.structures import Headers
-from pictures_spark.schema import table
 
 CHUNK = 2048
-INSTANCE = table("identifiable", "header_instance").spark_type()
-STORED = StructType(
-    [StructField(f.name, f.dataType) for f in (INSTANCE[c.name] for c in promoted())]
-    + [StructField(name, StringType()) for name in ("template_id", "differences", "elements")]
-    + [StructField("instance_count", LongType())]
-)
-COLUMNS = StructType(STORED.fields[:-4])
+STORED = spark_type()
+COLUMNS = StructType([STORED[column.name] for column in promoted()])
 
 
 class File:
@@ -75,10 +69,10 @@ def columns(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 def _ours(batches: Iterator[pa.RecordBatch], type_: StructType) -> Iterator[pa.RecordBatch]:
     from pyspark.sql.pandas.types import to_arrow_schema
 
-    schema, headers = to_arrow_schema(type_), Headers()
+    schema, headers, storing = to_arrow_schema(type_), Headers(), Storing()
     for batch in batches:
-        found = stored(list(_headers(batch.column(0).to_pylist(), headers))).columns
-        yield pa.RecordBatch.from_arrays([pa.array(found[field.name], field.type) for field in schema], schema=schema)
+        _, found = storing.columns(list(_headers(batch.column(0).to_pylist(), headers)), schema.names)
+        yield pa.RecordBatch.from_arrays([found[name] for name in schema.names], schema=schema)
 
 
 def by_pydicom(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

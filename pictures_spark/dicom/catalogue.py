@@ -7,6 +7,7 @@ was killed anywhere is finished by the next one, under its own run id, to the sa
 the two are counted against each other.
 """
 
+import gc
 import itertools
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -16,11 +17,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pictures_spark import tables
 from pictures_spark.dicom import mongodb as documents
+from pictures_spark.dicom import storing
 from pictures_spark.dicom.inventory import Found, Listed, list_archive, locator, read_file
-from pictures_spark.dicom.scan import pack, promoted
-from pictures_spark.dicom.storing import stored
-from pictures_spark.dicom.structures import SERIES, Headers
-from pictures_spark.dicom.templates import rebuild, split, template_id
+from pictures_spark.dicom.storing import SERIES, Storing
+from pictures_spark.dicom.structures import Headers
+from pictures_spark.dicom.templates import split, template_id
 from pictures_spark.errors import ChecksFailedError, InputError
 from pictures_spark.job import Job
 from pictures_spark.keys import KeyRef, fingerprint, pseudonym
@@ -327,13 +328,9 @@ class Batch:
             .withColumn("document_id", F.when(F.col("document_fits"), F.when(later, further).otherwise(F.col("sop_uid"))))
             .withColumn("run_id", F.lit(self.run_id))
         )
-        of_template = [F.col(f"header.{name}") for name in ("template_id", *SERIES)]
-        templates = (
-            found.where("header.elements IS NOT NULL")
-            .groupBy(*of_template)
-            .agg(F.min("header.elements").alias("elements"), F.sum("header.instance_count").alias("instance_count"))
-        )
-        both = new.drop("elements", "instance_count").unionByName(templates, allowMissingColumns=True)
+        of_base = [F.col(f"header.{name}") for name in ("base_id", *SERIES)]
+        bases = found.where("header.base IS NOT NULL").groupBy(*of_base).agg(F.min("header.base").alias("base"))
+        both = new.drop("base").unionByName(bases, allowMissingColumns=True)
         split_type = _split_type()
         parts = both.groupBy(*SERIES).applyInArrow(_split_series(split_type.fieldNames()), split_type)
         parts = parts.persist()
@@ -453,16 +450,13 @@ def _arrow(rows: list[dict[str, Any]], schema: "StructType") -> "pa.Table":
 
 
 def _found_type() -> "StructType":
-    """Rows that executors give back: `object` without what the driver adds, the fault's detail, and the header as stored."""
+    """Rows that executors give back: `object` without what the driver adds, the fault's detail, and the header as `Storing` gives it."""
     from pyspark.sql.types import BooleanType, StringType, StructType
 
     declared = table(_ZONE, "object").spark_type()
     names = [name for name in declared.fieldNames() if name not in ("first_seen", "last_seen", "run_id")]
-    instance, series = table(_ZONE, "header_instance").spark_type(), table(_ZONE, "header_series").spark_type()
-    header = StructType([instance[name] for name in (*(column.name for column in promoted()), "has_pixels", "template_id", "differences")])
-    header = StructType([*header.fields, series["elements"], series["instance_count"]]).add("document_fits", BooleanType())
-    found = StructType([declared[name] for name in names]).add("detail", StringType()).add("header", header)
-    return _nullable(found)
+    header = StructType([*storing.spark_type().fields]).add("document_fits", BooleanType())
+    return _nullable(StructType([declared[name] for name in names]).add("detail", StringType()).add("header", header))
 
 
 def _nullable(schema: "StructType") -> "StructType":
@@ -487,7 +481,9 @@ def _reader(root: str, key: KeyRef, max_header_bytes: int) -> "Callable[[Iterato
 
         schema = to_arrow_schema(_found_type())
         secret = key.bytes()
-        headers = Headers(max_header_bytes)
+        headers, columns = Headers.of_process(max_header_bytes), Storing()
+        # Collections of garbage need not look at what is loaded already: a tenth of the time.
+        gc.freeze()
         rows = (
             (row, found)
             for batch in plan
@@ -495,25 +491,24 @@ def _reader(root: str, key: KeyRef, max_header_bytes: int) -> "Callable[[Iterato
             for found in read_file(root, row["path"], row["file_size"], row["file_mtime_ns"], headers)
         )
         while chunk := list(itertools.islice(rows, _ROWS)):
-            yield _batch(secret, chunk, schema)
+            yield _batch(secret, chunk, schema, columns)
 
     return read
 
 
-def _batch(secret: bytes, chunk: list[tuple[dict[str, Any], Found]], schema: "pa.Schema") -> "pa.RecordBatch":
-    """Rows of objects and of the headers that they have: first those with a header, as `stored` orders them, then the others."""
+def _batch(secret: bytes, chunk: list[tuple[dict[str, Any], Found]], schema: "pa.Schema", storing: Storing) -> "pa.RecordBatch":
+    """Rows of objects and of the headers that they have: first those with a header, as `Storing` orders them, then the others."""
     import pyarrow as pa
 
     with_header = [(plan, found, found.header) for plan, found in chunk if found.header is not None]
-    headers = stored([header for _, _, header in with_header])
-    ordered = [with_header[index][:2] for index in headers.order]
+    order, columns = storing.columns([header for _, _, header in with_header])
+    ordered = [with_header[index][:2] for index in order]
     ordered += [(plan, found) for plan, found in chunk if found.header is None]
     rows = [_row(secret, plan, found) for plan, found in ordered]
     without = len(chunk) - len(with_header)
-    fits = [documents.fits(with_header[index][2].text) for index in headers.order]
-    columns = {**headers.columns, "document_fits": fits}
+    columns["document_fits"] = pa.array([documents.fits(with_header[index][2]) for index in order], pa.bool_())
     type_ = schema.field("header").type
-    parts = [pa.array([*columns[field.name], *[None] * without], field.type) for field in type_]
+    parts = [pa.concat_arrays([columns[field.name], pa.nulls(without, field.type)]) for field in type_]
     missing = pa.array([False] * len(with_header) + [True] * without)
     header = pa.StructArray.from_arrays(parts, fields=list(type_), mask=missing)
     arrays = [header if field.name == "header" else pa.array([row[field.name] for row in rows], field.type) for field in schema]
@@ -529,32 +524,23 @@ def _row(secret: bytes, plan: dict[str, Any], found: Found) -> dict[str, Any]:
 
 
 def _split_series(names: list[str]) -> "Callable[[pa.Table], pa.Table]":
-    """What executors run over the new instances of a series, and the templates that its chunks were split by.
+    """What executors run over the new instances of a series and the bases that they were read by.
 
-    One template that all instances have is the series' own; otherwise the headers are rebuilt and split anew, so that the outcome does not
-    depend on how the files were cut into chunks.
+    The outcome does not depend on how the files were cut into tasks: what all instances share is found anew.
     """
 
     def convert(group: "pa.Table") -> "pa.Table":
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        is_template = pc.is_valid(group["elements"])
-        templates = {
-            row["template_id"]: row for row in group.filter(is_template).select(["template_id", "elements", "instance_count"]).to_pylist()
-        }
-        group = group.filter(pc.invert(is_template)).sort_by([("sop_uid", "ascending"), ("content_sha256", "ascending")])
+        is_base = pc.is_valid(group["base"])
+        bases = {row["base_id"]: row["base"] for row in group.filter(is_base).select(["base_id", "base"]).to_pylist()}
+        group = group.filter(pc.invert(is_base)).sort_by([("sop_uid", "ascending"), ("content_sha256", "ascending")])
         count = group.num_rows
-        identities, differences = group["template_id"].to_pylist(), group["differences"].to_pylist()
-        used = set(identities)
-        if len(used) == 1 and templates[identities[0]]["instance_count"] == count:
-            identity, common = identities[0], templates[identities[0]]["elements"]
-        elif used:
-            whole = [pack(rebuild(templates[one]["elements"], differing)) for one, differing in zip(identities, differences, strict=True)]
-            common, differences = split(whole)
+        identity, common, differences = "", "", list[str]()
+        if count:
+            common, differences = split(list(zip(group["base_id"].to_pylist(), group["lines"].to_pylist(), strict=True)), bases)
             identity = template_id(group["series_uid"][0].as_py(), common)
-        else:
-            identity, common = "", ""
         added = {
             "template_id": pa.array([identity] * count, pa.string()),
             "differences": pa.array(differences, pa.string()),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
 
+    from pictures_spark.dicom.structures import Header
+
 Document = dict[str, Any]
 PRODUCER = "pictures catalogue"
 _DOCUMENTS = "collection string, fields map<string,string>"
@@ -71,14 +73,15 @@ def collections() -> list[str]:
     return [f"image_{modality}" for modality in [*rules["modalities"], rules["other"]]]
 
 
-def fits(text: str) -> bool:
-    """Whether the document of an instance is one that MongoDB takes. ``text`` is its elements' JSON, whose length tells most cases."""
+def fits(header: "Header") -> bool:
+    """Whether the document of an instance is one that MongoDB takes."""
     limit: int = load_schema("dicom/mongodb.yaml")["document_bytes"]
     # No value takes more than 13 bytes in BSON per byte of JSON: a number of one digit in a long array.
-    if len(text) * 13 < limit:
+    if header.length * 13 < limit:
         return True
     import bson
 
+    text = header.text
     longest = document(orjson.loads(text), "1" * 81, True, "", 0, "")
     return len(bson.encode(longest)) + len(text.encode()) // 1000 + 4096 < limit
 

@@ -410,16 +410,17 @@ def element_json(data_set: Dataset, tag: BaseTag, depth: int) -> dict[str, Any]:
 
 def number_strings(vr: str, value: bytes) -> dict[str, Any]:
     """DS or IS: numbers where their text is the file's text, else the text itself; never an exception."""
-    values = [_number_or_text(part.strip(" \0\t\r\n")) for part in value.decode("latin-1").rstrip(" \0").split("\\")]
+    values = [number_or_text(part.strip(" \0\t\r\n")) for part in value.decode("latin-1").rstrip(" \0").split("\\")]
     return {"vr": vr} if values == [None] else {"vr": vr, "Value": values}
 
 
-def _number_or_text(text: str) -> int | float | str | None:
+def number_or_text(text: str) -> int | float | str | None:
+    """One value of DS or IS: a number where its text is the number's own, None where it is empty."""
     if not text:
         return None
     if _INTEGER.fullmatch(text) and str(int(text)) == text:
         return int(text)
-    number = _finite(text)
+    number = finite(text)
     return number if number is not None and repr(number) == text else text
 
 
@@ -501,18 +502,18 @@ def _convert(column: Column, vr: str | None, element: dict[str, Any] | None) -> 
         case "date":
             return _date(values[0])
         case "string" if vr == "TM":
-            return _time(values[0])
+            return time_of_day(values[0])
         case "string":
             return "\\".join(_as_text(value) for value in values).strip() or None
         case "array<string>":
             return [_as_text(value) for value in values]
         case "double":
-            return _finite(values[0]) if len(values) == 1 else None
+            return finite(values[0]) if len(values) == 1 else None
         case "array<double>":
-            numbers = [_finite(value) for value in values]
+            numbers = [finite(value) for value in values]
             return None if None in numbers else numbers
         case "long":
-            number = _finite(values[0]) if len(values) == 1 else None
+            number = finite(values[0]) if len(values) == 1 else None
             return int(number) if number is not None and number.is_integer() and abs(number) < 2**53 else None
     raise LookupError(f"column {column.name}: no element converts to {column.type}")
 
@@ -523,7 +524,7 @@ def _as_text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _finite(value: Any) -> float | None:
+def finite(value: Any) -> float | None:
     """A finite number from a JSON number or a decimal string; None for anything else, such as ``1.5mm`` or ``1,5``."""
     if isinstance(value, str):
         if not _DECIMAL.fullmatch(value):
@@ -541,7 +542,7 @@ def _date(value: Any) -> date | None:
         return None
 
 
-def _time(value: Any) -> str | None:
+def time_of_day(value: Any) -> str | None:
     """A TM value as ``HH:MM:SS``: absent parts are zero, fractions are cut, a leap second is the second before it."""
     match = re.fullmatch(r"([0-9]{2})(?::?([0-9]{2})(?::?([0-9]{2})(?:\.[0-9]*)?)?)?", value.strip()) if isinstance(value, str) else None
     if not match:

@@ -1,84 +1,136 @@
-"""Headers as they are stored: what a series shares once, and what each instance differs in; with the typed columns.
+"""Headers as they travel: typed columns, and what each header has of its own beside a base that many share. A chunk of headers at a time.
 
-Pure: headers in, columns out. Runs on executors, over a chunk of headers at a time. Headers of one structure are split by their slots
-alone: no JSON is parsed, and a value that an earlier instance had costs one comparison.
+Pure: headers in, Arrow arrays out. Runs on executors. Headers of one structure have its constants as their base, and their slots' values as
+their own lines (see :mod:`pictures_spark.dicom.templates`); values are converted slot by slot, for all headers of the chunk at once. A
+header without a structure is its own base.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import hashlib
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
 
 from pictures_spark.dicom.scan import promoted
-from pictures_spark.dicom.structures import SERIES, Header, Structure, joined
-from pictures_spark.dicom.templates import split, template_id
+from pictures_spark.dicom.structures import Header, Structure
+from pictures_spark.dicom.templates import as_lines
+from pictures_spark.schema import table
+
+if TYPE_CHECKING:
+    from pyspark.sql.types import StructType
+
+# The columns whose values headers of one series share.
+SERIES = ("study_uid", "series_uid", "modality")
+# Key of the base; lines of its own; and, on the first row of each base and series that a task meets, the base's lines.
+LINES = ("base_id", "lines", "base")
 
 
-@dataclass
-class Stored:
-    """Columns of equal length, one row for each header, series by series.
-
-    Attributes
-    ----------
-    order : which of the given headers a row is.
-    columns : the promoted columns of ``header_instance``, and ``has_pixels``, ``template_id``, ``differences``; and of ``header_series``,
-        on the first row of each template and None on the others, ``elements`` and ``instance_count``.
-    """
-
-    order: list[int]
-    columns: dict[str, list[Any]]
+@cache
+def names() -> tuple[str, ...]:
+    """The columns of a header that `Storing` gives where no others are asked for."""
+    return (*(column.name for column in promoted()), "has_pixels", *LINES)
 
 
-def stored(headers: Sequence[Header]) -> Stored:
-    """Split headers into templates and differences; each series' template is what its headers among these share."""
-    groups: dict[Any, list[int]] = {}
-    rest: dict[Any, list[int]] = {}
-    for index, header in enumerate(headers):
-        if header.structure is None:
-            columns = header.columns
-            rest.setdefault(tuple(columns[name] for name in SERIES), []).append(index)
-        else:
-            groups.setdefault((header.structure, header.structure.key(header.values)), []).append(index)
-    names = [column.name for column in promoted()]
-    found = Stored([], {name: [] for name in (*names, "has_pixels", "template_id", "differences", "elements", "instance_count")})
-    for (structure, _), indices in groups.items():
-        _add_alike(found, structure, [headers[i] for i in indices], names)
-        found.order += indices
-    for indices in rest.values():
-        members = [headers[i] for i in indices]
-        typed = [header.columns for header in members]
-        for name in names:
-            found.columns[name] += [columns[name] for columns in typed]
-        _add(found, typed[0]["series_uid"], *split([header.text for header in members]), [header.has_pixels for header in members])
-        found.order += indices
-    return found
+@cache
+def spark_type() -> "StructType":
+    """Types of `names`."""
+    from pyspark.sql.types import BooleanType, StringType, StructField, StructType
+
+    declared = table("identifiable", "header_instance").spark_type()
+    typed = [StructField(column.name, declared[column.name].dataType) for column in promoted()]
+    return StructType([*typed, StructField("has_pixels", BooleanType()), *(StructField(name, StringType()) for name in LINES)])
 
 
-def _add_alike(found: Stored, structure: Structure, headers: list[Header], names: list[str]) -> None:
-    """Rows of one series whose headers have one structure."""
-    count = len(headers)
-    slots = list(zip(*(header.values for header in headers), strict=True))
-    # Equal values of a slot are mostly the same object: short ones come from one dictionary.
-    same = [count == 1 or all(value is slot[0] or value.member == slot[0].member for value in slot) for slot in slots]
-    members = structure.members.copy()
-    members[1::2] = [slot[0].member if alike else b"" for slot, alike in zip(slots, same, strict=True)]
-    elements = joined(members)
-    varying = [slot for slot, alike in zip(slots, same, strict=True) if not alike]
-    differences = [joined(value.member for value in values) for values in zip(*varying, strict=True)] if varying else ["{}"] * count
-    columns = {name: [value] * count for name, value in structure.columns.items()}
-    for slot, alike in zip(slots, same, strict=True):
-        for name in slot[0].columns:
-            columns[name] = [slot[0].columns[name]] * count if alike else [value.columns[name] for value in slot]
-    for name in structure.paired:
-        columns[name] = [structure.pair(name, header.values) for header in headers]
-    for name in names:
-        found.columns[name] += columns[name]
-    _add(found, columns["series_uid"][0], elements, differences, [True] * count)
+@cache
+def _arrow_type(name: str) -> pa.DataType:
+    from pyspark.sql.pandas.types import to_arrow_schema
+
+    return to_arrow_schema(spark_type()).field(name).type
 
 
-def _add(found: Stored, series_uid: str, elements: str, differences: list[str], has_pixels: list[bool]) -> None:
-    count = len(differences)
-    found.columns["has_pixels"] += has_pixels
-    found.columns["template_id"] += [template_id(series_uid, elements)] * count
-    found.columns["differences"] += differences
-    found.columns["elements"] += [elements, *[None] * (count - 1)]
-    found.columns["instance_count"] += [count, *[None] * (count - 1)]
+class Storing:
+    """One task's way of making columns of headers; it knows which bases it has given already."""
+
+    def __init__(self) -> None:
+        self._given: set[Any] = set()
+        self._constants: dict[Structure, dict[str, pa.Scalar]] = {}
+
+    def columns(self, headers: Sequence[Header], wanted: Iterable[str] | None = None) -> tuple[list[int], dict[str, pa.Array]]:
+        """Which of the headers each row is, and the wanted columns, each as long as there are headers.
+
+        Rows of one structure come together. Without any of `LINES` among the wanted columns, no JSON is made.
+        """
+        chosen = names() if wanted is None else tuple(wanted)
+        groups: dict[Structure | None, list[int]] = {}
+        for index, header in enumerate(headers):
+            groups.setdefault(header.structure, []).append(index)
+        pieces = []
+        for structure, indices in groups.items():
+            members = [headers[index] for index in indices]
+            pieces.append(self._one_by_one(members, chosen) if structure is None else self._alike(structure, members, chosen))
+        if not pieces:
+            return [], {name: pa.array([], _arrow_type(name)) for name in chosen}
+        order = [index for indices in groups.values() for index in indices]
+        return order, {name: pa.concat_arrays([piece[name] for piece in pieces]) for name in chosen}
+
+    def _one_by_one(self, headers: list[Header], chosen: tuple[str, ...]) -> dict[str, pa.Array]:
+        """Rows of headers that were read by ``scan``."""
+        rows = []
+        for header in headers:
+            row = header.columns | {"has_pixels": header.has_pixels}
+            if not set(LINES).isdisjoint(chosen):
+                base = "\n".join(as_lines(header.text))
+                row |= {"base_id": hashlib.sha256(base.encode()).hexdigest(), "lines": "", "base": base}
+            rows.append(row)
+        return {name: pa.array([row[name] for row in rows], _arrow_type(name)) for name in chosen}
+
+    def _alike(self, structure: Structure, headers: list[Header], chosen: tuple[str, ...]) -> dict[str, pa.Array]:
+        """Rows of headers of one structure."""
+        count = len(headers)
+        with_lines = not set(LINES).isdisjoint(chosen)
+        needed = {*chosen, *SERIES} if with_lines else {*chosen}
+        found: dict[str, Sequence[Any]] = {}
+        members = []
+        raws = list(zip(*(header.raws for header in headers), strict=True))
+        for slot, values in zip(structure.slots, raws, strict=True):
+            if with_lines or any(column.name in needed for column in slot.columns):
+                own, *typed = slot.values(values)
+                members.append(own)
+                found.update(zip((column.name for column in slot.columns), typed, strict=True))
+        for name in structure.paired:
+            if name in needed:
+                primary = found.get(name, [None] * count)
+                found[name] = [
+                    structure.pair(name, header.raws) if value is None else value for value, header in zip(primary, headers, strict=True)
+                ]
+        made = {}
+        for name in chosen:
+            if name in found:
+                made[name] = pa.array(found[name], _arrow_type(name))
+            elif name == "has_pixels":
+                made[name] = pa.repeat(True, count)
+            elif name not in LINES:
+                made[name] = pa.repeat(self._constant(structure, name), count)
+        if with_lines:
+            series = zip(*(found.get(name, [structure.columns[name]] * count) for name in SERIES), strict=True)
+            made["base_id"] = pa.repeat(structure.base_id, count)
+            made["lines"] = pa.array(map(b"\n".join, zip(*members, strict=True)) if members else [b""] * count, pa.binary()).cast(
+                pa.string()
+            )
+            made["base"] = pa.array([self._base(structure, key) for key in series], pa.string())
+        return made
+
+    def _constant(self, structure: Structure, name: str) -> pa.Scalar:
+        constants = self._constants.setdefault(structure, {})
+        if name not in constants:
+            constants[name] = pa.scalar(structure.columns[name], _arrow_type(name))
+        return constants[name]
+
+    def _base(self, structure: Structure, series: tuple[Any, ...]) -> str | None:
+        """The base's lines where this task has not given them for this series before."""
+        key = (structure.base_id, series)
+        if key in self._given:
+            return None
+        self._given.add(key)
+        return structure.constants

@@ -5,7 +5,6 @@ import os
 import shutil
 import tarfile
 import zipfile
-from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,7 +19,7 @@ from pictures_spark.dicom import catalogue, mongodb
 from pictures_spark.dicom.catalogue import batches, stretches
 from pictures_spark.dicom.containers import read_object
 from pictures_spark.dicom.scan import pack, scan
-from pictures_spark.dicom.storing import stored
+from pictures_spark.dicom.storing import Storing
 from pictures_spark.dicom.structures import Headers
 from pictures_spark.dicom.templates import rebuild
 from pictures_spark.errors import InputError, QuarantineLimitError
@@ -315,21 +314,17 @@ def test_templates_do_not_depend_on_how_the_files_were_cut(chunk):
         rows = []
         for start in range(0, len(files), size):
             headers = Headers()
-            found = stored([headers.read(data) for data in files[start : start + size]])
-            columns = {**found.columns, "content_sha256": [f"{start + index}" for index in found.order]}
-            rows += [{name: columns[name][row] for name in names} for row in range(len(found.order))]
+            order, columns = Storing().columns([headers.read(data) for data in files[start : start + size]])
+            found = {name: column.to_pylist() for name, column in columns.items()} | {"content_sha256": [f"{start + i}" for i in order]}
+            rows += [{name: found[name][row] for name in found} for row in range(len(order))]
         made = []
         for series in sorted({row["series_uid"] for row in rows}):
             mine = [row for row in rows if row["series_uid"] == series]
-            templates = Counter()
-            texts = {}
-            for row in mine:
-                if row["elements"] is not None:
-                    templates[row["template_id"]] += row["instance_count"]
-                    texts[row["template_id"]] = row["elements"]
-            group = [{**row, "elements": None, "instance_count": None} for row in mine]
-            group += [{"series_uid": series, "template_id": i, "elements": texts[i], "instance_count": n} for i, n in templates.items()]
-            table = pa.Table.from_pylist(group, pa.schema([(name, "int64" if name == "instance_count" else "string") for name in names]))
+            bases = {row["base_id"]: row["base"] for row in mine if row["base"] is not None}
+            group = [{**row, "base": None} for row in mine]
+            group += [{"series_uid": series, "base_id": i, "base": base} for i, base in bases.items()]
+            needed = [*names[:5], "base_id", "lines", "base"]
+            table = pa.Table.from_pylist(group, pa.schema([(name, pa.string()) for name in needed]))
             made += catalogue._split_series(list(names))(table).drop_columns("content_sha256").to_pylist()
         return made
 

@@ -5,16 +5,19 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 
+import orjson
 import pydicom
 import pytest
 from archive import devices, instances
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.datadict import tag_for_keyword
 
-from pictures_spark.dicom.scan import BytesReader, ScanError, pack, scan
-from pictures_spark.dicom.storing import stored
+from pictures_spark.dicom.scan import BytesReader, ScanError, column_value, promoted, public_vr, scan
+from pictures_spark.dicom.storing import Storing
 from pictures_spark.dicom.structures import Headers
-from pictures_spark.dicom.templates import rebuild
+from pictures_spark.dicom.templates import as_json
+from pictures_spark.dicom.values import many, plain_json
 
 SAMPLES = sorted(path for path in (Path(pydicom.__file__).parent / "data").rglob("*") if path.is_file() and ".py" not in path.suffix)
 
@@ -163,24 +166,71 @@ def test_bytes_changed_anywhere_are_read_as_scan_reads_them():
         assert said(headers.read, bytes(data)) == said(scan, bytes(data))
 
 
-def test_stored_headers_are_rebuilt_exactly_and_share_what_a_series_shares():
-    files = [data for _, data in instances(120, seed=7)] + [path.read_bytes() for path in SAMPLES]
-    headers, found = Headers(), []
-    for data in files:
-        with suppress(ScanError):
-            header = headers.read(data)
-            found += [header] if header.kind == "dicom" else []
-    rows = stored(found)
-    assert sorted(rows.order) == list(range(len(found)))
-    templates = {}
-    for row, index in enumerate(rows.order):
-        if rows.columns["elements"][row] is not None:
-            templates[rows.columns["template_id"][row]] = rows.columns["elements"][row]
-        template = templates[rows.columns["template_id"][row]]
-        assert pack(rebuild(template, rows.columns["differences"][row])) == found[index].text
-        assert {name: rows.columns[name][row] for name in found[index].columns} == found[index].columns
-        assert rows.columns["has_pixels"][row] == found[index].has_pixels
-    assert sum(count or 0 for count in rows.columns["instance_count"]) == len(found)
-    # A series of one structure has one template.
-    made = [row for row, index in enumerate(rows.order) if index < 120 and found[index].structure]
-    assert len({rows.columns["template_id"][row] for row in made}) < len(made) / 4
+@pytest.mark.parametrize("chunk", [10, 1000])
+def test_many_headers_at_once_say_what_each_says(chunk):
+    files = [data for _, data in instances(300, seed=7)] + [path.read_bytes() for path in SAMPLES]
+    headers, storing, bases = Headers(), Storing(), {}
+    for start in range(0, len(files), chunk):
+        found = []
+        for data in files[start : start + chunk]:
+            with suppress(ScanError):
+                header = headers.read(data)
+                found += [(header, scan(data))] if header.kind == "dicom" else []
+        order, columns = storing.columns([header for header, _ in found])
+        assert sorted(order) == list(range(len(found)))
+        rows = {name: column.to_pylist() for name, column in columns.items()}
+        for row, index in enumerate(order):
+            record = found[index][1]
+            bases.setdefault(rows["base_id"][row], rows["base"][row])
+            assert as_json(bases[rows["base_id"][row]], rows["lines"][row]) == record.text
+            assert {name: rows[name][row] for name in record.columns} == record.columns
+            assert rows["has_pixels"][row] == record.has_pixels
+        _, typed = storing.columns([header for header, _ in found], ["sop_uid", "image_position_patient"])
+        assert {name: column.to_pylist() for name, column in typed.items()} == {name: rows[name] for name in typed}
+    assert len([base for base in bases.values() if base is not None]) == len(bases) < len(files) / 2
+
+
+def test_a_base_is_given_once_for_each_series():
+    headers, storing = Headers(), Storing()
+    files = [data for _, data in instances(200, seed=9)]
+    read = [headers.read(data) for data in files]
+    given = []
+    for start in range(0, 200, 50):
+        _, columns = storing.columns(read[start : start + 50], ["series_uid", "base_id", "base"])
+        given += [(s, b) for s, b, base in zip(*(columns[n].to_pylist() for n in columns), strict=True) if base is not None]
+    assert len(given) == len(set(given)) < 100
+
+
+NUMBERS = st.one_of(
+    st.floats().map(repr),
+    st.floats(-1e6, 1e6).map(lambda x: f"{x:.4f}"),
+    st.integers().map(str),
+    st.text("0123456789.+-eE \t\0,", max_size=12),
+)
+TIMES = st.one_of(st.times().map(lambda t: t.strftime("%H%M%S.%f")), st.text("0123456789.: ", max_size=14))
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_many_values_at_once_are_what_each_is(data):
+    vr, type_ = data.draw(st.sampled_from(KINDS))
+    text = TIMES if vr == "TM" else NUMBERS if vr in ("DS", "IS") else st.text(st.characters(max_codepoint=255), max_size=9)
+    values = data.draw(st.lists(st.lists(text, max_size=3).map("\\".join), min_size=1, max_size=8))
+    raws = [value.encode("latin-1") + data.draw(st.sampled_from([b"", b" ", b"\0"])) for value in values]
+    column = next(column for column in promoted() if column.type == type_ and public_vr(tag_for_keyword(column.dicom)) == vr)
+    found = many(vr, raws, [type_])
+    single = [plain_json(vr, raw) for raw in raws]
+    if found is None:
+        assert vr not in ("DS", "IS")
+        assert None in single
+        return
+    assert found[0] == single
+    elements = [{f"{tag_for_keyword(column.dicom):08X}": orjson.loads(text)} for text in single]
+    assert found[1] == [[column_value(column.name, element) for element in elements]]
+
+
+KINDS = sorted(
+    {(public_vr(tag_for_keyword(c.dicom)), c.type) for c in promoted()} & {
+        ("DS", "double"), ("DS", "array<double>"), ("IS", "long"), ("TM", "string"), ("UI", "string"), ("LO", "string"), ("SH", "string")
+    }
+)  # fmt: skip

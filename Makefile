@@ -54,8 +54,8 @@ test-fast: $(READY) ## the tests that need no Spark
 chaos: $(READY) ## stop jobs at every boundary and finish them; every job by spark-submit
 	@PICTURES_CHAOS=1 $(PYTEST) -k "killed or stopped or submit"
 
-bench: $(READY) ## ours against its peers, on an otherwise idle machine (5 GB below .cache)
-	@$(PY) benchmarks/headers.py
+bench: $(READY) ## ours against its peers, on an otherwise idle machine (10 GB below .cache)
+	@$(PY) benchmarks/all.py
 
 lint: $(READY) ## ruff and mypy
 	@$(VENV)/bin/ruff check .

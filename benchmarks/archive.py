@@ -8,6 +8,8 @@ Same seed, same bytes.
 
 import random
 import struct
+import tarfile
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -23,6 +25,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 _LONG = {"OB", "OW", "UN", "SQ", "UT"}
 _PIXELS = {"CT": 32_000, "MR": 6_000}
+LARGE = 500_000
 
 
 @dataclass
@@ -88,20 +91,20 @@ def length(chance: random.Random) -> int:
     return chance.randint(301, 500)
 
 
-def instances(count: int, seed: int = 1) -> Iterator[tuple[str, bytes]]:
-    """(relative path, bytes) of ``count`` instances, series by series."""
+def instances(count: int, seed: int = 1, pixels: int | None = None) -> Iterator[tuple[str, bytes]]:
+    """(relative path, bytes) of ``count`` instances, series by series; ``pixels``: bytes of pixel data, where not those of the modality."""
     chance = random.Random(seed)
     scanners = devices()
     done = series = 0
     while done < count:
         device = chance.choice(scanners)
-        for path, data in _series(device, series, min(length(chance), count - done), chance):
+        for path, data in _series(device, series, min(length(chance), count - done), chance, pixels):
             done += 1
             yield path, data
         series += 1
 
 
-def _series(device: Device, series: int, images: int, chance: random.Random) -> Iterator[tuple[str, bytes]]:
+def _series(device: Device, series: int, images: int, chance: random.Random, size: int | None) -> Iterator[tuple[str, bytes]]:
     study = f"1.2.826.0.1.3680043.99.{series // 3 + 1}"
     day = f"20{10 + series % 10}{1 + series % 12:02}{1 + series % 28:02}"
     common = dict(device.elements)
@@ -125,7 +128,7 @@ def _series(device: Device, series: int, images: int, chance: random.Random) -> 
     put(common, 0x00200052, "UI", f"{study}.{series}.0")
     x, y = chance.uniform(-200, 0), chance.uniform(-200, 0)
     # Pixels differ from file to file, as a scanner's do.
-    pixels = chance.randbytes(_PIXELS[device.modality])
+    pixels = chance.randbytes(size or _PIXELS[device.modality])
     for number in range(1, images + 1):
         elements = dict(common)
         uid = f"{study}.{series}.{number}"
@@ -153,15 +156,40 @@ def _series(device: Device, series: int, images: int, chance: random.Random) -> 
         yield f"{day[:4]}/{day[4:6]}/{series}/{number}.dcm", stream.getvalue()
 
 
-def write(root: Path, count: int, seed: int = 1) -> list[str]:
+def write(root: Path, count: int, seed: int = 1, pixels: int | None = None) -> list[str]:
     """Write ``count`` instances below ``root``; their paths in order. What is there already is not written again."""
-    mark = root / f"made-{count}-{seed}"
+    mark = root / f"made-{count}-{seed}-{pixels}"
     if mark.is_file():
         return [str(root / line) for line in mark.read_text().splitlines()]
     paths = []
-    for path, data in instances(count, seed):
+    for path, data in instances(count, seed, pixels):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(data)
         paths.append(path)
     mark.write_text("\n".join(paths))
     return [str(root / path) for path in paths]
+
+
+def write_packed(root: Path, count: int, kind: str, seed: int = 1) -> list[str]:
+    """Write ``count`` instances as one deflated zip, or one tar, for every 500 of them; the containers' paths."""
+    mark = root / f"made-{count}-{seed}"
+    if mark.is_file():
+        return mark.read_text().splitlines()
+    root.mkdir(parents=True, exist_ok=True)
+    found = list(instances(count, seed))
+    paths = []
+    for start in range(0, count, 500):
+        path = root / f"{start:08}.{kind}"
+        if kind == "zip":
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+                for name, data in found[start : start + 500]:
+                    archive.writestr(name, data)
+        else:
+            with tarfile.open(path, "w") as archive:
+                for name, data in found[start : start + 500]:
+                    entry = tarfile.TarInfo(name)
+                    entry.size = len(data)
+                    archive.addfile(entry, BytesIO(data))
+        paths.append(str(path))
+    mark.write_text("\n".join(paths))
+    return paths

@@ -8,7 +8,31 @@ import sys
 import time
 from collections.abc import Callable
 
+from pyspark.sql import SparkSession
+
 ROUNDS = 5
+# Rows of an Arrow batch.
+CHUNK = 2048
+
+
+def local_session() -> SparkSession:
+    """Spark on two cores of this machine, with Delta, without its web page."""
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = SparkSession.builder.master("local[2]").appName("benchmark")
+    settings = {
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.driver.memory": "2g",
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": str(CHUNK),
+        "spark.sql.python.filterPushdown.enabled": "true",
+    }
+    for name, value in settings.items():
+        builder = builder.config(name, value)
+    spark = builder.getOrCreate()
+    spark.sparkContext.setLogLevel("ERROR")
+    return spark
 
 
 def alternate(ours: Callable[[], object], peer: Callable[[], object], rounds: int = ROUNDS) -> tuple[float, float]:

@@ -21,7 +21,6 @@ from pictures_spark.dicom import storing
 from pictures_spark.dicom.inventory import Found, Listed, list_archive, locator, read_file
 from pictures_spark.dicom.storing import SERIES, Storing
 from pictures_spark.dicom.structures import Headers
-from pictures_spark.dicom.templates import split, template_id
 from pictures_spark.errors import ChecksFailedError, InputError
 from pictures_spark.job import Job
 from pictures_spark.keys import KeyRef, fingerprint, pseudonym
@@ -332,7 +331,7 @@ class Batch:
         bases = found.where("header.base IS NOT NULL").groupBy(*of_base).agg(F.min("header.base").alias("base"))
         both = new.drop("base").unionByName(bases, allowMissingColumns=True)
         split_type = _split_type()
-        parts = both.groupBy(*SERIES).applyInArrow(_split_series(split_type.fieldNames()), split_type)
+        parts = both.groupBy(*SERIES).applyInArrow(storing.split_series(split_type.fieldNames()), split_type)
         parts = parts.persist()
         try:
             (made,) = parts.agg(F.count("*").alias("rows"), F.bool_or("conflict").alias("conflict")).collect()
@@ -521,32 +520,3 @@ def _row(secret: bytes, plan: dict[str, Any], found: Found) -> dict[str, Any]:
     row |= {"object_id": pseudonym(secret, "object", place), "locator": place}
     row |= {name: getattr(found, name) for name in ("member", "kind", "offset", "length", "compression", "size", "sha256")}
     return row | {name: getattr(found, name) for name in ("status", "reason", "detail")}
-
-
-def _split_series(names: list[str]) -> "Callable[[pa.Table], pa.Table]":
-    """What executors run over the new instances of a series and the bases that they were read by.
-
-    The outcome does not depend on how the files were cut into tasks: what all instances share is found anew.
-    """
-
-    def convert(group: "pa.Table") -> "pa.Table":
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        is_base = pc.is_valid(group["base"])
-        bases = {row["base_id"]: row["base"] for row in group.filter(is_base).select(["base_id", "base"]).to_pylist()}
-        group = group.filter(pc.invert(is_base)).sort_by([("sop_uid", "ascending"), ("content_sha256", "ascending")])
-        count = group.num_rows
-        identity, common, differences = "", "", list[str]()
-        if count:
-            common, differences = split(list(zip(group["base_id"].to_pylist(), group["lines"].to_pylist(), strict=True)), bases)
-            identity = template_id(group["series_uid"][0].as_py(), common)
-        added = {
-            "template_id": pa.array([identity] * count, pa.string()),
-            "differences": pa.array(differences, pa.string()),
-            "elements": pa.array([common, *[None] * (count - 1)][:count], pa.string()),
-            "instance_count": pa.array([count] * count, pa.int64()),
-        }
-        return pa.table({name: added[name] if name in added else group[name] for name in names})
-
-    return convert

@@ -6,15 +6,16 @@ header without a structure is its own base.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pictures_spark.dicom.scan import promoted
 from pictures_spark.dicom.structures import Header, Structure
-from pictures_spark.dicom.templates import as_lines
+from pictures_spark.dicom.templates import as_lines, split, template_id
 from pictures_spark.schema import table
 
 if TYPE_CHECKING:
@@ -134,3 +135,30 @@ class Storing:
             return None
         self._given.add(key)
         return structure.constants
+
+
+def split_series(names: list[str]) -> Callable[[pa.Table], pa.Table]:
+    """What executors run over the instances of one series and the bases that they were read by (rows with ``base``): rows of ``names``.
+
+    ``template_id``, ``differences``; on the first row ``elements``, which all instances share; ``instance_count``. The outcome does not
+    depend on how the files were cut into tasks: what the instances share is found anew.
+    """
+
+    def convert(group: pa.Table) -> pa.Table:
+        is_base = pc.is_valid(group["base"])
+        bases = {row["base_id"]: row["base"] for row in group.filter(is_base).select(["base_id", "base"]).to_pylist()}
+        group = group.filter(pc.invert(is_base)).sort_by([("sop_uid", "ascending"), ("content_sha256", "ascending")])
+        count = group.num_rows
+        identity, common, differences = "", "", list[str]()
+        if count:
+            common, differences = split(list(zip(group["base_id"].to_pylist(), group["lines"].to_pylist(), strict=True)), bases)
+            identity = template_id(group["series_uid"][0].as_py(), common)
+        added = {
+            "template_id": pa.array([identity] * count, pa.string()),
+            "differences": pa.array(differences, pa.string()),
+            "elements": pa.array([common, *[None] * (count - 1)][:count], pa.string()),
+            "instance_count": pa.array([count] * count, pa.int64()),
+        }
+        return pa.table({name: added[name] if name in added else group[name] for name in names})
+
+    return convert

@@ -19,7 +19,7 @@ from pictures_spark.dicom import catalogue, mongodb
 from pictures_spark.dicom.catalogue import batches, stretches
 from pictures_spark.dicom.containers import read_object
 from pictures_spark.dicom.scan import pack, scan
-from pictures_spark.dicom.storing import Storing
+from pictures_spark.dicom.storing import Storing, split_series
 from pictures_spark.dicom.structures import Headers
 from pictures_spark.dicom.templates import rebuild
 from pictures_spark.errors import InputError, QuarantineLimitError
@@ -325,7 +325,7 @@ def test_templates_do_not_depend_on_how_the_files_were_cut(chunk):
             group += [{"series_uid": series, "base_id": i, "base": base} for i, base in bases.items()]
             needed = [*names[:5], "base_id", "lines", "base"]
             table = pa.Table.from_pylist(group, pa.schema([(name, pa.string()) for name in needed]))
-            made += catalogue._split_series(list(names))(table).drop_columns("content_sha256").to_pylist()
+            made += split_series(list(names))(table).drop_columns("content_sha256").to_pylist()
         return made
 
     assert split_in(chunk) == split_in(90)

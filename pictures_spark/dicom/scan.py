@@ -224,13 +224,15 @@ def promoted() -> tuple[Column, ...]:
 class _Window:
     """An object's bytes from its start on, fetched by steps that grow, so that only header bytes are fetched; what was read is forgotten.
 
-    ``limit`` bounds what is kept of the header (`keep`), ``end`` is where reading must stop before the object's own end.
+    ``limit`` bounds what is kept of the header (`keep`), ``end`` is where reading must stop before the object's own end, ``taken`` is the
+    value that what is read belongs to.
     """
 
     def __init__(self, reader: ByteReader, limit: int) -> None:
         self.reader = reader
         self.limit = limit
         self.end: int | None = None
+        self.taken: _Taken | None = None
         self.fetched = 0
         self.kept = 0
         self.elements = 0
@@ -257,14 +259,16 @@ class _Window:
         if len(chunk) < length:
             raise ScanError("truncated", "the object ends inside its header")
         self._at += length
+        if self.taken is not None:
+            self.taken.add(chunk)
         return chunk
 
-    def pass_by(self, length: int, taken: "_Taken") -> None:
-        """Hand the next bytes over in pieces."""
+    def pass_by(self, length: int) -> None:
+        """Read the next bytes piece by piece, for what they are taken by alone."""
         self.check_room(length)
         while length:
             piece = min(length, max(len(self._buffer) - self._at, rules()["windows"][-1]))
-            taken.add(self.read(piece))
+            self.read(piece)
             length -= piece
 
     def check_room(self, length: int) -> None:
@@ -495,7 +499,7 @@ def _walk(window: _Window, implicit: bool, little: bool, stop: "Callable[[int], 
             break
         if tag == ItemDelimiterTag:
             raise ScanError("bad_syntax", "an item ends where none has begun")
-        vr, length, _ = _head(window, implicit, order)
+        vr, length = _head(window, implicit, order)
         taken = _Taken(rules()["bulk_bytes"])
         facts: _Facts | None = None
         if length == _UNDEFINED:
@@ -507,7 +511,9 @@ def _walk(window: _Window, implicit: bool, little: bool, stop: "Callable[[int], 
         if length != _UNDEFINED and length <= rules()[("bulk_sequence_bytes" if known == "SQ" else "bulk_bytes")]:
             value: bytes | None = window.read(length)
         else:
-            _take(window, vr, length, implicit, order, taken, facts)
+            window.taken = taken
+            _take(window, vr, length, implicit, order, facts)
+            window.taken = None
             value = taken.value
         window.keep(len(value) if value is not None else facts.kept if facts else 0)
         raws.pop(tag, None)
@@ -523,18 +529,19 @@ def _walk(window: _Window, implicit: bool, little: bool, stop: "Callable[[int], 
     return data_set, long_ones
 
 
-def _head(window: _Window, implicit: bool, order: str) -> tuple[str | None, int, bytes]:
-    """VR (None where it has none), length, and all bytes of the head at the window's position (PS3.5 7.1)."""
+def _head(window: _Window, implicit: bool, order: str) -> tuple[str | None, int]:
+    """VR, None where it has none, and length of the element at the window's position (PS3.5 7.1)."""
     head = window.read(8)
     window.count_head()
     vr = head[4:6]
     if implicit or (vr not in ENCODED_VR and not b"AA" <= vr <= b"ZZ"):  # some writers change to implicit VR where they should not
-        return None, struct.unpack(f"{order}L", head[4:])[0], head
+        return None, _number(head[4:], order)
     name = vr.decode("latin-1")
-    if name not in _LONG_VRS:
-        return name, struct.unpack(f"{order}H", head[6:])[0], head
-    more = window.read(4)
-    return name, struct.unpack(f"{order}L", more)[0], head + more
+    return name, _number(window.read(4) if name in _LONG_VRS else head[6:], order)
+
+
+def _number(data: bytes, order: str) -> int:
+    return int.from_bytes(data, "little" if order == "<" else "big")
 
 
 def _implicit_here(window: _Window, otherwise: bool) -> bool:
@@ -554,115 +561,105 @@ def _open_vr(window: _Window, tag: int, vr: str | None, order: str) -> str | Non
     return vr
 
 
-def _take(window: _Window, vr: str | None, length: int, implicit: bool, order: str, taken: _Taken, facts: "_Facts | None") -> None:
-    """Take one value, with the facts of its items where these are wanted."""
+def _take(window: _Window, vr: str | None, length: int, implicit: bool, order: str, facts: "_Facts | None") -> None:
+    """Pass one value by, with the facts of its items where these are wanted; its delimiter is not taken."""
     if length == _UNDEFINED:
         if vr == "SQ":
-            _take_items(window, implicit, order, taken, facts)
+            _take_items(window, implicit, order, facts)
         else:
-            _take_fragments(window, order, taken)
+            _find_delimiter(window, order)
+        window.taken = None
+        window.read(8)
         return
     end = window.position + length
     if facts is not None:
         window.check_room(length)
         window.end = end
         try:
-            _take_items(window, implicit, order, taken, facts)
+            _take_items(window, implicit, order, facts)
         except ScanError as error:
             if error.reason != "bad_syntax":
                 raise
             facts.spoil()
-        window.end, taken.inner = None, None
-    window.pass_by(end - window.position, taken)
+        window.end = cast("_Taken", window.taken).inner = None
+    window.pass_by(end - window.position)
 
 
-def _take_items(window: _Window, implicit: bool, order: str, taken: _Taken, facts: "_Facts | None") -> None:
-    """Take the items of a sequence up to its delimiter or the window's end; whatever they are nested in is on a stack of our own.
+def _take_items(window: _Window, implicit: bool, order: str, facts: "_Facts | None") -> None:
+    """Pass the items of a sequence by, up to its delimiter or the window's end; what they are nested in is on a stack of our own.
 
-    Each level is (inside an item?, implicit VR?).
+    Each level of the stack is (inside an item?, implicit VR?).
     """
+    taken = cast("_Taken", window.taken)
     levels = [(False, implicit)]
     depth = 1
     unpack = struct.Struct(f"{order}HHL").unpack
-    while levels:
+    while True:
         in_item, implicit = levels[-1]
-        if len(levels) == 1 and window.end is not None and window.position >= window.end:
+        if len(levels) == 1 and window.position == window.end:
             return
-        head = window.read(8) if not in_item else window.peek(8)
+        head = window.peek(8)
         if len(head) < 8:
             raise ScanError("truncated", "the object ends inside its header")
         group, number, length = unpack(head)
         tag = group << 16 | number
-        if not in_item:
-            if tag == SequenceDelimiterTag:
-                levels.pop()
-                depth -= 1
-                if levels:
-                    taken.add(head)
-                continue
-            if tag != ItemTag:
-                raise ScanError("bad_syntax", "a sequence holds something else than items")
-            taken.add(head)
+        if in_item and tag != ItemDelimiterTag:
+            vr, length = _head(window, implicit, order)
+            if length != _UNDEFINED:
+                window.pass_by(length)
+            elif _open_vr(window, tag, vr, order) != "SQ":
+                _find_delimiter(window, order)
+                window.read(8)
+            elif depth == rules()["max_depth"]:
+                raise ScanError("bad_syntax", "sequences are nested too deeply")
+            else:
+                depth += 1
+                levels.append((False, implicit))
+        elif in_item:
+            levels.pop()
+            if facts is not None and len(levels) == 1:
+                facts.end_item(taken, levels[0][1])
+            window.read(8)
+        elif tag == SequenceDelimiterTag:
+            if len(levels) == 1:
+                return
+            levels.pop()
+            depth -= 1
+            window.read(8)
+        elif tag != ItemTag:
+            raise ScanError("bad_syntax", "a sequence holds something else than items")
+        else:
+            window.read(8)
             window.count_head()
-            mine = facts is not None and len(levels) == 1
-            if mine:
+            if facts is not None and len(levels) == 1:
                 taken.inner = _Taken(rules()["bulk_sequence_bytes"])
             if length == _UNDEFINED:
                 levels.append((True, implicit or _implicit_here(window, implicit)))
             else:
-                window.pass_by(length, taken)
-                if mine:
-                    _end_item(taken, facts, implicit)
-        elif tag == ItemDelimiterTag:
-            levels.pop()
-            if facts is not None and len(levels) == 1:
-                _end_item(taken, facts, levels[0][1])
-            taken.add(window.read(8))
-        else:
-            vr, length, head = _head(window, implicit, order)
-            taken.add(head)
-            if length != _UNDEFINED:
-                window.pass_by(length, taken)
-                continue
-            vr = _open_vr(window, tag, vr, order)
-            if vr == "SQ":
-                depth += 1
-                if depth > rules()["max_depth"]:
-                    raise ScanError("bad_syntax", "sequences are nested too deeply")
-                levels.append((False, implicit))
-            else:
-                _take_fragments(window, order, taken, delimited=True)
+                window.pass_by(length)
+                if facts is not None and len(levels) == 1:
+                    facts.end_item(taken, implicit)
 
 
-def _end_item(taken: _Taken, facts: "_Facts | None", implicit: bool) -> None:
-    inner, taken.inner = taken.inner, None
-    if facts is not None and inner is not None:
-        facts.add(inner.value, implicit)
-
-
-def _take_fragments(window: _Window, order: str, taken: _Taken, delimited: bool = False) -> None:
-    """Take a value of undefined length that is no sequence, to its delimiter; the delimiter itself only where ``delimited``."""
+def _find_delimiter(window: _Window, order: str) -> None:
+    """Pass a value of undefined length that is no sequence by, up to its delimiter."""
     item, delimiter = (struct.pack(f"{order}HH", 0xFFFE, number) for number in (0xE000, 0xE0DD))
     while window.peek(4) == item:
-        head = window.read(8)
-        taken.add(head)
-        (length,) = struct.unpack(f"{order}L", head[4:])
+        length = _number(window.peek(8)[4:], order)
         if length == _UNDEFINED:
             break
-        window.pass_by(length, taken)
+        window.read(8)
+        window.pass_by(length)
     while True:
-        # No fragments, so the delimiter is looked for.
+        # Mostly it is here; where the value is not made of fragments, it is looked for.
         ahead = window.peek(1 << 13)
         place = ahead.find(delimiter)
         if place >= 0:
-            taken.add(window.read(place))
-            end = window.read(8)
-            if delimited:
-                taken.add(end)
+            window.read(place)
             return
         if len(ahead) < 1 << 13:
             raise ScanError("truncated", "the object ends inside its header")
-        taken.add(window.read(len(ahead) - 3))
+        window.read(len(ahead) - 3)
 
 
 @dataclass
@@ -675,10 +672,14 @@ class _Facts:
     kept: int = 0
     _known: dict[Any, tuple[dict[str, Any], int]] = field(default_factory=dict)
 
-    def add(self, item: bytes | None, implicit: bool) -> None:
+    def end_item(self, taken: _Taken, implicit: bool) -> None:
+        """The item whose bytes are taken is at its end."""
+        inner, taken.inner = taken.inner, None
+        if inner is not None and self.items is not None:
+            self._add(inner.value, implicit)
+
+    def _add(self, item: bytes | None, implicit: bool) -> None:
         """The next frame; None, one too long to be looked into."""
-        if self.items is None:
-            return
         found: dict[str, Any] = {}
         for group, raw in self._elements(item or b"", implicit, _functional_group_values()).items():
             key = (group, raw.VR, raw.is_implicit_VR, raw.value)
@@ -687,7 +688,7 @@ class _Facts:
             found[f"{group:08X}"], size = self._known[key]
             self.kept += size
         self.kept += 4
-        self.items.append(found)
+        cast("list[Any]", self.items).append(found)
         if self.kept > self.window.limit:
             self.spoil()
 
@@ -827,10 +828,11 @@ def element_json(data_set: Dataset, tag: BaseTag, depth: int, budget: _Budget | 
 
 def _long_sequence(raw: RawDataElement, value: bytes) -> dict[str, Any]:
     """A long sequence that is in memory, as a walk over the object reads it."""
-    window = _Window(BytesReader(value), len(value))
+    window = _Window(BytesReader(value), DEFAULT_MAX_HEADER_BYTES)
     taken = _Taken(rules()["bulk_sequence_bytes"])
     facts = _Facts(window, raw.is_little_endian) if raw.tag in _functional_groups() else None
-    _take(window, "SQ", len(value), raw.is_implicit_VR, "<" if raw.is_little_endian else ">", taken, facts)
+    window.taken = taken
+    _take(window, "SQ", len(value), raw.is_implicit_VR, "<" if raw.is_little_endian else ">", facts)
     return {"vr": "SQ", **_long_json(taken, facts)}
 
 

@@ -59,7 +59,7 @@ def _rewritten(data, syntax):
     data_set.remove_private_tags() if syntax == ExplicitVRBigEndian else None
     buffer = io.BytesIO()
     implicit, little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
-    pydicom.dcmwrite(buffer, data_set, implicit_vr=implicit, little_endian=little, force_encoding=True, enforce_file_format=True)
+    pydicom.dcmwrite(buffer, data_set, implicit_vr=implicit, little_endian=little, force_encoding=True)
     if syntax != DeflatedExplicitVRLittleEndian:
         buffer.write(
             struct.pack("<HH" if little else ">HH", 0x7FE0, 0x10) + (b"OW\0\0" if not implicit else b"") + b"\x08\0\0\0" + bytes(8)

@@ -29,7 +29,7 @@ from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
 from pydicom.filereader import ENCODED_VR
 from pydicom.hooks import hooks
-from pydicom.tag import BaseTag, ItemDelimiterTag, ItemTag, SequenceDelimiterTag
+from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STR_VR
 
@@ -44,6 +44,7 @@ KEPT_BYTES = 4 << 20
 _UNDEFINED = 0xFFFFFFFF
 _LONG_VRS = frozenset(str(vr) for vr in EXPLICIT_VR_LENGTH_32)
 _CHARACTER_SET = BaseTag(0x00080005)
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 _DECIMAL = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
 # Bytes in a word of the value representations whose byte order follows the transfer syntax.
@@ -497,7 +498,7 @@ def _walk(window: _Window, implicit: bool, little: bool, stop: "Callable[[int], 
         tag = BaseTag(group << 16 | number)
         if stop is not None and stop(tag):
             break
-        if tag == ItemDelimiterTag:
+        if tag == _ITEM_END:
             raise ScanError("bad_syntax", "an item ends where none has begun")
         vr, length = _head(window, implicit, order)
         taken = _Taken(rules()["bulk_bytes"])
@@ -603,7 +604,7 @@ def _take_items(window: _Window, implicit: bool, order: str, facts: "_Facts | No
             raise ScanError("truncated", "the object ends inside its header")
         group, number, length = unpack(head)
         tag = group << 16 | number
-        if in_item and tag != ItemDelimiterTag:
+        if in_item and tag != _ITEM_END:
             vr, length = _head(window, implicit, order)
             if length != _UNDEFINED:
                 window.pass_by(length)
@@ -620,13 +621,13 @@ def _take_items(window: _Window, implicit: bool, order: str, facts: "_Facts | No
             if facts is not None and len(levels) == 1:
                 facts.end_item(taken, levels[0][1])
             window.read(8)
-        elif tag == SequenceDelimiterTag:
+        elif tag == _SEQUENCE_END:
             if len(levels) == 1:
                 return
             levels.pop()
             depth -= 1
             window.read(8)
-        elif tag != ItemTag:
+        elif tag != _ITEM:
             raise ScanError("bad_syntax", "a sequence holds something else than items")
         else:
             window.read(8)
@@ -714,7 +715,7 @@ class _Facts:
         """Those of an item's elements that are wanted; none where the item is broken."""
         window = _Window(BytesReader(item), len(item))
         try:
-            data_set, _ = _walk(window, implicit or _implicit_here(window, implicit), self.little, lambda tag: tag == ItemDelimiterTag)
+            data_set, _ = _walk(window, implicit or _implicit_here(window, implicit), self.little, lambda tag: tag == _ITEM_END)
         except ScanError:
             return {}
         finally:

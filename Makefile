@@ -23,7 +23,7 @@ export SPARK_LAUNCHER_OPTS := -XX:-UsePerfData
 # Two or more processes, each with a Spark of its own: one alone leaves a third of two cores idle.
 PYTEST := $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
-.PHONY: help setup demo test test-fast chaos bench lint docs lock clean
+.PHONY: help setup demo test test-fast chaos fuzz bench lint docs lock clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile
@@ -53,6 +53,9 @@ test-fast: $(READY) ## the tests that need no Spark
 
 chaos: $(READY) ## stop jobs at every boundary and finish them; every job by spark-submit
 	@PICTURES_CHAOS=1 $(PYTEST) -k "killed or stopped or submit"
+
+fuzz: $(READY) ## 200,000 mutated headers; PICTURES_FUZZ and PICTURES_FUZZ_SEED are their number and seed
+	@PICTURES_FUZZ=$${PICTURES_FUZZ:-200000} $(PY) -m pytest -q -s tests/dicom/test_fuzz.py
 
 bench: $(READY) ## ours against its peers, on an otherwise idle machine (10 GB below .cache)
 	@$(PY) benchmarks/all.py

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-from pictures_spark.dicom.scan import ScanError, looks_like_dicom
+from pictures_spark.dicom.scan import KEPT_BYTES, ScanError, looks_like_dicom
 from pictures_spark.resources import load_schema
 
 HEAD_BYTES = 1024
@@ -57,10 +57,10 @@ class Member:
 
 
 class Content:
-    """An object's bytes as one forward pass: a header window at random, the rest only hashed.
+    """An object's bytes as one forward pass: the first ``KEPT_BYTES`` at random, what comes after only forward, the rest only hashed.
 
-    A :class:`~pictures_spark.dicom.scan.ByteReader`: `read_at` pulls as far as it is asked and keeps what it pulled; `finish` goes on to
-    the end without keeping. So every byte is read and unpacked once, and memory is that of the header.
+    A :class:`~pictures_spark.dicom.scan.ByteReader`: `read_at` pulls as far as it is asked; `finish` goes on to the end. So every byte is
+    read and unpacked once, and memory is that of the first bytes however long the header is.
     """
 
     def __init__(self, pull: Callable[[int], bytes], size: int | None, crc: int | None = None) -> None:
@@ -73,13 +73,26 @@ class Content:
         self._length = 0
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Bytes from ``offset``; fewer where the object ends."""
-        while len(self._kept) < offset + length:
-            chunk = self._next(offset + length - len(self._kept))
+        """Bytes from ``offset``; fewer where the object ends.
+
+        Raises
+        ------
+        OSError
+            Bytes that went by and are not kept.
+        """
+        end = offset + length
+        if end > len(self._kept) and max(offset, len(self._kept)) < self._length:
+            raise OSError("bytes of a member that have gone by")
+        found = bytes(self._kept[offset:end])
+        while self._length < end:
+            at = self._length
+            chunk = self._next((offset if at < offset else end) - at)
             if not chunk:
                 break
-            self._kept += chunk
-        return bytes(self._kept[offset : offset + length])
+            self._kept += chunk[: max(0, KEPT_BYTES - at)]
+            if at >= offset:
+                found += chunk
+        return found
 
     def finish(self) -> tuple[str, int]:
         """SHA-256 (hex) and length of the whole object.

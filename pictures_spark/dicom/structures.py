@@ -44,6 +44,7 @@ from pictures_spark.dicom.scan import (
     ByteReader,
     BytesReader,
     HeaderRecord,
+    Kept,
     column_value,
     columns_from,
     element_json,
@@ -100,7 +101,9 @@ class Slot:
         return value
 
     def is_sound(self, raw: bytes) -> bool:
-        """Whether ``scan`` does not refuse a header for this value."""
+        """Whether ``scan`` does not refuse a header for this value, nor keep it in another form for its length."""
+        if len(raw) > rules()["bulk_bytes"]:
+            return False
         try:
             self.value(raw)
         except Exception:  # noqa: BLE001 - whatever it is, `scan` is asked about the whole header, and gives the reason
@@ -410,7 +413,7 @@ class Headers:
                 if place:
                     self._structures.insert(0, self._structures.pop(place))
                 return Header(None, structure, raws)
-        kept = reader if isinstance(source, bytes) else _Kept(reader, data)
+        kept = reader if isinstance(source, bytes) else Kept(reader, data)
         record = scan(kept, self._limit)
         if record.kind == "dicom" and record.has_pixels:
             self._learn(kept, record)
@@ -477,26 +480,6 @@ def _is_right(structure: Structure, record: HeaderRecord, data: bytes) -> bool:
     if raws is None:
         return False
     return as_json(structure.constants, structure.lines(raws)) == record.text and structure.typed(raws) == record.columns
-
-
-class _Kept:
-    """A reader that keeps the prefix it has read, so that a second look costs no second read."""
-
-    def __init__(self, reader: ByteReader, prefix: bytes) -> None:
-        self._reader = reader
-        self._prefix = prefix
-
-    @property
-    def size(self) -> int | None:
-        """Length in bytes, where known."""
-        return self._reader.size
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        """Bytes from ``offset``."""
-        end = offset + length
-        if offset <= len(self._prefix) < end:
-            self._prefix += self._reader.read_at(len(self._prefix), end - len(self._prefix))
-        return self._prefix[offset:end] if offset <= len(self._prefix) else self._reader.read_at(offset, length)
 
 
 @cache

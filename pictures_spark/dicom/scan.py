@@ -29,6 +29,7 @@ from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pydicom.valuerep import STR_VR
 
+from pictures_spark.remote import ChangedError
 from pictures_spark.resources import load_schema
 from pictures_spark.schema import Column, table
 
@@ -51,6 +52,12 @@ class ScanError(Exception):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+def refusal(error: OSError) -> ScanError:
+    """What is said of an object whose bytes cannot be had: ``changed``, ``timeout`` or ``unreadable``, and never its name."""
+    reason = "changed" if isinstance(error, ChangedError) else "timeout" if isinstance(error, TimeoutError) else "unreadable"
+    return ScanError(reason, error.strerror or type(error).__name__)
 
 
 class ByteReader(Protocol):
@@ -122,7 +129,7 @@ def scan(source: bytes | ByteReader, max_header_bytes: int = DEFAULT_MAX_HEADER_
     ------
     ScanError
         ``not_dicom``; ``truncated`` (ends inside the header); ``bad_syntax``; ``missing_uid`` (SOP, series or study);
-        ``too_large``; ``unreadable`` (the reader failed).
+        ``too_large``; ``unreadable``, ``timeout`` or ``changed`` (the reader failed).
 
     Examples
     --------
@@ -226,7 +233,8 @@ class _Window:
             try:
                 more = self.reader.read_at(len(self._data), missing)
             except OSError as error:
-                self._fail("unreadable", error.strerror or type(error).__name__)
+                self.failure = refusal(error)
+                raise self.failure from None
             except ScanError as error:
                 self.failure = error
                 raise

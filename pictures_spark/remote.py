@@ -168,23 +168,24 @@ class S3Store:
         return part
 
     def _run(self, action: Callable[..., Awaitable[Any]], *arguments: Any, **named: Any) -> Any:
-        """Run a coroutine on the loop of s3fs. Failures come back as values: the loop would log, or rename, what is raised."""
+        """Run a coroutine on the loop of s3fs. A failure comes back as a value, for fsspec would make another of a timeout."""
         from fsspec.asyn import sync
 
-        async def outcome() -> Any:
-            for attempt in range(1, self._root.attempts + 1):
+        async def outcome() -> tuple[Any, OSError | None]:
+            failure = None
+            for _ in range(self._root.attempts):
                 try:
-                    return await action(*arguments, **named)
+                    return await action(*arguments, **named), None
                 # Whatever S3 clients raise may quote a key; `_failure` says what may be told.
                 except Exception as error:  # noqa: BLE001
                     failure = _failure(error)
-                    if not isinstance(error, _broken_off()) or attempt == self._root.attempts:
-                        return failure
-            return None
+                    if not isinstance(error, _broken_off()):
+                        break
+            return None, failure
 
-        found = sync(self._files.loop, outcome)
-        if isinstance(found, OSError):
-            raise found
+        found, failure = sync(self._files.loop, outcome)
+        if failure is not None:
+            raise failure
         return found
 
     async def _client(self) -> Any:

@@ -394,6 +394,8 @@ def _ranged(file: BinaryIO, member: Member) -> Content:
     """A member that lies in the file as it is or deflated. Its position is its own: others may read the file in between."""
     at, left = cast("int", member.offset), cast("int", member.length)
     inflate = zlib.decompressobj(-zlib.MAX_WBITS) if member.compression == "deflate" else None
+    # A header packs into few bytes: what is read for it grows as more is wanted.
+    packed_step = 1 << 13
 
     def raw(length: int) -> bytes:
         nonlocal at, left
@@ -403,9 +405,13 @@ def _ranged(file: BinaryIO, member: Member) -> Content:
         return chunk
 
     def inflated(length: int) -> bytes:
+        nonlocal packed_step
         assert inflate is not None
         while not inflate.eof:
-            packed = inflate.unconsumed_tail or raw(1 << 16)
+            packed = inflate.unconsumed_tail
+            if not packed:
+                packed_step = min(2 * packed_step, 1 << 16)
+                packed = raw(packed_step)
             chunk = inflate.decompress(packed, length)
             if chunk:
                 return chunk

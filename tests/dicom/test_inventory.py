@@ -101,6 +101,12 @@ def test_kinds_of_files(tmp_path, kind):
             assert one.header.columns["modality"] == "CT"
 
 
+def test_names_say_nothing_of_kinds(tmp_path):
+    for name, kind in (("A.ZIP", "zip"), ("B.TAR.GZ", "tar.gz"), ("C.TAR", "tar"), ("image.zip", "dicom"), ("D.DCM", "zip")):
+        (tmp_path / name).write_bytes(KINDS[kind][0])
+        assert brief(read(tmp_path, name)) == KINDS[kind][1]
+
+
 def test_members_of_one_name_have_names_of_their_own(tmp_path):
     with zipfile.ZipFile(tmp_path / "f", "w") as archive, warnings.catch_warnings(action="ignore"):
         for name in ("a", "a#2", "a", "a"):

@@ -128,9 +128,7 @@ def test_files_are_fetched_at_the_same_time_and_come_in_order(server):
         together.wait()  # answered only once eight are asked for
 
     server.faults.update({one.path: waits for one in files})
-    assert [(one.path, result().read()) for one, result in opened(root, files, KB)] == [
-        (f"{n:02}", str(n).encode()) for n in range(40)
-    ]
+    assert [(one.path, result().read()) for one, result in opened(root, files, KB)] == [(f"{n:02}", str(n).encode()) for n in range(40)]
     assert server.together <= 8
     assert sum(n for (method, key), n in server.asked.items() if method == "GET" and key) == 40
 
@@ -251,7 +249,8 @@ def test_keys_come_from_a_file(server, monkeypatch, tmp_path):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     file = tmp_path / "credentials"
-    file.write_text("[default]\naws_access_key_id = a\naws_secret_access_key = b\n[other]\naws_access_key_id = c\naws_secret_access_key = d\n")
+    keys = "aws_access_key_id = a\naws_secret_access_key = b\n"
+    file.write_text(f"[default]\n{keys}[other]\n{keys}")
     server.put("o", b"x")
     for profile in (None, "other"):
         assert [one.path for one in listed(server.root(credentials_file=str(file), profile=profile))] == ["o"]
@@ -291,7 +290,7 @@ def test_a_file_system_of_arrow_is_listed_and_read_by_ranges(hdfs):
 
 
 def test_a_folder_of_a_file_system_that_cannot_be_listed_is_reported(hdfs, monkeypatch):
-    root, files = hdfs
+    files = hdfs[1]
     ls = ArrowFSWrapper.ls
 
     def guarded(self, path, **options):

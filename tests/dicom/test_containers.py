@@ -176,15 +176,15 @@ def test_members_beyond_four_gigabytes_are_found_and_read_back(tmp_path):
 
 def test_more_members_than_sixteen_bits_count_cost_the_file_once(tmp_path):
     """Zip64 by number. However many members there are, the directory is read once and each byte of the rest about once."""
-    count = 70_000
+    count = 66_000
     with zipfile.ZipFile(tmp_path / "c", "w") as archive:
         for number in range(count):
             archive.writestr(zipfile.ZipInfo(f"IM/{number:06}"), b"%d" % number)
     with Counted(tmp_path / "c") as raw, io.BufferedReader(raw) as file:
-        found = [(member, content.read_at(0, 10)) for member, content in zip_members(file)]
+        for number, (last, content) in enumerate(zip_members(file)):
+            assert (last.name, content.read_at(0, 10)) == (f"IM/{number:06}", b"%d" % number)
+        assert number == count - 1
         assert raw.count < 2 * (tmp_path / "c").stat().st_size
-    assert [(member.name, head) for member, head in found] == [(f"IM/{number:06}", b"%d" % number) for number in range(count)]
-    last = found[-1][0]
     assert read_object(str(tmp_path), "c", last.offset, last.length, last.compression) == b"%d" % (count - 1)
 
 

@@ -77,7 +77,9 @@ def test_a_store_is_read_like_a_folder(spark, folder, tmp_path_factory):
         assert {row.sop_uid for row in rows if row.reason is None} == set(expected)
         start = f"s3a://{server.bucket}/raw/"
         assert {row.path.removeprefix(start): row.reason for row in rows if row.reason} == {"cut": "truncated", "text": "not_dicom"}
-        assert {n for (_, key), n in server.asked.items() if key} == {1}
+        # A container is longer than the first range, by which the headers of loose files are had.
+        assert max(n for (_, key), n in server.asked.items() if key) == 2
+        assert sum(server.asked[key] - 1 for key in server.asked if key[1]) <= 2
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ refuses what its role does not allow. Runs on the driver; executors only ever ge
 import re
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlparse
 
 from pictures_spark.config import Config
 from pictures_spark.errors import ConfigError, ZoneViolationError
 from pictures_spark.resources import load_schema
+from pictures_spark.roots import Root, local_path, root_at
 
 Mode = Literal["read", "write"]
 _PROJECT_NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}$")
@@ -48,6 +48,7 @@ class Zones:
         self.project = project
         self._allowed: dict[str, list[Mode]] = roles[role]
         self._roots = {zone: config.location(root) for zone, root in config["zones"].items()}
+        self._remote = config.values.get("remote")
         if "project" in self._allowed:
             if project is None or not _PROJECT_NAME.match(project):
                 raise ConfigError("a project name is needed: lower-case letters, digits, - and _, starting with a letter or digit")
@@ -77,16 +78,26 @@ class Zones:
             The zone's root is a remote URI.
         """
         root = self.root(zone, mode)
+        root = local_path(root, f"zones.{zone}")
         if "://" in root:
-            url = urlparse(root)
-            if url.scheme != "file":
-                raise ConfigError(f"zone {zone} is at a {url.scheme} URI; this step needs a local or mounted path")
-            root = url.path
+            raise ConfigError(f"zone {zone} is at a {root.partition('://')[0]} URI; this step needs a local or mounted path")
         base = Path(root).resolve()
         path = base.joinpath(*parts)
         if not path.resolve().is_relative_to(base):
             raise ZoneViolationError(f"a path leaves zone {zone}: links and '..' out of a zone are refused")
         return path
+
+    def archive(self) -> Root:
+        """The archive's root, which may be remote, with the settings that it is reached by.
+
+        Raises
+        ------
+        ZoneViolationError
+            The role may not read the archive.
+        ConfigError
+            The root is a URI that cannot be one of an archive.
+        """
+        return root_at(self.root("archive"), self._remote)
 
     def table(self, zone: str, name: str, mode: Mode = "read") -> str:
         """Location of a Delta table, for Spark and DuckDB."""

@@ -70,7 +70,7 @@ def run(job: Job, cohort_id: str) -> None:
     for folder in (staging, journal):
         folder.mkdir(parents=True, exist_ok=True)
     task = Task(
-        archive=job.zones.root("archive"),
+        archive=job.zones.archive(),
         staging=str(staging),
         journal=str(journal),
         former=str(delivery),

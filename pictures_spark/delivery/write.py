@@ -22,6 +22,7 @@ from pictures_spark.deid.plan import load_plan
 from pictures_spark.deid.verify import verify
 from pictures_spark.dicom.containers import ObjectChangedError, read_object
 from pictures_spark.keys import KeyRef, pseudonymous_uid
+from pictures_spark.roots import Root
 
 RESULT_TYPE = (
     "patient_id string, study_uid string, series_uid string, image_uid string, modality string, scan_date date, age_years bigint, "
@@ -35,7 +36,7 @@ _ROWS_PER_BATCH = 64
 class Task:
     """What every image of a delivery has in common; safe to send to executors."""
 
-    archive: str
+    archive: Root
     staging: str
     journal: str
     former: str

@@ -1,10 +1,10 @@
 """The catalogue job: every object of the archive to `object`, every header to `header_*` and MongoDB, whatever is broken to quarantine.
 
 Identifiable zone. The driver lists the archive and keeps the plan; executors open the files, and only they read them. What is new or
-changed by size and modification time is planned durably, then read in batches of about ``batch_bytes``. Within a batch the tables are
-written by key, each write doing nothing where it was done before, and `object` last: its rows say that the batch is done. So a run that
-was killed anywhere is finished by the next one, under its own run id, to the same tables. A file's own row comes from its plan row, and
-the two are counted against each other.
+changed by size and by etag or modification time is planned durably, then read in batches of about ``batch_bytes``. Within a batch the
+tables are written by key, each write doing nothing where it was done before, and `object` last: its rows say that the batch is done. So a
+run that was killed anywhere is finished by the next one, under its own run id, to the same tables. A file's own row comes from its plan
+row, and the two are counted against each other.
 """
 
 import gc
@@ -12,13 +12,12 @@ import itertools
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pictures_spark import tables
 from pictures_spark.dicom import mongodb as documents
 from pictures_spark.dicom import storing
-from pictures_spark.dicom.inventory import Found, Listed, list_archive, locator, read_file
+from pictures_spark.dicom.inventory import Found, check_root, list_archive, locator, read_files
 from pictures_spark.dicom.storing import SERIES, Storing
 from pictures_spark.dicom.structures import Headers
 from pictures_spark.errors import ChecksFailedError, InputError
@@ -26,6 +25,7 @@ from pictures_spark.job import Job
 from pictures_spark.keys import KeyRef, fingerprint, pseudonym
 from pictures_spark.mongo import mongodb
 from pictures_spark.report import Report, utc_now
+from pictures_spark.roots import Listed, Root
 from pictures_spark.schema import table
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 _ZONE = "identifiable"
-_LISTING = "path string, file_size bigint, file_mtime_ns bigint"
+_LISTING = "path string, file_size bigint, file_mtime_ns bigint, file_etag string"
 # Rows of one Arrow batch from a worker: a header of 15 KB each makes them a few MB.
 _ROWS = 256
 
@@ -47,21 +47,20 @@ def run(job: Job) -> None:
     Raises
     ------
     InputError
-        The archive folder is not there, or is empty though objects of it are known; MongoDB does not take the documents.
+        The archive is not there, or is empty though objects of it are known; MongoDB does not take the documents.
     ChecksFailedError
         Rows do not add up to the plan, or documents to instances.
     QuarantineLimitError
         More than ``quarantine_limit`` of the objects are in quarantine.
     """
-    root = job.zones.path("archive")
-    if not root.is_dir():
-        raise InputError("the archive folder does not exist: see that it is mounted, or mend zones.archive in the settings file")
+    root = job.zones.archive()
+    check_root(root)
     with ExitStack() as stack:
         catalogue = Catalogue(job, root, stack)
         for run_id in catalogue.unfinished():
             job.say(f"going on with run {run_id}, which did not finish")
             catalogue.execute(run_id, resumed=True)
-        listing = list_archive(str(root))
+        listing = list_archive(root)
         job.say(f"{len(listing):,} files listed")
         if catalogue.plan(listing):
             catalogue.execute(job.run_id)
@@ -69,7 +68,7 @@ def run(job: Job) -> None:
             catalogue.follow_moved_contents()
             catalogue.check_documents()
         catalogue.report(listing)
-        inputs = fingerprint("catalogue", *(f"{path}|{size}|{mtime}" for path, size, mtime in listing))
+        inputs = fingerprint("catalogue", *("|".join(map(str, listed)) for listed in listing))
         for run_id in catalogue.runs:
             _under(job, run_id).done(inputs)
     job.check_quarantine_limit()
@@ -82,10 +81,12 @@ class Catalogue:
     """
 
     job: Job
-    root: Path
+    root: Root
     stack: ExitStack
     runs: list[str] = field(default_factory=list)
     replaced: bool = False
+    round_trips: int = 0
+    files_fetched: int = 0
 
     @cached_property
     def uri(self) -> str:
@@ -101,22 +102,24 @@ class Catalogue:
     def plan(self, listing: list[Listed]) -> bool:
         """Write the plan of this run before any of its work; False where there is nothing to do.
 
-        The listing is compared with the files' own rows in `object`, which hold the size and modification time of their last reading.
+        The listing is compared with the files' own rows in `object`, which hold the size, etag and modification time of their last
+        reading. Where both have an etag, it decides; else the modification time.
         """
         from pyspark.sql import functions as F
 
         known = self.job.read(_ZONE, "object").where("member IS NULL")
-        known = known.select("path", F.struct("file_size", "file_mtime_ns", "status").alias("old"))
+        known = known.select("path", F.struct("file_size", "file_mtime_ns", "file_etag", "status").alias("old"))
         listed = _frame(self.job, listing).withColumn("listed", F.lit(True))
         gone = F.col("old.status") == "vanished"
-        same = (F.col("file_size") == F.col("old.file_size")) & (F.col("file_mtime_ns") == F.col("old.file_mtime_ns")) & ~gone
+        same_version = F.coalesce(F.col("file_etag") == F.col("old.file_etag"), F.col("file_mtime_ns") == F.col("old.file_mtime_ns"))
+        same = (F.col("file_size") == F.col("old.file_size")) & same_version & ~gone
         change = (
             F.when(F.col("listed").isNull(), F.when(~gone, "vanished"))
             .when(F.col("old").isNull(), "new")
             .when(~same, "changed")
         )  # fmt: skip
-        size, mtime = (F.coalesce(name, f"old.{name}").alias(name) for name in ("file_size", "file_mtime_ns"))
-        compared = listed.join(known, "path", "full_outer").select("path", size, mtime, change.alias("change"))
+        marks = [F.coalesce(name, f"old.{name}").alias(name) for name in ("file_size", "file_mtime_ns", "file_etag")]
+        compared = listed.join(known, "path", "full_outer").select("path", *marks, change.alias("change"))
         changes = [row.asDict() for row in compared.where("change IS NOT NULL").collect()]
         if not listing and changes:
             raise InputError("the archive is empty, but its objects are known: see that it is mounted; nothing was changed")
@@ -240,6 +243,9 @@ class Catalogue:
         report = self.job.report
         report.counts, report.quarantined = counts, reasons
         report.details |= {"files": len(listing), "containers": containers, "members": members}
+        if self.files_fetched:
+            report.details["round_trips"] = self.round_trips
+            report.rates["round_trips_per_file"] = round(self.round_trips / self.files_fetched, 2)
         if self.runs:
             instances = self.job.read(_ZONE, "header_instance")
             (row,) = instances.agg(
@@ -289,8 +295,17 @@ class Batch:
                 if not faulty.isEmpty():
                     _under(job, self.run_id).quarantine(faulty)
             self._write_objects(found)
+            if self.catalogue.root.scheme != "file":
+                self._count_round_trips(found)
         finally:
             found.unpersist()
+
+    def _count_round_trips(self, found: "DataFrame") -> None:
+        from pyspark.sql import functions as F
+
+        (row,) = found.agg(F.sum("round_trips").alias("trips"), F.count("round_trips").alias("files")).collect()
+        self.catalogue.round_trips += row.trips or 0
+        self.catalogue.files_fetched += row.files
 
     def _paths(self) -> "DataFrame":
         return _frame(self.catalogue.job, [(row.path,) for row in (*self.planned, *self.gone)], "path string")
@@ -300,9 +315,9 @@ class Batch:
         job = self.catalogue.job
         parts = max(1, min(len(self.planned), 4 * job.spark.sparkContext.defaultParallelism))
         slices = stretches([row.file_size for row in self.planned], parts)
-        rows = [(row.path, row.file_size, row.file_mtime_ns, part) for row, part in zip(self.planned, slices, strict=True)]
+        rows = [(row.path, row.file_size, row.file_mtime_ns, row.file_etag, part) for row, part in zip(self.planned, slices, strict=True)]
         plan = _frame(job, rows, f"{_LISTING}, part int")
-        reader = _reader(str(self.catalogue.root), job.key("object"), job.config["catalogue"]["max_header_bytes"])
+        reader = _reader(self.catalogue.root, job.key("object"), job.config["catalogue"]["max_header_bytes"])
         return plan.repartitionById(parts, "part").mapInArrow(reader, _found_type())
 
     def _write_headers(self, found: "DataFrame") -> None:
@@ -449,13 +464,14 @@ def _arrow(rows: list[dict[str, Any]], schema: "StructType") -> "pa.Table":
 
 
 def _found_type() -> "StructType":
-    """Rows that executors give back: `object` without what the driver adds, the fault's detail, and the header as `Storing` gives it."""
-    from pyspark.sql.types import BooleanType, StringType, StructType
+    """Rows that executors give back: `object` without what the driver adds, what is told of reading it, and the header by `Storing`."""
+    from pyspark.sql.types import BooleanType, LongType, StringType, StructType
 
     declared = table(_ZONE, "object").spark_type()
     names = [name for name in declared.fieldNames() if name not in ("first_seen", "last_seen", "run_id")]
     header = StructType([*storing.spark_type().fields]).add("document_fits", BooleanType())
-    return _nullable(StructType([declared[name] for name in names]).add("detail", StringType()).add("header", header))
+    found = StructType([declared[name] for name in names]).add("detail", StringType()).add("round_trips", LongType())
+    return _nullable(found.add("header", header))
 
 
 def _nullable(schema: "StructType") -> "StructType":
@@ -472,7 +488,7 @@ def _split_type() -> "StructType":
     return _nullable(table(_ZONE, "header_instance").spark_type()).add("elements", StringType()).add("instance_count", LongType())
 
 
-def _reader(root: str, key: KeyRef, max_header_bytes: int) -> "Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]":
+def _reader(root: Root, key: KeyRef, max_header_bytes: int) -> "Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]":
     """What executors run over plan rows."""
 
     def read(plan: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
@@ -483,19 +499,15 @@ def _reader(root: str, key: KeyRef, max_header_bytes: int) -> "Callable[[Iterato
         headers, columns = Headers.of_process(max_header_bytes), Storing()
         # Collections of garbage need not look at what is loaded already: a tenth of the time.
         gc.freeze()
-        rows = (
-            (row, found)
-            for batch in plan
-            for row in batch.to_pylist()
-            for found in read_file(root, row["path"], row["file_size"], row["file_mtime_ns"], headers)
-        )
+        listed = (Listed(*(row[name] for name in Listed._fields)) for batch in plan for row in batch.to_pylist())
+        rows = read_files(root, listed, headers)
         while chunk := list(itertools.islice(rows, _ROWS)):
             yield _batch(secret, chunk, schema, columns)
 
     return read
 
 
-def _batch(secret: bytes, chunk: list[tuple[dict[str, Any], Found]], schema: "pa.Schema", storing: Storing) -> "pa.RecordBatch":
+def _batch(secret: bytes, chunk: list[tuple[Listed, Found]], schema: "pa.Schema", storing: Storing) -> "pa.RecordBatch":
     """Rows of objects and of the headers that they have: first those with a header, as `Storing` orders them, then the others."""
     import pyarrow as pa
 
@@ -514,9 +526,9 @@ def _batch(secret: bytes, chunk: list[tuple[dict[str, Any], Found]], schema: "pa
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _row(secret: bytes, plan: dict[str, Any], found: Found) -> dict[str, Any]:
-    place = locator(plan["path"], found.member)
-    row = {name: plan[name] for name in ("path", "file_size", "file_mtime_ns")}
+def _row(secret: bytes, plan: Listed, found: Found) -> dict[str, Any]:
+    place = locator(plan.path, found.member)
+    row: dict[str, Any] = plan._asdict()
     row |= {"object_id": pseudonym(secret, "object", place), "locator": place}
     row |= {name: getattr(found, name) for name in ("member", "kind", "offset", "length", "compression", "size", "sha256")}
-    return row | {name: getattr(found, name) for name in ("status", "reason", "detail")}
+    return row | {name: getattr(found, name) for name in ("status", "reason", "detail", "round_trips")}

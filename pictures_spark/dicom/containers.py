@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 from pictures_spark.dicom.scan import KEPT_BYTES, ScanError, looks_like_dicom
+from pictures_spark.remote import ChangedError, RemoteFile, store
 from pictures_spark.resources import load_schema
+from pictures_spark.roots import Root, root_of
 
 HEAD_BYTES = 1024
 _CHUNK = 1 << 20
@@ -170,25 +172,31 @@ def open_file(root: str, path: str) -> BinaryIO:
     return os.fdopen(handle, "rb")
 
 
+def size_of(file: BinaryIO) -> int:
+    """Length of an open file in bytes: of a store, as it was listed; of a folder, as it is now."""
+    return file.size if isinstance(file, RemoteFile) else os.fstat(file.fileno()).st_size
+
+
 def file_content(file: BinaryIO) -> Content:
     """A whole open file."""
     file.seek(0)
-    return Content(file.read, os.fstat(file.fileno()).st_size)
+    return Content(file.read, size_of(file))
 
 
 def zip_members(file: BinaryIO) -> Iterator[tuple[Member, Content | None]]:
-    """Members of a zip in the order of its directory, each with its content where it can be read.
+    """Members of a zip in the order in which they lie in the file, each with its content where it can be read.
 
     Raises
     ------
     ScanError
-        ``archive_corrupt``: the directory at the end of the file cannot be read.
+        ``archive_corrupt``: the directory at the end of the file cannot be read. ``too_large``: it is longer than the limit.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(cast("BinaryIO", _Limited(file, load_schema("dicom/containers.yaml")["zip_directory_bytes"]))) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
     except _DAMAGE:
         raise ScanError("archive_corrupt", "the directory of the zip cannot be read") from None
+    entries.sort(key=lambda entry: entry.header_offset)
     shared = _overlapping(entries)
     for entry in entries:
         member = _zip_member(file, entry, entry.header_offset in shared)
@@ -209,7 +217,7 @@ def tar_members(file: BinaryIO, packed: bool = False) -> Iterator[tuple[Member, 
     damage: list[str] = []
     file.seek(0)
     stream = cast("BinaryIO", gzip.GzipFile(fileobj=file)) if packed else file
-    end = None if packed else os.fstat(file.fileno()).st_size
+    end = None if packed else size_of(file)
     try:
         # Stream mode for gzip: a seek backwards would unpack from the start again.
         with tarfile.open(fileobj=stream, mode="r|" if packed else "r:", tarinfo=_tarinfo(damage)) as archive:
@@ -250,8 +258,10 @@ def gzip_content(file: BinaryIO) -> Content:
     return Content(pull, None)
 
 
-def read_object(root: str, path: str, offset: int | None, length: int | None, compression: str | None, sha256: str | None = None) -> bytes:
-    """The bytes of one catalogued object, from columns of table ``object``. Runs on executors.
+def read_object(
+    root: Root | str, path: str, offset: int | None, length: int | None, compression: str | None, sha256: str | None = None
+) -> bytes:
+    """The bytes of one catalogued object, from columns of table ``object``: one range read, but for ``gzip``. Runs on executors.
 
     Parameters
     ----------
@@ -271,10 +281,19 @@ def read_object(root: str, path: str, offset: int | None, length: int | None, co
     """
     if compression not in (None, "none", "deflate", "gzip"):
         raise ValueError("compression is not one of none, deflate, gzip")
+    where = root_of(root)
     try:
-        with open_file(root, path) as file:
-            data = _read(file, offset or 0, length, compression)
-    except (ScanError, *_DAMAGE):
+        if where.scheme == "file":
+            with open_file(where.location, path) as file:
+                data = _read(file, offset or 0, length, compression)
+        elif compression == "gzip":
+            with RemoteFile(store(where), path, None, where.range_bytes, where.range_bytes) as remote:
+                data = _read(cast("BinaryIO", remote), offset or 0, length, compression)
+        elif length == 0:
+            data = b""
+        else:
+            data = _unpacked(store(where).get(path, offset or 0, length).data, length, compression)
+    except (ScanError, ChangedError, *_DAMAGE):
         raise ObjectChangedError("the object cannot be unpacked where it was catalogued") from None
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise ObjectChangedError("the object's content is not what was catalogued")
@@ -286,9 +305,14 @@ def _read(file: BinaryIO, offset: int, length: int | None, compression: str | No
         stream = gzip.GzipFile(fileobj=file)
         stream.seek(offset)
         data = stream.read(-1 if length is None else length)
+        compression = "none"
     else:
         file.seek(offset)
         data = file.read(-1 if length is None else length)
+    return _unpacked(data, length, compression)
+
+
+def _unpacked(data: bytes, length: int | None, compression: str | None) -> bytes:
     if length is not None and len(data) < length:
         raise ObjectChangedError("the file is too short for the object that was catalogued in it")
     if compression == "deflate":
@@ -297,6 +321,20 @@ def _read(file: BinaryIO, offset: int, length: int | None, compression: str | No
         if not inflate.eof:
             raise ObjectChangedError("the object does not unpack to its end")
     return data
+
+
+class _Limited:
+    """A zip file for the reader of its directory, which asks for that in one read, as long as the zip says it is."""
+
+    def __init__(self, file: BinaryIO, limit: int) -> None:
+        self.seek, self.tell = file.seek, file.tell
+        self._file, self._limit = file, limit
+
+    def read(self, length: int = -1) -> bytes:
+        """Bytes from the position, no more than the limit."""
+        if length > self._limit:
+            raise ScanError("too_large", "the directory of the zip is longer than any real one")
+        return self._file.read(length)
 
 
 def _zip_member(file: BinaryIO, entry: zipfile.ZipInfo, shared: bool) -> Member:
@@ -369,6 +407,8 @@ def _ranged(file: BinaryIO, member: Member) -> Content:
     """A member that lies in the file as it is or deflated. Its position is its own: others may read the file in between."""
     at, left = cast("int", member.offset), cast("int", member.length)
     inflate = zlib.decompressobj(-zlib.MAX_WBITS) if member.compression == "deflate" else None
+    # A header packs into few bytes: what is read for it grows as more is wanted.
+    packed_step = 1 << 13
 
     def raw(length: int) -> bytes:
         nonlocal at, left
@@ -378,9 +418,13 @@ def _ranged(file: BinaryIO, member: Member) -> Content:
         return chunk
 
     def inflated(length: int) -> bytes:
+        nonlocal packed_step
         assert inflate is not None
         while not inflate.eof:
-            packed = inflate.unconsumed_tail or raw(1 << 16)
+            packed = inflate.unconsumed_tail
+            if not packed:
+                packed_step = min(2 * packed_step, 1 << 16)
+                packed = raw(packed_step)
             chunk = inflate.decompress(packed, length)
             if chunk:
                 return chunk

@@ -1,15 +1,16 @@
 """What an archive holds: the files below its root, and the objects in one file.
 
-`list_archive` runs on the driver and only lists. `read_file` runs on executors: one file in, one :class:`Found` per object out, and
-whatever is wrong with the file is a row too. Each file is opened once, and each byte read once: the header by itself, then all bytes for
-the SHA-256 of the object, which tells instances of one UID apart.
+`list_archive` runs on the driver and only lists. `read_files` runs on executors: files in, one :class:`Found` per object out, and
+whatever is wrong with a file is a row too. Each file is opened once, and each byte read once: the header by itself, then all bytes for
+the SHA-256 of the object, which tells instances of one UID apart. From a store, the next files are fetched while one is read.
 """
 
 import gzip
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import BinaryIO
+from pathlib import Path
+from typing import BinaryIO, cast
 
 from pictures_spark.dicom.containers import (
     HEAD_BYTES,
@@ -18,19 +19,24 @@ from pictures_spark.dicom.containers import (
     file_content,
     gzip_content,
     open_file,
+    size_of,
     sniff,
     tar_members,
     zip_members,
 )
-from pictures_spark.dicom.scan import ScanError
+from pictures_spark.dicom.scan import ScanError, refusal
 from pictures_spark.dicom.structures import Header, Headers
-
-Listed = tuple[str, int, int]
+from pictures_spark.errors import InputError
+from pictures_spark.remote import HEAD_RANGE, RemoteFile, opened, store
+from pictures_spark.roots import Listed, Root, root_of
 
 
 @dataclass(frozen=True)
 class Found:
-    """One object of the archive: a file, or a member of a container. Fields as in table ``object``."""
+    """One object of the archive: a file, or a member of a container.
+
+    Fields as in table ``object``; ``round_trips`` says how often a store was asked for the file, on the file's own row.
+    """
 
     member: str | None
     kind: str
@@ -43,20 +49,24 @@ class Found:
     reason: str | None = None
     detail: str | None = None
     header: Header | None = None
+    round_trips: int | None = None
 
 
-def list_archive(root: str) -> list[Listed]:
-    """Everything below ``root`` that is no folder, as (path, size in bytes, modification time in ns), by path.
+def list_archive(root: Root | str) -> list[Listed]:
+    """Everything below ``root`` that is no folder, by path.
 
     Links to folders are listed, not entered, so that nothing is listed twice or for ever. A folder that cannot be listed stands for
     itself, so that it is reported. Bytes of a name that are no UTF-8 are written as escapes; such a file will be found unreadable.
     """
+    where = root_of(root)
+    if where.scheme != "file":
+        return sorted(store(where).listing())
     listed: list[Listed] = []
     folders = [""]
     while folders:
         folder = folders.pop()
         try:
-            with os.scandir(os.path.join(root, folder)) as entries:  # noqa: PTH118 - names must stay as they are
+            with os.scandir(os.path.join(where.location, folder)) as entries:  # noqa: PTH118 - names must stay as they are
                 for entry in entries:
                     path = f"{folder}{entry.name}"
                     if entry.is_dir(follow_symlinks=False):
@@ -64,8 +74,24 @@ def list_archive(root: str) -> list[Listed]:
                     else:
                         listed.append(_entry(path, entry))
         except OSError:
-            listed.append((_unicode(folder.rstrip("/")), 0, 0))
+            listed.append(Listed(_unicode(folder.rstrip("/")), 0, 0))
     return sorted(listed)
+
+
+def check_root(root: Root) -> None:
+    """Make sure that the archive is there, before anything is made of what it holds.
+
+    Raises
+    ------
+    InputError
+        It is not there, or does not answer.
+    ConfigError
+        Its store does not let us in, or a package to read it with is missing.
+    """
+    if root.scheme != "file":
+        store(root).check()
+    elif not Path(root.location).is_dir():
+        raise InputError("the archive folder does not exist: see that it is mounted, or mend zones.archive in the settings file")
 
 
 def locator(path: str, member: str | None) -> str:
@@ -80,29 +106,46 @@ def locator(path: str, member: str | None) -> str:
     return escaped if member is None else f"{escaped}!{member}"
 
 
-def read_file(root: str, path: str, size: int, mtime_ns: int, headers: Headers, whole: bool = True) -> Iterator[Found]:
+def read_files(root: Root | str, files: Iterable[Listed], headers: Headers, whole: bool = True) -> Iterator[tuple[Listed, Found]]:
+    """The objects in files of the plan, in the files' order, each with its file; see `read_file`."""
+    where = root_of(root)
+    if where.scheme == "file":
+        for file in files:
+            for found in _read(lambda path=file.path: open_file(where.location, path), file, headers, whole):  # type: ignore[misc]
+                yield file, _not_a_file(where.location, file.path) if found.reason == "not_a_file" else found
+        return
+    for file, opening in opened(where, files, where.range_bytes if whole else min(HEAD_RANGE, where.range_bytes)):
+        for found in _read(cast("Callable[[], BinaryIO]", opening), file, headers, whole):
+            yield file, found
+
+
+def read_file(root: Root | str, path: str, size: int, mtime_ns: int, headers: Headers, whole: bool = True) -> Iterator[Found]:
     """The objects in one file of the plan, their headers read by ``headers``; a container's own row comes after those of its members.
 
     With ``whole``, every object is read to its end for its hash; without, only its header is read and ``sha256`` is None.
     A file that is not as it was when listed, before or after reading, is quarantined as ``changed``: the next run lists it anew.
     """
+    return (found for _, found in read_files(root, [Listed(path, size, mtime_ns)], headers, whole))
+
+
+def _read(opening: Callable[[], BinaryIO], listed: Listed, headers: Headers, whole: bool) -> Iterator[Found]:
     try:
-        with open_file(root, path) as file:
-            _check_unchanged(file, size, mtime_ns)
+        with opening() as file:
+            _check_unchanged(file, listed)
             for found in _objects(file, headers, whole):
                 if found.member is None:
-                    _check_unchanged(file, size, mtime_ns)
-                yield found
+                    _check_unchanged(file, listed)
+                yield replace(found, round_trips=file.round_trips) if isinstance(file, RemoteFile) and found.member is None else found
     except ScanError as error:
-        yield _not_a_file(root, path) if error.reason == "not_a_file" else _refused(None, "other", error)
+        yield _refused(None, "other", error)
     except OSError as error:
-        yield _refused(None, "other", ScanError("unreadable", error.strerror or type(error).__name__))
+        yield _refused(None, "other", refusal(error))
 
 
 def _objects(file: BinaryIO, headers: Headers, whole: bool) -> Iterator[Found]:
     head = file.read(HEAD_BYTES)
     kind = sniff(head)
-    size = os.fstat(file.fileno()).st_size
+    size = size_of(file)
     if kind == "zip":
         yield from _members("zip", size, zip_members(file), headers, whole)
     elif kind == "tar":
@@ -175,9 +218,11 @@ def _not_a_file(root: str, path: str) -> Found:
     return Found(None, "other", "ignored")
 
 
-def _check_unchanged(file: BinaryIO, size: int, mtime_ns: int) -> None:
+def _check_unchanged(file: BinaryIO, listed: Listed) -> None:
+    if isinstance(file, RemoteFile):
+        return  # every range was asked for in the version that was listed
     now = os.fstat(file.fileno())
-    if (now.st_size, now.st_mtime_ns) != (size, mtime_ns):
+    if (now.st_size, now.st_mtime_ns) != (listed.file_size, listed.file_mtime_ns):
         raise ScanError("changed", "the file is not as it was when it was listed")
 
 
@@ -186,7 +231,7 @@ def _entry(path: str, entry: os.DirEntry[str]) -> Listed:
         state = entry.stat()
     except OSError:  # a link to nowhere
         state = entry.stat(follow_symlinks=False)
-    return _unicode(path), state.st_size, state.st_mtime_ns
+    return Listed(_unicode(path), state.st_size, state.st_mtime_ns)
 
 
 def _unicode(path: str) -> str:

@@ -33,6 +33,7 @@ from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, STR_VR
 
+from pictures_spark.remote import ChangedError
 from pictures_spark.resources import load_schema
 from pictures_spark.schema import Column, table
 
@@ -60,6 +61,12 @@ class ScanError(Exception):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+def refusal(error: OSError) -> ScanError:
+    """What is said of an object whose bytes cannot be had: ``changed``, ``timeout`` or ``unreadable``, and never its name."""
+    reason = "changed" if isinstance(error, ChangedError) else "timeout" if isinstance(error, TimeoutError) else "unreadable"
+    return ScanError(reason, error.strerror or type(error).__name__)
 
 
 class ByteReader(Protocol):
@@ -165,7 +172,7 @@ def scan(source: bytes | ByteReader, max_header_bytes: int = DEFAULT_MAX_HEADER_
     ScanError
         ``not_dicom``; ``truncated`` (ends inside the header); ``bad_syntax``; ``missing_uid`` (SOP, series or study);
         ``too_large`` (bytes kept, or ``max_elements``, ``max_values``, ``max_inflated_bytes`` of schemas/dicom/header.yaml);
-        ``unreadable`` (the reader failed).
+        ``unreadable``, ``timeout`` or ``changed`` (the reader failed).
 
     Examples
     --------
@@ -302,7 +309,7 @@ class _Window:
         try:
             more = self.reader.read_at(self.fetched, max(missing, step))
         except OSError as error:
-            raise ScanError("unreadable", error.strerror or type(error).__name__) from None
+            raise refusal(error) from None
         self.fetched += len(more)
         self._buffer, self._at = left + more, 0
 

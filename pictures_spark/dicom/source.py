@@ -5,27 +5,27 @@
     spark.dataSource.register(DicomSource)
     series = spark.read.format("dicom").schema("path string, series_uid string, modality string").load("/archive/2015")
 
+The folder may be a store's: ``hdfs://``, ``s3://``, ``s3a://``, with the settings ``remote`` as options (``.option("endpoint", …)``).
 Only header bytes are read. A narrower ``.schema`` costs less: without ``header`` no JSON is built. Equality with, and membership in, typed
 columns is judged before a row is made. What cannot be read is a row with a ``reason``.
 The driver lists the folder and cuts it into partitions of about equal cost; executors open the files, by the same path.
 """
 
 import itertools
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 from pyspark.sql.datasource import DataSource, DataSourceReader, EqualTo, Filter, In, InputPartition
 from pyspark.sql.types import BooleanType, LongType, StringType, StructField, StructType
 
-from pictures_spark.dicom.inventory import Found, Listed, list_archive, read_file
+from pictures_spark.dicom.inventory import Found, check_root, list_archive, read_files
 from pictures_spark.dicom.scan import promoted
 from pictures_spark.dicom.structures import Headers
-from pictures_spark.errors import ConfigError, InputError
+from pictures_spark.errors import ConfigError
+from pictures_spark.roots import Listed, Remote, Root, defaults, root_at
 from pictures_spark.schema import table
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class DicomSource(DataSource):
         for field in schema.fields:
             if field.name not in known.fieldNames() or known[field.name].dataType != field.dataType:
                 raise ConfigError(f"column {field.name} {field.dataType.simpleString()} is none of format dicom: see full_schema()")
-        return DicomReader(path.removeprefix("file://"), schema)
+        return DicomReader(root_at(path, _remote(self.options), "load"), schema)
 
 
 @dataclass
@@ -86,7 +86,7 @@ class _Files(InputPartition):
 class DicomReader(DataSourceReader):
     """Lists a folder, and reads the headers of the files in it."""
 
-    def __init__(self, root: str, schema: StructType) -> None:
+    def __init__(self, root: Root, schema: StructType) -> None:
         self._root = root
         self._schema = schema
         self._wanted: list[tuple[str, frozenset[Any]]] = []
@@ -107,16 +107,15 @@ class DicomReader(DataSourceReader):
         Raises
         ------
         InputError
-            There is no such folder.
+            It is not there.
         """
-        if not Path(self._root).is_dir():
-            raise InputError("there is no such folder: see that it is mounted, under the same path on every node")
+        check_root(self._root)
         parts: list[InputPartition] = []
         cost = 0
         stretch: list[Listed] = []
         for listed in list_archive(self._root):
             stretch.append(listed)
-            cost += _OPEN + (listed[1] if listed[0].lower().endswith(_CONTAINERS) else 0)
+            cost += _OPEN + (listed.file_size if listed.path.lower().endswith(_CONTAINERS) else 0)
             if cost >= _PARTITION:
                 parts.append(_Files(stretch))
                 cost, stretch = 0, []
@@ -130,16 +129,15 @@ class DicomReader(DataSourceReader):
         files = partition.files if isinstance(partition, _Files) else ()
         rows = (
             row
-            for path, size, mtime in files
-            for found in read_file(self._root, path, size, mtime, headers, whole=False)
-            if found.status in ("catalogued", "quarantined") and (row := self._row(path, found)) is not None
+            for file, found in read_files(self._root, files, headers, whole=False)
+            if found.status in ("catalogued", "quarantined") and (row := self._row(file.path, found)) is not None
         )
         while chunk := list(itertools.islice(rows, _ROWS)):
             arrays = [pa.array([row.get(field.name) for row in chunk], field.type) for field in schema]
             yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     def _row(self, path: str, found: Found) -> dict[str, Any] | None:
-        place = {"path": os.path.join(self._root, path), "member": found.member}  # noqa: PTH118 - names must stay as they are
+        place = {"path": f"{self._root.location}/{path}", "member": found.member}
         row = {**place, "offset": found.offset, "length": found.length, "reason": found.reason}
         if found.header is not None:
             row |= found.header.columns
@@ -149,6 +147,13 @@ class DicomReader(DataSourceReader):
         if found.header is not None and "header" in self._schema.fieldNames():
             row["header"] = found.header.text
         return row
+
+
+def _remote(options: Mapping[str, str]) -> Remote:
+    """Settings ``remote`` among the options; Spark does not tell upper from lower case in their names."""
+    given = {name: options[name] for name in defaults() if options.get(name) is not None}
+    numbers = {name: type(default)(given[name]) for name, default in defaults().items() if name in given and default is not None}
+    return cast("Remote", {**given, **numbers})
 
 
 def _column(path: "ColumnPath") -> str | None:

@@ -21,13 +21,19 @@ import numpy as np
 from pictures_spark.pixels import text, wire
 from pictures_spark.pixels.examine import Examined, Examiner, Locator, Looks
 from pictures_spark.pixels.faults import PixelFault
+from pictures_spark.roots import Root
 
 _PR_SET_PDEATHSIG = 1
 
 
-def fetch_from(root: str) -> Callable[[Locator], bytes]:
+def fetch_from(root: Root) -> Callable[[Locator], bytes]:
     """Reads objects of the archive at ``root``."""
     from pictures_spark.dicom.containers import ObjectChangedError, read_object
+    from pictures_spark.remote import store
+
+    if root.scheme != "file":
+        # Now, because what it loads does not count towards the memory limit.
+        store(root)
 
     def fetch(at: Locator) -> bytes:
         try:
@@ -118,4 +124,4 @@ def _limit_memory(growth: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(lambda settings: Examiner(fetch_from(settings["root"]), settings["max_samples"]))
+    serve(lambda settings: Examiner(fetch_from(Root(**settings["root"])), settings["max_samples"]))

@@ -22,6 +22,7 @@ from pictures_spark.pixels.groups import FRAME, NOT_DETERMINED, PROJECTION, Inst
 from pictures_spark.pixels.supervise import COMMAND, ChildCannotStartError, Limits, Supervised
 from pictures_spark.pixels.text import engine_version
 from pictures_spark.resources import load_schema
+from pictures_spark.roots import Root
 from pictures_spark.schema import table
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def _work_off(job: Job) -> dict[str, int]:
 
     limits = Limits(job.config["pixels"]["timeout_seconds"], job.config["pixels"]["memory_bytes"], job.config["pixels"]["max_pixels"])
     schema = to_arrow_schema(cast(StructType, StructType.fromDDL(_RESULT)))
-    examine = partial(examine_partition, root=job.zones.root("archive"), schema=schema, limits=limits, command=COMMAND)
+    examine = partial(examine_partition, root=job.zones.archive(), schema=schema, limits=limits, command=COMMAND)
     planned = job.read(ZONE, "pixel_plan")
     batches = planned.groupBy("batch").agg(
         F.max("task").alias("last"),
@@ -237,7 +238,7 @@ def text_rows(results: "DataFrame", run_id: str) -> "DataFrame":
 
 
 def examine_partition(
-    batches: "Iterable[pa.RecordBatch]", root: str, schema: "pa.Schema", limits: Limits, command: tuple[str, ...]
+    batches: "Iterable[pa.RecordBatch]", root: Root, schema: "pa.Schema", limits: Limits, command: tuple[str, ...]
 ) -> "Iterator[pa.RecordBatch]":
     """Plan rows of one task -> results; runs in an executor, with one supervised child for all of them."""
     import pyarrow as pa

@@ -22,6 +22,7 @@ from pictures_spark.pixels.faults import PixelFault
 from pictures_spark.pixels.features import Feature
 from pictures_spark.pixels.pattern import Sketch
 from pictures_spark.pixels.text import Box
+from pictures_spark.roots import Root, root_of
 
 # What the interpreter of the executor is to run.
 COMMAND = ("-m", "pictures_spark.pixels.child")
@@ -55,8 +56,8 @@ class Supervised:
     command : what the interpreter is to run as the child.
     """
 
-    def __init__(self, root: str, limits: Limits, command: Sequence[str] = COMMAND) -> None:
-        self._settings = {"root": root, "memory_bytes": limits.memory_bytes, "max_samples": limits.max_samples}
+    def __init__(self, root: Root | str, limits: Limits, command: Sequence[str] = COMMAND) -> None:
+        self._settings = {"root": asdict(root_of(root)), "memory_bytes": limits.memory_bytes, "max_samples": limits.max_samples}
         self._limits = limits
         self._command = command
         self._child: subprocess.Popen | None = None

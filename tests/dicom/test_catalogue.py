@@ -11,6 +11,7 @@ import pyarrow as pa
 import pydicom
 import pymongo
 import pytest
+import s3
 from archive import instances
 from houses import CHAOS, settings
 
@@ -235,6 +236,58 @@ def test_a_run_that_is_killed_anywhere_is_finished_by_the_next(made, tmp_path, m
         assert house.lasting(name) == made.lasting(name), name
     assert len({row["run_id"] for row in house.rows("object")}) == 1
     assert {k: set(v) for k, v in house.documents().items()} == {k: set(v) for k, v in made.documents().items()}
+
+
+def without_marks(rows):
+    """Rows without what differs from run to run, and from disk to store."""
+    passing = {"run_id", "first_seen", "last_seen", "file_mtime_ns", "file_etag"}
+    return sorted(repr(sorted((k, v) for k, v in row.items() if k not in passing)) for row in rows)
+
+
+@pytest.mark.spark
+def test_the_same_archive_in_s3_makes_the_same_tables_and_costs_its_listing_again(made, tmp_path):
+    keys = tmp_path / "credentials"
+    keys.write_text("[default]\naws_access_key_id = a\naws_secret_access_key = b\n")
+    with s3.running() as server:
+        server.upload(made.archive, "raw/")
+        remote = {"endpoint": server.endpoint, "region": "us-east-1", "credentials_file": str(keys), "attempts": 2}
+        sections = {"catalogue": {"quarantine_limit": 0.5, "batch_bytes": 1 << 20}, "zones": {"archive": f"s3a://{server.bucket}/raw"}}
+        house = House(settings(tmp_path / "house", **sections, remote=remote), made.spark)
+        shutil.copytree(made.config.home / "identifiable" / "keys", house.config.home / "identifiable" / "keys")
+        server.forget()
+        report = run(house.config)
+        # A pipe is nothing that a store can hold.
+        assert report.counts == made.report.counts | {"seen": 15, "skipped_no_file": 0}
+        assert report.quarantined == made.report.quarantined
+        for name in ("header_series", "header_instance", "quarantine"):
+            assert without_marks(house.rows(name)) == without_marks(made.rows(name)), name
+        assert without_marks(house.rows("object")) == without_marks(made.rows("object", "path <> 'pipe'"))
+        assert {k: set(v) for k, v in house.documents().items()} == {k: set(v) for k, v in made.documents().items()}
+        assert (report.details["round_trips"], report.rates["round_trips_per_file"]) == (12, 1.0)
+        assert {n for (method, key), n in server.asked.items() if key} == {1}
+        assert {method for method, _ in server.asked} == {"GET"}
+
+        # The same bytes written again are the same version; other bytes are not.
+        server.put("raw/ct", (made.archive / "ct").read_bytes())
+        before = house.versions()
+        server.forget()
+        assert run(house.config).counts["unchanged"] == 10
+        assert house.versions() == before
+        assert {key for _, key in server.asked} == {""}
+
+        server.put("raw/2015/06/2.dcm", image(2, PatientName="New^Name"))
+        server.put("raw/throttled", image(8))
+        server.client.delete_object(Bucket=server.bucket, Key="raw/cut.zip")
+        server.faults["raw/throttled"] = s3.unavailable
+        server.forget()
+        report = run(house.config)
+        assert server.asked == {("GET", ""): server.asked["GET", ""], ("GET", "raw/2015/06/2.dcm"): 1, ("GET", "raw/throttled"): 2}
+        assert report.counts == {"seen": 15, "written": 1, "unchanged": 9, "quarantined": 4, "skipped_dicomdir": 1, "skipped_no_file": 0}
+        assert report.quarantined == {"not_dicom": 2, "truncated": 1, "unreadable": 1}
+        assert {row["status"] for row in house.rows("object", "path = 'cut.zip'")} == {"vanished"}
+        logged = "".join(path.read_text() for path in (house.config.home / "reports").glob("*.json"))
+        assert "raw/" not in logged
+        assert "throttled" not in logged
 
 
 @pytest.mark.spark

@@ -7,6 +7,7 @@ import os
 import random
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 
 import pytest
@@ -127,6 +128,81 @@ def test_damaged_containers_give_members_or_a_reason(tmp_path_factory, form, cut
     del data[int(cut * len(data)) :]
     with opened(tmp_path_factory.mktemp("c"), bytes(data)) as file:
         assert read_all(members(file))[1] in {None, "archive_corrupt", "too_large"}
+
+
+class Counted(io.FileIO):
+    """A file that counts the bytes that are read of it."""
+
+    count = 0
+
+    def readinto(self, buffer):
+        got = super().readinto(buffer)
+        self.count += got
+        return got
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_the_start_of_a_member_costs_the_start_of_it(tmp_path, method):
+    body = {"noise": random.Random(7).randbytes(8 << 20), "zeros": bytes(64 << 20)}
+    with zipfile.ZipFile(tmp_path / "c", "w", method) as archive:
+        for name, data in body.items():
+            archive.writestr(name, data)
+    with Counted(tmp_path / "c") as raw, io.BufferedReader(raw) as file:
+        tracemalloc.start()
+        try:
+            for member, content in zip_members(file):
+                assert content.read_at(0, 20_000) == body[member.name][:20_000]
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert raw.count < 200_000
+        assert peak < 1 << 20
+
+
+def test_members_beyond_four_gigabytes_are_found_and_read_back(tmp_path):
+    """Zip64 by place: the offsets do not fit 32 bits. The file is mostly a hole."""
+    with (tmp_path / "c").open("wb") as file:
+        file.seek(5 << 30)
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, body in BODIES.items():
+                archive.writestr(name, body)
+    with open_file(str(tmp_path), "c") as file:
+        found = [(member, content.finish()[1]) for member, content in zip_members(file)]
+    assert [(member.name, length) for member, length in found] == [(name, len(body)) for name, body in BODIES.items()]
+    for member, _ in found:
+        assert member.offset > 5 << 30
+        assert read_object(str(tmp_path), "c", member.offset, member.length, member.compression) == BODIES[member.name]
+
+
+def test_more_members_than_sixteen_bits_count_cost_the_file_once(tmp_path):
+    """Zip64 by number. However many members there are, the directory is read once and each byte of the rest about once."""
+    count = 66_000
+    with zipfile.ZipFile(tmp_path / "c", "w") as archive:
+        for number in range(count):
+            archive.writestr(zipfile.ZipInfo(f"IM/{number:06}"), b"%d" % number)
+    with Counted(tmp_path / "c") as raw, io.BufferedReader(raw) as file:
+        for number, (last, content) in enumerate(zip_members(file)):
+            assert (last.name, content.read_at(0, 10)) == (f"IM/{number:06}", b"%d" % number)
+        assert number == count - 1
+        assert raw.count < 2 * (tmp_path / "c").stat().st_size
+    assert read_object(str(tmp_path), "c", last.offset, last.length, last.compression) == b"%d" % (count - 1)
+
+
+def test_a_directory_without_end_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    rules = {**containers.load_schema("dicom/containers.yaml"), "zip_directory_bytes": 100}
+    monkeypatch.setattr(containers, "load_schema", lambda name: rules)
+    with opened(tmp_path, deflated(BODIES)) as file, pytest.raises(ScanError, match="too_large"):
+        list(zip_members(file))
+
+
+def test_members_come_as_they_lie_in_the_file(tmp_path):
+    """Whatever the order of the directory, the file is read forward."""
+    data = zipped({"a": b"A" * 100, "b": b"B" * 100}, zipfile.ZIP_STORED)
+    start = data.index(b"PK\x01\x02")
+    end = data.index(b"PK\x05\x06")
+    entries = [b"PK\x01\x02" + rest for rest in data[start:end].split(b"PK\x01\x02")[1:]]
+    with opened(tmp_path, data[:start] + b"".join(reversed(entries)) + data[end:]) as file:
+        assert [member.name for member, _ in zip_members(file)] == ["a", "b"]
 
 
 def test_a_damaged_tar_header_is_not_the_end(tmp_path):

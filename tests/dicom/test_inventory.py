@@ -101,6 +101,12 @@ def test_kinds_of_files(tmp_path, kind):
             assert one.header.columns["modality"] == "CT"
 
 
+def test_names_say_nothing_of_kinds(tmp_path):
+    for name, kind in (("A.ZIP", "zip"), ("B.TAR.GZ", "tar.gz"), ("C.TAR", "tar"), ("image.zip", "dicom"), ("D.DCM", "zip")):
+        (tmp_path / name).write_bytes(KINDS[kind][0])
+        assert brief(read(tmp_path, name)) == KINDS[kind][1]
+
+
 def test_members_of_one_name_have_names_of_their_own(tmp_path):
     with zipfile.ZipFile(tmp_path / "f", "w") as archive, warnings.catch_warnings(action="ignore"):
         for name in ("a", "a#2", "a", "a"):
@@ -151,8 +157,8 @@ def test_listing_names_everything_once_and_enters_no_link(tmp_path):
     Path(os.fsdecode(os.fsencode(root) + b"/latin-\xe9")).write_bytes(b"")
     listed = list_archive(str(root))
     names = ["a.1", "a/b/1", "dangling", "latin-\\xe9", "loop", "new\nline", "out", "pipe", "z", "é"]
-    assert [path for path, _, _ in listed] == names
-    statuses = {path: brief(read_file(str(root), path, size, mtime, Headers()))[0][2:] for path, size, mtime in listed}
+    assert [one.path for one in listed] == names
+    statuses = {path: brief(read_file(str(root), path, size, mtime, Headers()))[0][2:] for path, size, mtime, _ in listed}
     assert statuses["loop"] == statuses["pipe"] == ("ignored", None)
     assert statuses["out"] == ("quarantined", "link_outside_root")
     assert statuses["dangling"] == statuses["latin-\\xe9"] == ("quarantined", "unreadable")
@@ -170,7 +176,7 @@ def test_a_folder_that_cannot_be_listed_is_reported(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", guarded)
-    assert [path for path, _, _ in list_archive(str(tmp_path))] == ["closed", "open"]
+    assert [one.path for one in list_archive(str(tmp_path))] == ["closed", "open"]
 
 
 def test_a_folder_in_place_of_a_file_is_reported(tmp_path):

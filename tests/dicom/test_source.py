@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+import s3
 from archive import instances
 from pyspark.sql import functions as F
 
@@ -62,12 +63,32 @@ def test_fewer_columns_and_rows_are_asked_for(spark, folder):
     assert narrow.where("modality IS NULL").count() == 2
 
 
+def test_a_store_is_read_like_a_folder(spark, folder, tmp_path_factory):
+    root, expected = folder
+    keys = tmp_path_factory.mktemp("keys") / "credentials"
+    keys.write_text("[default]\naws_access_key_id = a\naws_secret_access_key = b\n")
+    spark.dataSource.register(DicomSource)
+    with s3.running() as server:
+        server.upload(root, "raw/")
+        server.forget()
+        reader = spark.read.format("dicom").option("endpoint", server.endpoint).option("region", "us-east-1").option("attempts", "1")
+        frame = reader.option("credentials_file", str(keys)).schema("path string, member string, sop_uid string, reason string")
+        rows = frame.load(f"s3a://{server.bucket}/raw/").collect()
+        assert {row.sop_uid for row in rows if row.reason is None} == set(expected)
+        start = f"s3a://{server.bucket}/raw/"
+        assert {row.path.removeprefix(start): row.reason for row in rows if row.reason} == {"cut": "truncated", "text": "not_dicom"}
+        # A container is longer than the first range, by which the headers of loose files are had.
+        assert max(n for (_, key), n in server.asked.items() if key) == 2
+        assert sum(server.asked[key] - 1 for key in server.asked if key[1]) <= 2
+
+
 @pytest.mark.parametrize(
     ("schema", "path", "message"),
     [
         ("nothing string", ".", "column nothing string is none of format dicom"),
         ("kvp string", ".", "column kvp string is none"),
-        ("kvp double", "/no/such/folder", "no such folder"),
+        ("kvp double", "/no/such/folder", "folder does not exist"),
+        ("kvp double", "gs://bucket/x", "load: scheme gs is none of file, hdfs, s3, s3a"),
     ],
 )
 def test_bad_usage_is_one_sentence(spark, schema, path, message):

@@ -10,6 +10,7 @@ import faulty_child
 import numpy as np
 import psutil
 import pytest
+import s3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from instances import dicom_bytes, instance
@@ -61,6 +62,21 @@ def test_the_child_finds_what_this_process_finds(child, archive, good):
     assert child.read_frames(good, [0]) == here.read_frames(good, [0]) == [here.examine(good, [], "read").boxes[0]]
     picture = to_8bit(burn(anatomy(4), "MACDONALD", (50, 20)))
     assert child.read_picture(picture) == find_text(picture) != []
+
+
+def test_the_archive_may_be_a_store(child, archive, good, tmp_path):
+    keys = tmp_path / "credentials"
+    keys.write_text("[default]\naws_access_key_id = a\naws_secret_access_key = b\n")
+    with s3.running() as server:
+        server.put("raw/good.dcm", (archive / "good.dcm").read_bytes())
+        server.put("raw/failing.dcm", b"")
+        server.faults["raw/failing.dcm"] = s3.unavailable
+        with Supervised(server.root("raw", credentials_file=str(keys)), LIMITS) as remote:
+            assert remote.examine(good, NAMES, "nothing").features == child.examine(good, NAMES, "nothing").features
+            for name, reason in (("gone.dcm", "unreadable"), ("failing.dcm", "unreadable")):
+                with pytest.raises(PixelFault) as caught:
+                    remote.examine(Locator(name, None, None, None, "0" * 64), NAMES, "nothing")
+                assert caught.value.reason == reason
 
 
 FAULTS = [("crash", "crashed"), ("leave", "crashed"), ("bomb", "out_of_memory")]

@@ -7,6 +7,7 @@ import time
 
 from pictures_spark.pixels.child import fetch_from, serve
 from pictures_spark.pixels.examine import Examiner
+from pictures_spark.roots import Root
 
 
 class Faulty(Examiner):
@@ -29,4 +30,4 @@ class Faulty(Examiner):
 if __name__ == "__main__":
     if sys.argv[1] == "broken":
         sys.exit(1)
-    serve(lambda settings: Faulty(fetch_from(settings["root"]), settings["max_samples"]))
+    serve(lambda settings: Faulty(fetch_from(Root(**settings["root"])), settings["max_samples"]))

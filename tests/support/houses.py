@@ -38,7 +38,7 @@ def settings(home: Path, **sections: Any) -> Config:
     values["home"] = str(home)
     values["spark"] = {"master": "local[2]", "conf": TEST_SPARK}
     for name, override in sections.items():
-        values[name] = {**values[name], **override} if isinstance(override, dict) else override
+        values[name] = {**values.get(name, {}), **override} if isinstance(override, dict) else override
     path = home / "conf.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(values))

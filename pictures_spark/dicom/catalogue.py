@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pictures_spark import tables
 from pictures_spark.dicom import mongodb as documents
+from pictures_spark.dicom import parity
 from pictures_spark.dicom.inventory import Found, Listed, list_archive, locator, read_file
 from pictures_spark.dicom.scan import pack, promoted
 from pictures_spark.dicom.storing import stored
@@ -177,36 +178,43 @@ class Catalogue:
 
     def write_documents(self, instances: "DataFrame", locators: "DataFrame | None" = None) -> None:
         """Write the documents of instances to MongoDB; ``locators`` (object_id, locator, size) come before those of `object`."""
-        from pyspark.sql import functions as F
-
-        known = self.job.read(_ZONE, "object").select("object_id", "locator", "size")
-        fresh = known.limit(0) if locators is None else locators
-        places = known.join(fresh, "object_id", "left_anti").unionByName(fresh)
-        templates = self.job.read(_ZONE, "header_series").select("template_id", "elements")
-        rows = instances.where("document_id IS NOT NULL").join(templates, "template_id").join(places, "object_id")
-        columns = ("elements", "differences", "document_id", "conflict", "modality", "locator", "size", "run_id")
-        documents.write(documents.documents(rows.select(*(F.col(name) for name in columns))), self.uri, self._database)
+        rows = parity.instance_rows(self.job, instances, locators)
+        documents.write(documents.documents(rows), self.uri, self.job.config["mongodb"]["database"])
 
     def check_documents(self) -> None:
-        """Make sure that MongoDB has a document for every instance; where it has not, it is written anew from Delta.
+        """Write the documents of series that the runs have touched, and make sure that MongoDB has a document for every instance and series.
+
+        Where the numbers differ, MongoDB has lost documents or has others': it is made anew from Delta, which holds everything.
 
         Raises
         ------
         ChecksFailedError
             The numbers differ even then.
         """
+        from pyspark.sql import functions as F
+
         instances = self.job.read(_ZONE, "header_instance")
-        wanted = instances.where("document_id IS NOT NULL").count()
-        found = documents.count(self.uri, self._database)
-        if found != wanted:
-            self.job.say("MongoDB does not have a document for every instance: writing all of them again from Delta")
-            self.write_documents(instances)
-            found = documents.count(self.uri, self._database)
-        if found != wanted:
-            raise ChecksFailedError(
-                f"catalogue: MongoDB has {found} header documents for {wanted} instances; empty its image collections and run again"
-            )
-        self.job.report.details["mongodb_documents"] = found
+        touched = instances.where(F.col("run_id").isin(self.runs)).select("series_uid")
+        database: str = self.job.config["mongodb"]["database"]
+        # Once a run and not a batch: a series may lie in many batches, and its document is made of all of it.
+        documents.write(documents.documents(parity.series_rows(self.job, touched)), self.uri, database)
+        with_document = instances.where("document_id IS NOT NULL")
+        (wanted,) = with_document.agg(F.count("*").alias("images"), F.count_distinct("series_uid").alias("series")).collect()
+
+        def there(exact: bool) -> tuple[int, int]:
+            found = documents.counts(self.uri, database, exact)
+            series = found.pop(documents.SERIES_COLLECTION, 0)
+            return sum(found.values()), series
+
+        # MongoDB's own count may be off after it was killed; counting one by one reads a whole index.
+        if there(exact=False) != tuple(wanted) and there(exact=True) != tuple(wanted):
+            self.job.say("MongoDB does not have a document for every instance and series: making it equal to Delta again")
+            parity.restore(self.job, self.uri)
+            if there(exact=True) != tuple(wanted):
+                raise ChecksFailedError(
+                    f"{self.job.name}: MongoDB has not one document for each instance and series; see `pictures mongo verify`"
+                )
+        self.job.report.details |= {"mongodb_documents": wanted.images, "mongodb_series": wanted.series}
 
     def report(self, listing: list[Listed]) -> None:
         """Count over leaf objects: files that are no container, and members. ``seen`` starts from the listing, the rest from `object`."""
@@ -253,11 +261,6 @@ class Catalogue:
             report.details["mongodb_too_large"] = row.too_large
             written = ("object", "header_series", "header_instance", "quarantine")
             report.tables |= {name: self.job.version(_ZONE, name) for name in written}
-
-    @property
-    def _database(self) -> str:
-        database: str = self.job.config["mongodb"]["database"]
-        return database
 
 
 @dataclass
@@ -349,6 +352,8 @@ class Batch:
             self._flag_conflicts(found)
         touched = job.read(_ZONE, "header_instance").where(f"run_id = '{self.run_id}'")
         touched = touched.join(found.select("header.sop_uid").distinct(), "sop_uid", "left_semi")
+        # Delta first, then MongoDB, then `object`: a document is made of rows that are there for good, and the batch is not done, and so is
+        # repeated, until MongoDB has confirmed all of its documents.
         self.catalogue.write_documents(touched, found.select("object_id", "locator", "size"))
 
     def _append_templates(self, parts: "DataFrame") -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pictures_spark import tables
 from pictures_spark.dicom import mongodb as documents
 from pictures_spark.dicom import parity
+from pictures_spark.dicom.imported import IS_IMPORTED
 from pictures_spark.dicom.inventory import Found, Listed, list_archive, locator, read_file
 from pictures_spark.dicom.scan import pack, promoted
 from pictures_spark.dicom.storing import stored
@@ -106,7 +107,7 @@ class Catalogue:
         """
         from pyspark.sql import functions as F
 
-        known = self.job.read(_ZONE, "object").where("member IS NULL")
+        known = self.job.read(_ZONE, "object").where("member IS NULL AND status <> 'imported'")
         known = known.select("path", F.struct("file_size", "file_mtime_ns", "status").alias("old"))
         listed = _frame(self.job, listing).withColumn("listed", F.lit(True))
         gone = F.col("old.status") == "vanished"
@@ -157,6 +158,22 @@ class Catalogue:
         if not held.isEmpty():
             tables.remove(held.select("job", "object_id"), self.job.zones, _ZONE, "quarantine")
 
+    @cached_property
+    def has_imports(self) -> bool:
+        """Whether rows were made of MongoDB documents of others, before this invocation."""
+        return not self.job.read(_ZONE, "object").where("status = 'imported'").isEmpty()
+
+    def supersede_imports(self, found: "DataFrame") -> None:
+        """Take away what documents said of objects and instances that are now read from their files, before these are written."""
+        if not self.has_imports:
+            return
+        instances = self.job.read(_ZONE, "header_instance").where(IS_IMPORTED)
+        instances = instances.join(found.select("header.sop_uid"), "sop_uid", "left_semi").select("sop_uid", "content_sha256")
+        objects = self.job.read(_ZONE, "object").where("status = 'imported'").join(found, "object_id", "left_semi").select("object_id")
+        for rows, name in ((instances, "header_instance"), (objects, "object")):
+            if not rows.isEmpty():
+                tables.remove(rows, self.job.zones, _ZONE, name)
+
     def follow_moved_contents(self) -> None:
         """Point instances whose object is gone to the first other object that holds the same content, where there is one."""
         from pyspark.sql import functions as F
@@ -178,11 +195,11 @@ class Catalogue:
 
     def write_documents(self, instances: "DataFrame", locators: "DataFrame | None" = None) -> None:
         """Write the documents of instances to MongoDB; ``locators`` (object_id, locator, size) come before those of `object`."""
-        rows = parity.instance_rows(self.job, instances, locators)
+        rows = parity.instance_rows(self.job, instances, locators, known=self.has_imports)
         documents.write(documents.documents(rows), self.uri, self.job.config["mongodb"]["database"])
 
     def check_documents(self) -> None:
-        """Write the documents of series that the runs have touched, and make sure that MongoDB has a document for every instance and series.
+        """Write the documents of series that the runs have touched; make sure that MongoDB has one for every instance and series.
 
         Where the numbers differ, MongoDB has lost documents or has others': it is made anew from Delta, which holds everything.
 
@@ -220,7 +237,7 @@ class Catalogue:
         """Count over leaf objects: files that are no container, and members. ``seen`` starts from the listing, the rest from `object`."""
         from pyspark.sql import functions as F
 
-        objects = self.job.read(_ZONE, "object").where("status <> 'vanished'")
+        objects = self.job.read(_ZONE, "object").where("status NOT IN ('vanished', 'imported')")
         groups = objects.groupBy(
             F.col("member").isNotNull().alias("member"),
             "kind",
@@ -287,6 +304,7 @@ class Batch:
         found = self._read().persist(StorageLevel.DISK_ONLY)
         try:
             if self.planned:
+                self.catalogue.supersede_imports(found)
                 self._write_headers(found.where("status = 'catalogued'"))
                 faulty = found.where("status = 'quarantined'")
                 if not faulty.isEmpty():

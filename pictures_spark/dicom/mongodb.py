@@ -43,7 +43,7 @@ _SESSION = {
     "spark.sql.execution.arrow.maxBytesPerBatch": str(32 << 20),
 }
 # A batch of rows that a worker gives back is closed once its texts are this long.
-_BATCH_BYTES = 8 << 20
+BATCH_BYTES = 8 << 20
 # The connector holds this many documents before it sends them. Heavy ones, longer than _HEAVY bytes of JSON, go by themselves, fewer at a
 # time: either way a task holds some 128 MB.
 _HEAVY = 256 << 10
@@ -318,7 +318,7 @@ def batched(
     for row in rows:
         chunk.append(row)
         size += len(row[2] or "") + 256
-        if size > _BATCH_BYTES:
+        if size > BATCH_BYTES:
             yield _record_batch(chunk, schema)
             chunk, size = [], 0
     if chunk:

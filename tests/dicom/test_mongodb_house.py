@@ -16,6 +16,7 @@ from instances import dicom_bytes, instance
 
 from pictures_spark import tables
 from pictures_spark.dicom import catalogue, imported, mongodb, parity
+from pictures_spark.dicom.inventory import locator
 from pictures_spark.dicom.scan import scan
 from pictures_spark.errors import ChecksFailedError, ConfigError, InputError
 from pictures_spark.job import run_job

@@ -193,7 +193,7 @@ def run(job: Job, database: str) -> None:
     Raises
     ------
     ConfigError
-        It is our own database.
+        It is our own database, or no name of one.
     InputError
         It has no image collection, or MongoDB does not answer.
     ChecksFailedError
@@ -201,6 +201,8 @@ def run(job: Job, database: str) -> None:
     QuarantineLimitError
         Too many documents cannot be used.
     """
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,63}", database):
+        raise ConfigError("mongo import: that is no name of a database: letters, digits, - and _, at most 63")
     if database == job.config["mongodb"]["database"]:
         raise ConfigError("mongo import: that is the database that our own documents are in; give that of SmiServices")
     with mongodb(job.config, job.zones) as uri:

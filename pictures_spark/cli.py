@@ -72,6 +72,17 @@ def _parser() -> argparse.ArgumentParser:
     quarantine.add_argument("action", choices=["list", "show"], help="list: counts by job and reason; show: one row")
     quarantine.add_argument("object_id", nargs="?", help="for show: the object_id of the row")
 
+    mongo = commands.add_parser("mongo", help="header documents in MongoDB: compare, make anew, import")
+    actions = mongo.add_subparsers(dest="action", required=True, metavar="action")
+    for action, text in (
+        ("verify", "compare counts and hashes of every collection with Delta"),
+        ("rebuild", "make MongoDB what Delta says, from nothing or from whatever is there"),
+        ("import", "read the header documents of SmiServices as a source"),
+    ):
+        sub = actions.add_parser(action, parents=[shared], help=text, description=text)
+        if action == "import":
+            sub.add_argument("database", help="database of SmiServices on the MongoDB of the settings")
+
     keys = commands.add_parser("keys", parents=[shared], help="make the pseudonymisation key")
     keys.add_argument("action", choices=["init"], help="make the key if there is none")
 
@@ -99,6 +110,12 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
         case "extract":
             heart = _heart("pictures_spark.delivery.extract")
             run_job("extract", config, "extractor", lambda job: heart(job, arguments.cohort), arguments.project)
+        case "mongo" if arguments.action == "import":
+            heart = _heart("pictures_spark.dicom.imported")
+            run_job("mongo-import", config, "identifiable", lambda job: heart(job, arguments.database))
+        case "mongo":
+            action = getattr(import_module("pictures_spark.dicom.parity"), arguments.action)
+            run_job(f"mongo-{arguments.action}", config, "identifiable", action)
         case "quarantine":
             import_module("pictures_spark.quarantine").run(arguments.action, arguments.object_id, config)
         case "keys":

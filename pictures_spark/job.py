@@ -103,9 +103,9 @@ class Job:
         )
         tables.merge(rows, self.zones, "identifiable", "quarantine", keep=("first_seen",), add=("attempts",))
 
-    def check_quarantine_limit(self) -> None:
-        """End with exit code 20 where more than the declared share of what was seen is in quarantine."""
-        limit = self.config[self.name]["quarantine_limit"]
+    def check_quarantine_limit(self, section: str | None = None) -> None:
+        """End with exit code 20 where more than the share that the job's ``section`` of the settings declares is in quarantine."""
+        limit = self.config[section or self.name]["quarantine_limit"]
         seen, bad = self.report.counts.get("seen", 0), self.report.counts.get("quarantined", 0)
         if seen and bad / seen > limit:
             raise QuarantineLimitError(

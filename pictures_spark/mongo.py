@@ -52,7 +52,8 @@ def mongodb(config: Config, zones: Zones) -> Iterator[str]:
     )
     try:
         _wait(server, port)
-        yield f"mongodb://127.0.0.1:{port}/"
+        # On this machine it answers at once, or has died.
+        yield f"mongodb://127.0.0.1:{port}/?serverSelectionTimeoutMS=5000"
     finally:
         server.terminate()
         try:

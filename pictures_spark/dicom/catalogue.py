@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pictures_spark import tables
 from pictures_spark.dicom import mongodb as documents
-from pictures_spark.dicom import storing
+from pictures_spark.dicom import parity, storing
+from pictures_spark.dicom.imported import IS_IMPORTED
 from pictures_spark.dicom.inventory import Found, check_root, list_archive, locator, read_files
 from pictures_spark.dicom.storing import SERIES, Storing
-from pictures_spark.dicom.structures import Headers
+from pictures_spark.dicom.structures import Header, Headers
 from pictures_spark.errors import ChecksFailedError, InputError
 from pictures_spark.job import Job
 from pictures_spark.keys import KeyRef, fingerprint, pseudonym
@@ -107,7 +108,7 @@ class Catalogue:
         """
         from pyspark.sql import functions as F
 
-        known = self.job.read(_ZONE, "object").where("member IS NULL")
+        known = self.job.read(_ZONE, "object").where("member IS NULL AND status <> 'imported'")
         known = known.select("path", F.struct("file_size", "file_mtime_ns", "file_etag", "status").alias("old"))
         listed = _frame(self.job, listing).withColumn("listed", F.lit(True))
         gone = F.col("old.status") == "vanished"
@@ -159,6 +160,22 @@ class Catalogue:
         if not held.isEmpty():
             tables.remove(held.select("job", "object_id"), self.job.zones, _ZONE, "quarantine")
 
+    @cached_property
+    def has_imports(self) -> bool:
+        """Whether rows were made of MongoDB documents of others, before this invocation."""
+        return not self.job.read(_ZONE, "object").where("status = 'imported'").isEmpty()
+
+    def supersede_imports(self, found: "DataFrame") -> None:
+        """Take away what documents said of objects and instances that are now read from their files, before these are written."""
+        if not self.has_imports:
+            return
+        instances = self.job.read(_ZONE, "header_instance").where(IS_IMPORTED)
+        instances = instances.join(found.select("header.sop_uid"), "sop_uid", "left_semi").select("sop_uid", "content_sha256")
+        objects = self.job.read(_ZONE, "object").where("status = 'imported'").join(found, "object_id", "left_semi").select("object_id")
+        for rows, name in ((instances, "header_instance"), (objects, "object")):
+            if not rows.isEmpty():
+                tables.remove(rows, self.job.zones, _ZONE, name)
+
     def follow_moved_contents(self) -> None:
         """Point instances whose object is gone to the first other object that holds the same content, where there is one."""
         from pyspark.sql import functions as F
@@ -180,42 +197,49 @@ class Catalogue:
 
     def write_documents(self, instances: "DataFrame", locators: "DataFrame | None" = None) -> None:
         """Write the documents of instances to MongoDB; ``locators`` (object_id, locator, size) come before those of `object`."""
-        from pyspark.sql import functions as F
-
-        known = self.job.read(_ZONE, "object").select("object_id", "locator", "size")
-        fresh = known.limit(0) if locators is None else locators
-        places = known.join(fresh, "object_id", "left_anti").unionByName(fresh)
-        templates = self.job.read(_ZONE, "header_series").select("template_id", "elements")
-        rows = instances.where("document_id IS NOT NULL").join(templates, "template_id").join(places, "object_id")
-        columns = ("elements", "differences", "document_id", "conflict", "modality", "locator", "size", "run_id")
-        documents.write(documents.documents(rows.select(*(F.col(name) for name in columns))), self.uri, self._database)
+        rows = parity.instance_rows(self.job, instances, locators, known=self.has_imports)
+        documents.write(documents.documents(rows), self.uri, self.job.config["mongodb"]["database"])
 
     def check_documents(self) -> None:
-        """Make sure that MongoDB has a document for every instance; where it has not, it is written anew from Delta.
+        """Write the documents of series that the runs have touched; make sure that MongoDB has one for every instance and series.
+
+        Where the numbers differ, MongoDB has lost documents or has others': it is made anew from Delta, which holds everything.
 
         Raises
         ------
         ChecksFailedError
             The numbers differ even then.
         """
+        from pyspark.sql import functions as F
+
         instances = self.job.read(_ZONE, "header_instance")
-        wanted = instances.where("document_id IS NOT NULL").count()
-        found = documents.count(self.uri, self._database)
-        if found != wanted:
-            self.job.say("MongoDB does not have a document for every instance: writing all of them again from Delta")
-            self.write_documents(instances)
-            found = documents.count(self.uri, self._database)
-        if found != wanted:
-            raise ChecksFailedError(
-                f"catalogue: MongoDB has {found} header documents for {wanted} instances; empty its image collections and run again"
-            )
-        self.job.report.details["mongodb_documents"] = found
+        touched = instances.where(F.col("run_id").isin(self.runs)).select("series_uid")
+        database: str = self.job.config["mongodb"]["database"]
+        # Once a run and not a batch: a series may lie in many batches, and its document is made of all of it.
+        documents.write(documents.documents(parity.series_rows(self.job, touched)), self.uri, database)
+        with_document = instances.where("document_id IS NOT NULL")
+        (wanted,) = with_document.agg(F.count("*").alias("images"), F.count_distinct("series_uid").alias("series")).collect()
+
+        def there(exact: bool) -> tuple[int, int]:
+            found = documents.counts(self.uri, database, exact)
+            series = found.pop(documents.SERIES_COLLECTION, 0)
+            return sum(found.values()), series
+
+        # MongoDB's own count may be off after it was killed; counting one by one reads a whole index.
+        if there(exact=False) != tuple(wanted) and there(exact=True) != tuple(wanted):
+            self.job.say("MongoDB does not have a document for every instance and series: making it equal to Delta again")
+            parity.restore(self.job, self.uri)
+            if there(exact=True) != tuple(wanted):
+                raise ChecksFailedError(
+                    f"{self.job.name}: MongoDB has not one document for each instance and series; see `pictures mongo verify`"
+                )
+        self.job.report.details |= {"mongodb_documents": wanted.images, "mongodb_series": wanted.series}
 
     def report(self, listing: list[Listed]) -> None:
         """Count over leaf objects: files that are no container, and members. ``seen`` starts from the listing, the rest from `object`."""
         from pyspark.sql import functions as F
 
-        objects = self.job.read(_ZONE, "object").where("status <> 'vanished'")
+        objects = self.job.read(_ZONE, "object").where("status NOT IN ('vanished', 'imported')")
         groups = objects.groupBy(
             F.col("member").isNotNull().alias("member"),
             "kind",
@@ -260,11 +284,6 @@ class Catalogue:
             written = ("object", "header_series", "header_instance", "quarantine")
             report.tables |= {name: self.job.version(_ZONE, name) for name in written}
 
-    @property
-    def _database(self) -> str:
-        database: str = self.job.config["mongodb"]["database"]
-        return database
-
 
 @dataclass
 class Batch:
@@ -290,6 +309,7 @@ class Batch:
         found = self._read().persist(StorageLevel.DISK_ONLY)
         try:
             if self.planned:
+                self.catalogue.supersede_imports(found)
                 self._write_headers(found.where("status = 'catalogued'"))
                 faulty = found.where("status = 'quarantined'")
                 if not faulty.isEmpty():
@@ -360,6 +380,8 @@ class Batch:
             self._flag_conflicts(found)
         touched = job.read(_ZONE, "header_instance").where(f"run_id = '{self.run_id}'")
         touched = touched.join(found.select("header.sop_uid").distinct(), "sop_uid", "left_semi")
+        # Delta first, then MongoDB, then `object`: a document is made of rows that are there for good, and the batch is not done, and so is
+        # repeated, until MongoDB has confirmed all of its documents.
         self.catalogue.write_documents(touched, found.select("object_id", "locator", "size"))
 
     def _append_templates(self, parts: "DataFrame") -> None:
@@ -517,13 +539,17 @@ def _batch(secret: bytes, chunk: list[tuple[Listed, Found]], schema: "pa.Schema"
     ordered += [(plan, found) for plan, found in chunk if found.header is None]
     rows = [_row(secret, plan, found) for plan, found in ordered]
     without = len(chunk) - len(with_header)
-    columns["document_fits"] = pa.array([documents.fits(with_header[index][2]) for index in order], pa.bool_())
+    columns["document_fits"] = pa.array([_fits(with_header[index][2]) for index in order], pa.bool_())
     type_ = schema.field("header").type
     parts = [pa.concat_arrays([columns[field.name], pa.nulls(without, field.type)]) for field in type_]
     missing = pa.array([False] * len(with_header) + [True] * without)
     header = pa.StructArray.from_arrays(parts, fields=list(type_), mask=missing)
     arrays = [header if field.name == "header" else pa.array([row[field.name] for row in rows], field.type) for field in schema]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _fits(header: Header) -> bool:
+    return documents.surely_fits(header.length) or documents.fits(header.text)
 
 
 def _row(secret: bytes, plan: Listed, found: Found) -> dict[str, Any]:

@@ -369,7 +369,7 @@ class Header:
 
     @property
     def length(self) -> int:
-        """At least the length of `text`, without making it."""
+        """No less than the length of `text`, without making it."""
         if self.structure is None:
             return len(cast("HeaderRecord", self.record).text)
         # A value's JSON is at most six times as long as its bytes, where each is an escape, and a member of a number 24 characters a byte.

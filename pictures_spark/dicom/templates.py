@@ -59,6 +59,12 @@ def split(rows: Sequence[tuple[str, str]], bases: Mapping[str, str]) -> tuple[st
     return template, ["{" + ",".join(sorted(line for line in lines if line not in shared)) + "}" for lines in own]
 
 
+def split_whole(texts: Sequence[str]) -> tuple[str, list[str]]:
+    """As `split`, of headers as packed JSON that have nothing in common yet."""
+    bases = {str(number): "\n".join(as_lines(text)) for number, text in enumerate(texts)}
+    return split([(key, "") for key in bases], bases)
+
+
 def rebuild(template_elements: str, differences: str) -> Elements:
     """The full header of an instance from ``header_series.elements`` and ``header_instance.differences``."""
     return dict(sorted((orjson.loads(template_elements) | orjson.loads(differences)).items()))

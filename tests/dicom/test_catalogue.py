@@ -129,6 +129,7 @@ def test_counts_and_reasons(made):
     details = {k: v for k, v in made.report.details.items() if k != "seconds"}
     assert details == {
         "mongodb_documents": 9,
+        "mongodb_series": 2,
         "files": 13,
         "containers": 2,
         "members": 5,
@@ -170,7 +171,7 @@ def test_one_uid_with_two_contents_is_a_conflict_on_both(made):
 @pytest.mark.spark
 def test_documents_are_those_of_the_headers(made):
     found = made.documents()
-    assert {name: len(documents) for name, documents in found.items()} == {"image_MR": 7, "image_CT": 1, "image_OTHER": 1}
+    assert {name: len(documents) for name, documents in found.items()} == {"image_MR": 7, "image_CT": 1, "image_OTHER": 1, "series": 2}
     places = {row["object_id"]: row for row in made.rows("object")}
     for row in made.rows("header_instance"):
         place = places[row["object_id"]]
@@ -181,6 +182,10 @@ def test_documents_are_those_of_the_headers(made):
         document = found[mongodb.collection(row["modality"])][row["document_id"]]
         assert document == expected
         assert list(document) == list(expected)
+    # By locator, 2015/06/1.dcm is the first of the series of eight SOP instances.
+    first = scan((made.archive / "2015" / "06" / "1.dcm").read_bytes()).elements
+    assert found["series"]["1.2.826.1.1"] == mongodb.series_document(first, "1.2.826.1.1", "2015/06/1.dcm", 7)
+    assert found["series"]["1.2.826.1.1"]["header"] == {"DirectoryPath": "2015/06", "ImagesInSeries": 7}
 
 
 @pytest.mark.spark
@@ -322,7 +327,9 @@ def test_changes_are_followed(made, tmp_path):
     # Headers of what vanished or was overwritten stay: nine, the new content of 2, and 7.
     assert len(instances) == 11
     assert [row["conflict"] for row in instances if row["sop_uid"] == "1.2.826.1.1.2"] == [True, True]
-    found = {key: document for documents in made.documents().values() for key, document in documents.items()}
+    documents = made.documents()
+    assert documents.pop("series")["1.2.826.1.1"]["header"] == {"DirectoryPath": "2015/06", "ImagesInSeries": 8}
+    found = {key: document for collection in documents.values() for key, document in collection.items()}
     assert len(found) == 11
     assert found["1.2.826.1.1.1"]["header"]["DicomFilePath"] == "2015/copy.dcm"
     assert found["1.2.826.1.1.2"]["conflict"] is True

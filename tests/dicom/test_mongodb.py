@@ -2,14 +2,15 @@
 
 import base64
 import struct
+import uuid
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pictures_spark.dicom.mongodb import body, collection, collections, document, fits
-from pictures_spark.dicom.scan import HeaderRecord, pack
-from pictures_spark.dicom.structures import Header
+from pictures_spark.dicom.inventory import locator
+from pictures_spark.dicom.mongodb import body, collection, collections, document, file_path, fits, frames, series_document
+from pictures_spark.dicom.scan import pack
 
 # element, key and value in the document
 SHAPES = [
@@ -82,6 +83,58 @@ def test_a_document_starts_with_its_key_and_where_the_file_is():
     assert "conflict" not in document({}, "1.2.3", False, "a", 1, "run1")
 
 
+def test_message_fields_are_of_the_types_that_smi_reads_back():
+    message = document({}, "1.2.3", False, "a", 1, "run1")["header"]["MessageHeader"]
+    assert list(message) == ["MessageGuid", "ProducerProcessID", "ProducerExecutableName", "Parents", "OriginalPublishTimestamp"]
+    assert str(uuid.UUID(message["MessageGuid"])) == message["MessageGuid"]
+    assert message["MessageGuid"] == document({}, "1.2.3", False, "a", 1, "run1")["header"]["MessageHeader"]["MessageGuid"]
+    assert (type(message["ProducerProcessID"]), type(message["Parents"])) == (int, str)
+
+
+@pytest.mark.parametrize(
+    ("place", "folder"), [("a/b/c.dcm", "a/b"), ("a/50%25.zip!x/y", "a"), ("c.dcm", ""), ("a%21b/c", "a!b"), ("a/x!b/../c", "a")]
+)
+def test_a_series_document_names_the_folder_of_its_first_file(place, folder):
+    made = series_document({"00080060": {"vr": "CS", "Value": ["CT"]}}, "1.2", place, 7)
+    assert made == {"_id": "1.2", "header": {"DirectoryPath": folder, "ImagesInSeries": 7}, "Modality": "CT"}
+
+
+@given(st.text(min_size=1), st.none() | st.text(min_size=1))
+def test_files_have_their_own_names_in_documents(path, member):
+    assert file_path(locator(path, member)) == (path if member is None else f"{path}!{member}")
+
+
+KEYS = st.lists(st.sampled_from(["a", "B", "b", "C", "d", "e", "f", "g"]), unique_by=str.lower, max_size=6)
+
+
+@given(st.lists(st.tuples(st.sampled_from("xy"), st.booleans(), KEYS), max_size=30), st.integers(3, 8))
+def test_frames_hold_every_shape_once_and_no_column_twice(shapes, limit):
+    given_ = [(name, heavy, str(number), keys) for number, (name, heavy, keys) in enumerate(shapes)]
+    made = frames(given_, limit)
+    assert sorted(shape for frame in made for shape in frame.shapes) == sorted(shape for _, _, shape, _ in given_)
+    by_shape = {shape: frame for frame in made for shape in frame.shapes}
+    for name, heavy, shape, keys in given_:
+        frame = by_shape[shape]
+        assert (frame.collection, frame.heavy) == (name, heavy)
+        assert set(keys) <= set(frame.keys.values())
+    for frame in made:
+        assert len(frame.keys) <= limit or len(frame.shapes) == 1
+        assert all(lower == key.lower() for lower, key in frame.keys.items())
+
+
+def test_frames_are_few_for_like_documents():
+    common = [f"k{number}" for number in range(300)]
+    shapes = [("c", False, str(number), [*common, f"v{number % 3}_{number % 40}"]) for number in range(2000)]
+    assert len(frames(shapes, 1000)) == 1
+
+
+def test_a_header_of_very_many_elements_has_no_document():
+    elements = {f"0009{number:04X}": {"vr": "LO"} for number in range(0x1000, 0x1000 + 10_001)}
+    assert not fits(pack(elements))
+    elements.popitem()
+    assert fits(pack(elements))
+
+
 def test_collections():
     assert [collection(modality) for modality in ("CT", "XA", "SEG", "ct", None)] == [
         "image_CT",
@@ -99,7 +152,7 @@ def test_a_document_that_is_said_to_fit_does(vr, value, count):
 
     values = [str(value)] if vr == "LO" else [value]
     elements = {"00282000": {"vr": vr, "Value": values * (count // 100)}, "00282001": {"vr": "UT", "Value": ["é" * count]}}
-    says = fits(Header(HeaderRecord("dicom", pack(elements), {}, True)))
+    says = fits(pack(elements))
     size = len(bson.encode(document(elements, "1" * 64, True, "p" * 1000, 2**40, "r" * 12)))
     assert says or size > 16_700_000
     assert not says or size <= 16 << 20

@@ -55,7 +55,21 @@ def test_merge_keeps_first_and_adds_attempts(spark, config):
     declared = table("identifiable", "quarantine")
 
     def row(day):
-        return ("o1", "a/b", "catalogue", "truncated", None, datetime(2020, 1, day), datetime(2020, 1, day), 1, f"run{day}")
+        return (
+            "o1",
+            "a/b",
+            "catalogue",
+            "truncated",
+            None,
+            datetime(2020, 1, day),
+            datetime(2020, 1, day),
+            1,
+            None,
+            None,
+            None,
+            None,
+            f"run{day}",
+        )
 
     for day in (1, 2):
         df = spark.createDataFrame([row(day)], declared.spark_type())

@@ -17,8 +17,8 @@ from houses import CHAOS, settings
 
 from pictures_spark import tables
 from pictures_spark.dicom import catalogue, mongodb
-from pictures_spark.dicom.catalogue import batches, stretches
 from pictures_spark.dicom.containers import read_object
+from pictures_spark.dicom.planning import batches, stretches
 from pictures_spark.dicom.scan import pack, scan
 from pictures_spark.dicom.storing import stored
 from pictures_spark.dicom.structures import Headers
@@ -126,12 +126,14 @@ def test_counts_and_reasons(made):
         "skipped_no_file": 1,
     }
     assert made.report.quarantined == {"not_dicom": 2, "truncated": 1, "archive_corrupt": 1}
-    details = {k: v for k, v in made.report.details.items() if k != "seconds"}
+    details = {k: v for k, v in made.report.details.items() if k != "seconds" and not k.startswith("task_")}
     assert details == {
         "mongodb_documents": 9,
         "files": 13,
         "containers": 2,
         "members": 5,
+        "waived": 0,
+        "reading_tasks": 9,
         "instances": 9,
         "conflicts": 2,
         "duplicates": 1,

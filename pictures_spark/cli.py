@@ -87,8 +87,9 @@ def _parser() -> argparse.ArgumentParser:
         if action == "waive":
             sub.add_argument("--because", required=True, metavar="TEXT", help="why, kept with the row; name nobody in it")
 
-    maintain = commands.add_parser("maintain", parents=[shared], help="compact the identifiable tables and remove files no version needs")
-    maintain.add_argument("--dry-run", action="store_true", help="print sizes and what would be done; change nothing")
+    maintain = commands.add_parser("maintain", parents=[shared], help="compact a zone's tables and remove files that no version needs")
+    maintain.add_argument("zone", choices=["identifiable", "deidentified"], help="whose tables")
+    maintain.add_argument("--dry-run", action="store_true", help="print sizes only")
 
     keys = commands.add_parser("keys", parents=[shared], help="make the pseudonymisation key")
     keys.add_argument("action", choices=["init"], help="make the key if there is none")
@@ -135,7 +136,7 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
                 case "waive":
                     quarantine.waive(config, arguments.object_id, arguments.reason, arguments.because)
         case "maintain":
-            import_module("pictures_spark.maintain").run(config, arguments.dry_run)
+            import_module("pictures_spark.maintain").run(config, arguments.zone, arguments.dry_run)
         case "keys":
             import_module("pictures_spark.doctor").init_keys(config)
         case "demo":

@@ -7,7 +7,7 @@ is. Doing it again changes nothing. Runs on the driver; the work is Spark's.
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -126,9 +126,11 @@ def _maintain(spark: "SparkSession", zones: Zones, declared: Table, pinned: int 
         spark.sql(f"OPTIMIZE {location}")
     oldest = None
     if pinned is not None:
-        written = spark.sql(f"DESCRIBE HISTORY {location}").where(f"version = {pinned}").select("timestamp").collect()
+        written = (
+            spark.sql(f"DESCRIBE HISTORY {location}").where(f"version = {pinned}").selectExpr("unix_seconds(timestamp) AS at").collect()
+        )
         # Where even the log no longer has it, nothing that is there can be told not to be needed.
         if not written:
             return
-        oldest = written[0].timestamp.replace(tzinfo=None)
+        oldest = datetime.fromtimestamp(written[0]["at"], UTC).replace(tzinfo=None)
     spark.sql(f"VACUUM {location} RETAIN {hours_to_keep(utc_now(), oldest)} HOURS")

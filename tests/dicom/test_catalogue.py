@@ -13,7 +13,6 @@ from small_archive import House, fill, image, run
 from pictures_spark import tables
 from pictures_spark.dicom import catalogue, mongodb
 from pictures_spark.dicom.containers import read_object
-from pictures_spark.dicom.planning import batches, stretches
 from pictures_spark.dicom.scan import pack, scan
 from pictures_spark.dicom.storing import stored
 from pictures_spark.dicom.structures import Headers
@@ -208,22 +207,6 @@ def test_an_archive_that_is_not_mounted_changes_nothing(made, monkeypatch):
         run(made.config)
     made.archive.with_name("away").rename(made.archive)
     assert made.versions() == before
-
-
-def test_batches_hold_every_file_once_in_order():
-    sizes = [5, 0, 7, 100, 1, 1, 1]
-    numbers = batches(sizes, 10)
-    assert numbers == [0, 0, 1, 2, 3, 3, 3]
-
-
-def test_slices_of_a_batch_are_neighbours_and_about_equal():
-    sizes = [10_000_000, *[100_000] * 100]
-    parts = stretches(sizes, 2)
-    assert parts == sorted(parts)
-    loads = [sum(size + 65536 for size, part in zip(sizes, parts, strict=True) if part == number) for number in (0, 1)]
-    assert max(loads) / min(loads) < 1.1
-    assert set(stretches([1] * 10, 4)) == {0, 1, 2, 3}
-    assert stretches([], 3) == []
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1000])

@@ -70,6 +70,8 @@ def run(config: Config, zone: str, dry_run: bool = False) -> None:
     zones = Zones(config, ROLES[zone])
     spark = open_session(config, zones)
     if not dry_run:
+        # Its two log entries would make a new version of a table that has not changed, and `publish` would make a new release of it.
+        spark.conf.set("spark.databricks.delta.vacuum.logging.enabled", "false")
         pinned = _pinned(spark, zones) if zone == "deidentified" else {}
         for declared in declared_tables(zone):
             if tables.exists(spark, zones, zone, declared.name):

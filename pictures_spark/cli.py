@@ -52,7 +52,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"pictures-spark {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for job in JOBS:
-        commands.add_parser(job.name, parents=[shared], help=job.help, description=job.help)
+        sub = commands.add_parser(job.name, parents=[shared], help=job.help, description=job.help)
+        if job.name == "catalogue":
+            sub.add_argument("--limit", type=_count, metavar="N", help="read at most N files in this run; the rest is for the next")
+            sub.add_argument("--dry-run", action="store_true", help="print what a run would do and how long it may take; write nothing")
 
     cohort = commands.add_parser("cohort", help="ask, check and freeze cohorts")
     actions = cohort.add_subparsers(dest="action", required=True, metavar="action")
@@ -69,8 +72,24 @@ def _parser() -> argparse.ArgumentParser:
     extract.add_argument("--project", required=True, help="name of the project private zone")
 
     quarantine = commands.add_parser("quarantine", parents=[shared], help="what could not be used, and why")
-    quarantine.add_argument("action", choices=["list", "show"], help="list: counts by job and reason; show: one row")
-    quarantine.add_argument("object_id", nargs="?", help="for show: the object_id of the row")
+    actions = quarantine.add_subparsers(dest="action", required=True, metavar="action")
+    actions.add_parser("list", parents=[shared], help="count by job and reason, with attempts and what is waived")
+    one = actions.add_parser("show", parents=[shared], help="show one object; this may print a path")
+    one.add_argument("object_id", metavar="OBJECT_ID", help="as `catalogue` and `pixels` name it")
+    for action, text in (
+        ("retry", "have the next run of catalogue try objects again though they have not changed"),
+        ("waive", "let objects stay listed without counting towards the limit, until they change"),
+    ):
+        sub = actions.add_parser(action, parents=[shared], help=text, description=text)
+        which = sub.add_mutually_exclusive_group(required=action == "waive")
+        which.add_argument("object_id", nargs="?", metavar="OBJECT_ID", help="this object")
+        which.add_argument("--reason", metavar="R", help="all objects with this reason code")
+        if action == "waive":
+            sub.add_argument("--because", required=True, metavar="TEXT", help="why, kept with the row; name nobody in it")
+
+    maintain = commands.add_parser("maintain", parents=[shared], help="compact a zone's tables and remove files that no version needs")
+    maintain.add_argument("zone", choices=["identifiable", "deidentified"], help="whose tables")
+    maintain.add_argument("--dry-run", action="store_true", help="print sizes only")
 
     mongo = commands.add_parser("mongo", help="header documents in MongoDB: compare, make anew, import")
     actions = mongo.add_subparsers(dest="action", required=True, metavar="action")
@@ -101,10 +120,16 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
         What went wrong, in one sentence.
     """
     for job in JOBS:
-        if arguments.command == job.name:
+        if arguments.command == job.name and job.name != "catalogue":
             run_job(job.name, config, job.role, _heart(job.module))
             return
     match arguments.command:
+        case "catalogue":
+            heart = _heart("pictures_spark.dicom.catalogue")
+            if arguments.dry_run:
+                import_module("pictures_spark.dicom.catalogue").print_preview(config, arguments.limit)
+            else:
+                run_job("catalogue", config, "identifiable", lambda job: heart(job, arguments.limit))
         case "cohort":
             import_module("pictures_spark.cohort.commands").run(arguments.action, arguments.question, config)
         case "extract":
@@ -117,13 +142,32 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
             action = getattr(import_module("pictures_spark.dicom.parity"), arguments.action)
             run_job(f"mongo-{arguments.action}", config, "identifiable", action)
         case "quarantine":
-            import_module("pictures_spark.quarantine").run(arguments.action, arguments.object_id, config)
+            quarantine = import_module("pictures_spark.quarantine")
+            match arguments.action:
+                case "list":
+                    quarantine.print_counts(config)
+                case "show":
+                    quarantine.show(config, arguments.object_id)
+                case "retry":
+                    quarantine.retry(config, arguments.object_id, arguments.reason)
+                case "waive":
+                    quarantine.waive(config, arguments.object_id, arguments.reason, arguments.because)
+        case "maintain":
+            import_module("pictures_spark.maintain").run(config, arguments.zone, arguments.dry_run)
         case "keys":
             import_module("pictures_spark.doctor").init_keys(config)
         case "demo":
             import_module("pictures_spark.demo").run(config)
         case "doctor":
             import_module("pictures_spark.doctor").run(config)
+
+
+def _count(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
 
 
 def _heart(module: str) -> Callable[..., None]:

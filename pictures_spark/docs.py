@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pictures_spark.quarantine import reasons
 from pictures_spark.resources import conf_dir, load_schema
 from pictures_spark.schema import ZONES, Column, Table, tables, vocabulary
 
@@ -14,7 +15,7 @@ _ZONE_TITLES = {
 
 def pages() -> dict[str, str]:
     """File name below docs/ -> text."""
-    return {"data-dictionary.md": _dictionary(), "settings.md": _settings()}
+    return {"data-dictionary.md": _dictionary(), "quarantine.md": _quarantine(), "settings.md": _settings()}
 
 
 def write() -> None:
@@ -68,6 +69,20 @@ def _meaning(column: Column) -> str:
     if not column.nullable:
         notes.append("never missing")
     return column.meaning.replace("|", "\\|") + (f" ({'; '.join(notes)})" if notes else "")
+
+
+def _quarantine() -> str:
+    lines = [
+        "# Why things are in quarantine",
+        "",
+        "Generated from `schemas/` by `make docs`; change it there. Where reasons of the storage pile up, `catalogue` stops and asks",
+        "whether the mount is there, instead of quarantining the archive (`catalogue.io_failure_limit`).",
+        "",
+        "| job | reason | meaning | storage |",
+        "|---|---|---|---|",
+    ]
+    lines += [f"| {job} | `{code}` | {meaning} | {'yes' if storage else ''} |" for job, code, meaning, storage in reasons()]
+    return "\n".join(lines) + "\n"
 
 
 def _settings() -> str:

@@ -24,6 +24,9 @@ from pictures_spark.zones import Zones
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+# Columns of quarantine that say that a row was waived, by whom and why.
+WAIVER = ("waived_at", "waived_by", "waived_because")
+
 
 @dataclass
 class Job:
@@ -82,10 +85,11 @@ class Job:
         df = self.spark.createDataFrame([row], table("identifiable", "run").spark_type())
         tables.append(df, self.zones, "identifiable", "run", txn=self.run_id)
 
-    def quarantine(self, df: "DataFrame") -> None:
-        """Merge rows (object_id, locator, reason, detail) into quarantine and count them in the report.
+    def quarantine(self, df: "DataFrame", new: str | None = None) -> None:
+        """Merge rows (object_id, locator, reason, detail) into quarantine.
 
-        A row seen again keeps its first date and counts one more attempt. ``detail`` must hold no value from the input.
+        A row seen again keeps its first date and its waiver, and counts one more attempt. ``detail`` must hold no value from the input.
+        Where ``new`` names the write, none of the objects was ever known, and the rows are appended, once.
         """
         from pyspark.sql import functions as F
 
@@ -99,18 +103,32 @@ class Job:
             now.alias("first_seen"),
             now.alias("last_seen"),
             F.lit(1).cast("long").alias("attempts"),
+            F.lit(None).cast("boolean").alias("retry"),
+            F.lit(None).cast("timestamp_ntz").alias("waived_at"),
+            F.lit(None).cast("string").alias("waived_by"),
+            F.lit(None).cast("string").alias("waived_because"),
             F.lit(self.run_id).alias("run_id"),
         )
-        tables.merge(rows, self.zones, "identifiable", "quarantine", keep=("first_seen",), add=("attempts",))
+        if new is not None:
+            tables.append(rows, self.zones, "identifiable", "quarantine", txn=new)
+        else:
+            tables.merge(rows, self.zones, "identifiable", "quarantine", keep=("first_seen", *WAIVER), add=("attempts",))
 
     def check_quarantine_limit(self, section: str | None = None) -> None:
-        """End with exit code 20 where more than the share that the job's ``section`` of the settings declares is in quarantine."""
+        """End with exit code 20 where more than the declared share of what was seen is in quarantine and not waived.
+
+        The share is that of the job's ``section`` of the settings.
+        """
         limit = self.config[section or self.name]["quarantine_limit"]
         seen, bad = self.report.counts.get("seen", 0), self.report.counts.get("quarantined", 0)
         if seen and bad / seen > limit:
+            held = self.read("identifiable", "quarantine").where(f"job = '{self.name}' AND waived_at IS NOT NULL")
+            bad -= held.count()
+            if bad / seen <= limit:
+                return
             raise QuarantineLimitError(
-                f"{self.name}: {bad} of {seen} inputs are in quarantine, above the limit of {limit:.0%}; "
-                "see `pictures quarantine list`, then mend the input or raise quarantine_limit"
+                f"{self.name}: {bad} of {seen} inputs are in quarantine and not waived, above the limit of {limit:.0%}; "
+                "see `pictures quarantine list`, then mend the input, waive what cannot be mended, or raise quarantine_limit"
             )
 
 

@@ -63,6 +63,20 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """How the files of a table that grows by the batch are laid out, so that a write reads and rewrites few of them.
+
+    Attributes
+    ----------
+    cluster : columns that OPTIMIZE brings together in files (Delta's liquid clustering).
+    statistics : columns of which Delta keeps each file's smallest and largest value, and by which a query leaves files out.
+    """
+
+    cluster: tuple[str, ...] = ()
+    statistics: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Table:
     """One table of a zone."""
 
@@ -71,6 +85,7 @@ class Table:
     meaning: str
     key: tuple[str, ...]
     columns: tuple[Column, ...]
+    layout: Layout | None = None
     by_name: dict[str, Column] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -180,8 +195,11 @@ def _build(zone: str, name: str, raw: dict[str, Any]) -> Table:
     names = [column.name for column in columns]
     faults += [f"{zone}.{name}: column {n} is declared twice" for n in sorted({n for n in names if names.count(n) > 1})]
     faults += [f"{zone}.{name}: key column {k} is not declared" for k in raw["key"] if k not in names]
+    layout = Layout(**{part: tuple(given) for part, given in raw["layout"].items()}) if "layout" in raw else None
+    if layout:
+        faults += [f"{zone}.{name}: layout column {c} is not declared" for c in (*layout.cluster, *layout.statistics) if c not in names]
     if raw["table"] != name:
         faults.append(f"{zone}.{name}: the file says table: {raw['table']}")
     if faults:
         raise ConfigError("; ".join(faults))
-    return Table(zone, name, raw["meaning"], tuple(raw["key"]), tuple(columns))
+    return Table(zone, name, raw["meaning"], tuple(raw["key"]), tuple(columns), layout)

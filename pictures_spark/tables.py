@@ -4,8 +4,10 @@ The writer refuses any column that is not declared and, outside the identifiable
 the check is part of the write's own plan (``raise_error``), so it costs no second pass. Runs on the driver; work is Spark's.
 """
 
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
 from functools import reduce
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pictures_spark.errors import ChecksFailedError, InputError
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import Column as SparkColumn
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
 
 
 def exists(spark: "SparkSession", zones: Zones, zone: str, name: str) -> bool:
@@ -109,21 +112,89 @@ def append(df: "DataFrame", zones: Zones, zone: str, name: str, txn: str | None 
     be new for other rows (run + batch), and the caller counts the rows against its plan.
     """
     declared = table(zone, name)
+    location = zones.table(zone, name, "write")
+    _lay_out(df.sparkSession, location, declared)
     writer = checked(df, declared).write.format("delta").mode("append")
     if txn is not None:
         writer = writer.option("txnAppId", f"{name}-{txn}").option("txnVersion", 1)
-    _write(writer, zones.table(zone, name, "write"), declared)
+    _write(writer, location, declared)
 
 
-def merge(df: "DataFrame", zones: Zones, zone: str, name: str, keep: tuple[str, ...] = (), add: tuple[str, ...] = ()) -> None:
+def _lay_out(spark: "SparkSession", location: str, declared: Table) -> None:
+    """Make the empty table of a declaration with a layout, where there is no table yet.
+
+    Deletion vectors let a change of few rows mark them and write the new ones, instead of writing whole files anew.
+    """
+    from delta.tables import DeltaTable
+
+    layout = declared.layout
+    if layout is None or DeltaTable.isDeltaTable(spark, location):
+        return
+    maker = DeltaTable.createIfNotExists(spark).location(location).addColumns(_nullable(declared.spark_type()))
+    maker = maker.property("delta.enableDeletionVectors", "true")
+    if layout.statistics:
+        maker = maker.property("delta.dataSkippingStatsColumns", ",".join(layout.statistics))
+    if layout.cluster:
+        maker = maker.clusterBy(*layout.cluster)
+    maker.execute()
+
+
+def _nullable(schema: "StructType") -> "StructType":
+    """The schema as a write without a layout gives it: what may not be missing is checked by the writer."""
+    from pyspark.sql.types import StructField, StructType
+
+    return StructType([StructField(field.name, field.dataType, True, field.metadata) for field in schema.fields])
+
+
+def within(column: str, numbers: Iterable[int], limit: int = 200) -> "SparkColumn":
+    """Condition that holds for rows whose ``column`` is among ``numbers``, and for few others; file statistics skip on it.
+
+    A row without a number always meets it. The plan of a query shows the numbers, so they must tell nothing.
+    """
+    from pyspark.sql import functions as F
+
+    value = F.col(column)
+    return reduce(lambda left, right: left | right, [value.between(*span) for span in spans(numbers, limit)], value.isNull())
+
+
+def spans(numbers: Iterable[int], limit: int) -> list[tuple[int, int]]:
+    """At most ``limit`` closed ranges that hold all ``numbers``: the widest gaps stay between them.
+
+    Examples
+    --------
+    >>> spans([9, 1, 2, 5], 3), spans([9, 1, 2, 5], 2)
+    ([(1, 2), (5, 5), (9, 9)], [(1, 5), (9, 9)])
+    """
+    ordered = sorted(set(numbers))
+    gaps = sorted(((after - before, after) for before, after in pairwise(ordered) if after - before > 1), reverse=True)
+    starts = sorted(after for _, after in gaps[: limit - 1])
+    found, at = [], 0
+    for start in starts:
+        end = bisect_left(ordered, start)
+        found.append((ordered[at], ordered[end - 1]))
+        at = end
+    return [*found, (ordered[at], ordered[-1])] if ordered else []
+
+
+def merge(
+    df: "DataFrame",
+    zones: Zones,
+    zone: str,
+    name: str,
+    keep: tuple[str, ...] = (),
+    add: tuple[str, ...] = (),
+    shelves: Iterable[int] | None = None,
+) -> None:
     """Insert new keys and update known ones; rows that are equal but for ``run_id`` are left untouched.
 
     Parameters
     ----------
     keep : columns whose first value stays (``first_seen``).
     add : numeric columns that grow by the new value (``attempts``), once per run.
+    shelves : the only shelves that may hold a row with one of these keys; files of others are not opened.
     """
     from delta.tables import DeltaTable
+    from pyspark.sql import functions as F
 
     declared = table(zone, name)
     spark = df.sparkSession
@@ -131,7 +202,9 @@ def merge(df: "DataFrame", zones: Zones, zone: str, name: str, keep: tuple[str, 
         append(df, zones, zone, name)
         return
     target = DeltaTable.forPath(spark, zones.table(zone, name, "write"))
-    on = " AND ".join(f"t.`{k}` <=> s.`{k}`" for k in declared.key)
+    on = F.expr(" AND ".join(f"t.`{k}` <=> s.`{k}`" for k in declared.key))
+    if shelves is not None:
+        on &= within("t.shelf", shelves)
     free = [n for n in declared.names if n not in declared.key and n not in keep]
     # A run that is finished by another invocation under its own id counts once.
     grown = "t.`{n}` + CASE WHEN t.run_id = s.run_id THEN 0 ELSE s.`{n}` END"

@@ -271,6 +271,7 @@ def _write(job: Job, good: "DataFrame") -> int:
         .join(other, "sop_uid", "left")
         .withColumn("conflict", F.col("known").isNotNull() | (F.count("*").over(by_uid) > 1))
         .withColumn("document_id", F.when(F.col("document_fits"), F.when(later, further).otherwise(F.col("sop_uid"))))
+        .withColumns({name: F.lit(None).cast("long") for name in ("shelf", "object_shelf")})
         .withColumn("run_id", F.lit(job.run_id))
     )
     instance, series = table(_ZONE, "header_instance"), table(_ZONE, "header_series")

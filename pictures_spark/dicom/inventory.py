@@ -94,6 +94,20 @@ def check_root(root: Root) -> None:
         raise InputError("the archive folder does not exist: see that it is mounted, or mend zones.archive in the settings file")
 
 
+def is_there(root: Root) -> bool:
+    """Whether the archive is there and holds anything: an empty folder is what a mount leaves behind."""
+    if root.scheme != "file":
+        try:
+            store(root).check()
+        except InputError:
+            return False
+        return True
+    try:
+        return next(Path(root.location).iterdir(), None) is not None
+    except OSError:
+        return False
+
+
 def locator(path: str, member: str | None) -> str:
     """The one name of an object: its path, ``!`` and the member where it has one. ``%`` and ``!`` in a path are escaped as in URIs.
 

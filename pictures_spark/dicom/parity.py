@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from pictures_spark import tables
 from pictures_spark.dicom import mongodb as documents
 from pictures_spark.errors import ChecksFailedError, InputError
 from pictures_spark.job import Job
@@ -38,7 +39,13 @@ class Side:
     digest: int
 
 
-def instance_rows(job: Job, instances: "DataFrame", places: "DataFrame | None" = None, known: bool = False) -> "DataFrame":
+def instance_rows(
+    job: Job,
+    instances: "DataFrame",
+    places: "DataFrame | None" = None,
+    known: bool = False,
+    shelves: tuple[list[int], list[int]] | None = None,
+) -> "DataFrame":
     """What `mongodb.documents` makes documents of: instances with their elements and places.
 
     Parameters
@@ -46,13 +53,17 @@ def instance_rows(job: Job, instances: "DataFrame", places: "DataFrame | None" =
     instances : rows of header_instance.
     places : object_id, locator and size that come before those of `object`.
     known : whether all of them may have a document already; else only those of a conflict, which are written again, may.
+    shelves : of their objects, and of their templates; all where not given.
     """
     from pyspark.sql import functions as F
 
-    held = job.read(_ZONE, "object").select("object_id", "locator", "size")
+    objects, templates = job.read(_ZONE, "object"), job.read(_ZONE, "header_series")
+    if shelves is not None:
+        objects, templates = (frame.where(tables.within("shelf", few)) for frame, few in zip((objects, templates), shelves, strict=True))
+    held = objects.select("object_id", "locator", "size")
     if places is not None:
         held = held.join(places, "object_id", "left_anti").unionByName(places)
-    templates = job.read(_ZONE, "header_series").select("template_id", "elements")
+    templates = templates.select("template_id", "elements")
     rows = instances.where("document_id IS NOT NULL").join(templates, "template_id").join(held, "object_id")
     columns = ("elements", "differences", "document_id", "conflict", "modality", "locator", "size", "run_id")
     known_here = F.lit(True) if known else F.col("conflict")

@@ -169,7 +169,21 @@ def test_a_run_stopped_between_its_writes_is_finished_by_the_next(spark, house, 
     assert {row.feature for row in archive.read("pixel_feature") if row.run_id == archive.read("pixel_text")[0].run_id} == {"intensity_p95"}
     assert_keys_unique(archive)
 
-    held = ("o-ct0", "secret/ct0", "pixels", "timeout", None, datetime(2020, 1, 1), datetime(2020, 1, 1), 1, "earlier")
+    held = (
+        "o-ct0",
+        "secret/ct0",
+        "pixels",
+        "timeout",
+        None,
+        datetime(2020, 1, 1),
+        datetime(2020, 1, 1),
+        1,
+        None,
+        None,
+        None,
+        None,
+        "earlier",
+    )
     rows = spark.createDataFrame([held], table("identifiable", "quarantine").spark_type())
     tables.append(rows, archive.zones, "identifiable", "quarantine")
 

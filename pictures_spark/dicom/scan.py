@@ -683,7 +683,8 @@ class _Facts:
     def _add(self, item: bytes | None, implicit: bool) -> None:
         """The next frame; None, one too long to be looked into."""
         found: dict[str, Any] = {}
-        for group, raw in self._elements(item or b"", implicit, _functional_group_values()).items():
+        elements = self._elements(item, implicit, _functional_group_values()) if item else {}
+        for group, raw in elements.items():
             key = (group, raw.VR, raw.is_implicit_VR, raw.value)
             if key not in self._known:
                 self._remember(key, raw)
@@ -753,7 +754,10 @@ def _bulk_uri(sha256: str, length: int) -> str:
 
 def _encoding(raw: RawDataElement | None) -> Any:
     """Python's names of a data set's character sets."""
-    return default_encoding if raw is None else convert_encodings(cast("Any", convert_raw_data_element(raw).value))
+    if raw is None:
+        return default_encoding
+    # pydicom keeps all of them with every name that it reads.
+    return list(convert_encodings(cast("Any", convert_raw_data_element(raw).value)))[: rules()["max_character_sets"]]
 
 
 def _vr_of(data_set: Dataset, raw: RawDataElement) -> str:

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """What someone could make to stop the catalogue: each is read or refused, in bounded time and memory, measured in a process of its own."""
 
 import gzip
@@ -110,7 +111,7 @@ HEADERS = {
     "10^6 deep, defined, in UN": (lambda: EXPLICIT.start() + EXPLICIT.element(0x00411001, b"UN", nested_defined(IMPLICIT)), "dicom"),
     "10,000 deep, defined": (lambda: EXPLICIT.start() + nested_defined(EXPLICIT, 10_000), "bad_syntax"),
     "10,000 deep, defined, implicit in UN": (
-        lambda: EXPLICIT.start() + EXPLICIT.element(SEQUENCE, b"UN", nested_defined(IMPLICIT, 10_000)), "bad_syntax",
+        lambda: EXPLICIT.start() + EXPLICIT.element(SEQUENCE, b"UN", nested_defined(IMPLICIT, 10_000)[8:]), "bad_syntax",
     ),
     "10,000 deep, undefined in defined": (
         lambda: EXPLICIT.start() + EXPLICIT.element(SEQUENCE, b"SQ", EXPLICIT.mark(0xE000, 200_000) + nested_open(EXPLICIT, depth=10_000)),
@@ -126,7 +127,7 @@ HEADERS = {
         "too_large",
     ),
     "items without end": (lambda: EXPLICIT.start() + EXPLICIT.head(SEQUENCE, b"SQ", OPEN) + EXPLICIT.mark(0xE000) * DEPTH, "truncated"),
-    "10^6 empty frames": (lambda: EXPLICIT.start() + EXPLICIT.sequence(PER_FRAME, [EXPLICIT.mark(0xE000)] * DEPTH, True), "dicom"),
+    "300,000 empty frames": (lambda: EXPLICIT.start() + EXPLICIT.sequence(PER_FRAME, [EXPLICIT.mark(0xE000)] * 300_000, True), "dicom"),
     "10^6 small elements in a long sequence": (
         lambda: EXPLICIT.start() + EXPLICIT.sequence(SEQUENCE, [EXPLICIT.item(many(DEPTH, b"US", b"\1\0"), True)], True), "dicom",
     ),
@@ -195,7 +196,7 @@ HEADERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("reader", ["scan", "Headers"])
+@pytest.mark.parametrize("reader", ["scan", "Headers"] if CHAOS else ["scan"])
 @pytest.mark.parametrize("case", HEADERS)
 def test_a_header_cannot_cost_more_than_it_may(case, reader):
     make, expected = HEADERS[case]
@@ -265,7 +266,7 @@ def test_zip_bombs(tmp_path):
 
 
 def test_a_tar_of_a_million_empty_members(tmp_path):
-    # A tenth in the suite: the cost is that of reading so many headers of a tar.
+    # Fewer in the suite: the cost is that of reading so many headers of a tar.
     count = 1_000_000 if CHAOS else 20_000
     (tmp_path / "many.tgz").write_bytes(empty_members(count))
     ((path, size, mtime),) = list_archive(str(tmp_path))

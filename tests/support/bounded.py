@@ -11,7 +11,7 @@ MB = 200
 
 @dataclass(frozen=True)
 class Cost:
-    """``outcome``, what was returned or, where the limits ended it, ``killed``; processor seconds; the most memory, in MB over the start."""
+    """``outcome``, what was returned or, where the limits ended it, ``killed``; processor seconds; the most MB over the start."""
 
     outcome: object
     cpu: float

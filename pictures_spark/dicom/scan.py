@@ -47,7 +47,8 @@ _LONG_VRS = frozenset(str(vr) for vr in EXPLICIT_VR_LENGTH_32)
 _CHARACTER_SET = BaseTag(0x00080005)
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
-_DECIMAL = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
+# No two parts of it can match the same text, or a long value would take for ever.
+_DECIMAL = re.compile(r"\s*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
 # Bytes in a word of the value representations whose byte order follows the transfer syntax.
 _WORDS = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
 # Item and Sequence Delimitation Item in either byte order, or an empty sequence.
@@ -689,7 +690,8 @@ class _Facts:
     def _add(self, item: bytes | None, implicit: bool) -> None:
         """The next frame; None, one too long to be looked into."""
         found: dict[str, Any] = {}
-        for group, raw in self._elements(item or b"", implicit, _functional_group_values()).items():
+        elements = self._elements(item, implicit, _functional_group_values()) if item else {}
+        for group, raw in elements.items():
             key = (group, raw.VR, raw.is_implicit_VR, raw.value)
             if key not in self._known:
                 self._remember(key, raw)
@@ -759,7 +761,10 @@ def _bulk_uri(sha256: str, length: int) -> str:
 
 def _encoding(raw: RawDataElement | None) -> Any:
     """Python's names of a data set's character sets."""
-    return default_encoding if raw is None else convert_encodings(cast("Any", convert_raw_data_element(raw).value))
+    if raw is None:
+        return default_encoding
+    # pydicom keeps all of them with every name that it reads.
+    return list(convert_encodings(cast("Any", convert_raw_data_element(raw).value)))[: rules()["max_character_sets"]]
 
 
 def _vr_of(data_set: Dataset, raw: RawDataElement) -> str:

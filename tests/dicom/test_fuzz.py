@@ -25,7 +25,7 @@ def test_mutated_headers_are_read_or_refused_with_a_reason():
         subprocess.Popen([sys.executable, mutants.__file__, str(SEED), str(first), str(count)], stdout=subprocess.PIPE)
         for first, count in ranges
     ]
-    found = [json.loads(child.communicate()[0]) for child in children]
+    found = [json.loads(line) for child in children for line in child.communicate()[0].splitlines()]
     counts = sum((Counter(part["counts"]) for part in found), Counter())
     faults = [fault for part in found for fault in part["faults"]]
     slowest, grown = (max(part[name] for part in found) for name in ("slowest", "grown_mb"))

@@ -1,17 +1,19 @@
-"""What publish takes from the stored header JSON: functional groups of enhanced multi-frame images, and the allow-listed tags.
+"""What publish takes from the stored header JSON: functional groups of enhanced multi-frame images, the allow-listed tags, and facts.
 
 Headers are DICOM JSON (PS3.18 F.2), kept as ``header_series.elements`` (common to a series) and ``header_instance.differences``. Pure
 functions over one parsed header; they run on executors, once per series for the common part and once per image for the differences.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import orjson
-from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
 
 from pictures_spark.deid.derive import body_part_terms
 from pictures_spark.errors import ConfigError
@@ -19,6 +21,9 @@ from pictures_spark.resources import load_schema
 from pictures_spark.schema import vocabulary
 
 Elements = Mapping[str, Any]
+# Values of one attribute per frame; one entry where all frames share them.
+Frames = list[list[Any] | None]
+_NUMBERS = {"DS", "IS", "US", "SS", "UL", "SL", "FD", "FL"}
 # Widest range a number may have: below it lie no date (YYYYMMDD) and no CHI number, with or without its leading zero.
 _WIDEST = 10_000_000
 _AGE_UNITS = {"Y": 1, "M": 12, "W": 52, "D": 365}
@@ -60,48 +65,76 @@ def number(value: Any) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def functional_groups(elements: Elements) -> dict[str, list[list[float]]]:
-    """Values that the functional groups of a header hold, by column of header_instance as functional_groups.yaml declares.
+def functional_groups(elements: Elements) -> dict[str, Frames]:
+    """Values that the functional groups of a header hold, by the classic attribute that functional_groups.yaml reads them as.
 
-    One list of numbers per frame, or a single one where all frames share it; a column that the header does not have is left out. An
-    attribute with a value that is no number is as good as missing from its frame.
+    One list of values per frame, in the order of the frames and None where a frame has none, or a single list where all frames share it.
+    An attribute that no frame has is left out. Numbers are finite floats; an attribute with a value that is none is as good as missing from
+    its frame.
     """
     rule = load_schema("derive/functional_groups.yaml")
     shared, frames = _values(elements, rule["shared"]), _values(elements, rule["per_frame"])
-    found = {}
-    for column, where in rule["columns"].items() if shared or frames else ():
-        by_frame = _group_values(frames, where) or _group_values(shared, where)
-        if by_frame:
-            found[column] = by_frame
+    found: dict[str, Frames] = {}
+    if not shared and not frames:
+        return found
+    for keyword, places in rule["attributes"].items():
+        for place in places:
+            by_frame = _in_frames(frames, place) or _in_frames(shared[:1], place)
+            if by_frame:
+                found[keyword] = by_frame
+                break
     return found
 
 
-def _group_values(items: Sequence[Any], where: Mapping[str, str]) -> list[list[float]]:
-    found = []
-    for item in items:
-        for group in _values(item, where["sequence"])[:1]:
-            numbers = [number(value) for value in _values(group, where["attribute"])]
-            if numbers and None not in numbers:
-                found.append([n for n in numbers if n is not None])
-    return found
+def _in_frames(items: Sequence[Any], place: str) -> Frames:
+    found = [_at(item, place) or None for item in items]
+    if not any(found):
+        return []
+    return found[:1] if all(values == found[0] for values in found) else found
+
+
+def _at(elements: Any, place: str) -> list[Any]:
+    """The values at a place such as ``PixelMeasuresSequence.SliceThickness``; empty where they are not of the attribute's type."""
+    *sequences, keyword = place.split(".")
+    for sequence in sequences:
+        elements = next(iter(_values(elements, sequence)), None)
+    values = _values(elements, keyword)
+    if _is_text(keyword):
+        return [text for value in values if isinstance(value, str) and (text := value.strip())]
+    numbers = [number(value) for value in values]
+    return [] if None in numbers else numbers
+
+
+@cache
+def _is_text(keyword: str) -> bool:
+    return not set(dictionary_VR(int(tag_hex(keyword), 16)).split(" or ")) & _NUMBERS
 
 
 @dataclass(frozen=True)
 class TagRule:
-    """One row of schemas/tags.yaml: what of an attribute may cross."""
+    """One row of schemas/tags.yaml: what of an attribute may cross.
+
+    ``single``: the attribute has one value (PS3.6), so that values which differ are values of different images. ``level``: ``study`` or
+    ``series`` where the standard has it say the same in all of one.
+    """
 
     keyword: str
     vr: str
     values: frozenset[str] | None
     range: tuple[float, float] | None
+    single: bool
+    level: str | None
 
 
 @dataclass(frozen=True)
 class Listed:
-    """What crosses of one listed attribute of one header, and whether something of it was withheld."""
+    """What crosses of one listed attribute of one header, and whether something of it was withheld.
+
+    ``vr`` is None for a fact of schemas/derive/facts.yaml, which becomes part of columns of ``series`` and is no row of ``tag``.
+    """
 
     keyword: str
-    vr: str
+    vr: str | None
     numbers: list[float]
     codes: list[str]
     withheld: bool
@@ -139,7 +172,9 @@ def read_tag_rules(raw: Mapping[str, Any]) -> tuple[TagRule, ...]:
             faults.append(f"{where}: a code string needs a closed list, a number a range")
         if limits is not None and max(map(abs, limits)) >= _WIDEST:
             faults.append(f"{where}: a range of ten million or more could hold a date or a CHI number")
-        rules.append(TagRule(keyword, vr, closed, limits))
+        if entry.get("level") not in (None, "study", "series"):
+            faults.append(f"{where}: level is study or series")
+        rules.append(TagRule(keyword, vr, closed, limits, dictionary_VM(tag) == "1", entry.get("level")))
     names = [rule.keyword for rule in rules]
     faults += [f"schemas/tags.yaml: {name} is listed twice" for name in sorted({n for n in names if names.count(n) > 1})]
     if faults:
@@ -155,11 +190,19 @@ def _closed_list(entry: Mapping[str, Any]) -> frozenset[str] | None:
     return frozenset(body_part_terms()) if entry.get("terms_of") == "body_region" else None
 
 
-def listed_tags(elements: Elements) -> list[Listed]:
-    """Every allow-listed attribute that a header has a value of, with what of it may cross."""
+def listed_tags(elements: Elements, frames: Mapping[str, Frames] | None = None) -> list[Listed]:
+    """Every allow-listed attribute that a header has a value of, with what of it may cross.
+
+    An attribute that is only in functional groups has the values of all frames, the one that most frames have first. ``frames`` are the
+    `functional_groups` of the header, where the caller has them.
+    """
     found = []
+    frames = functional_groups(elements) if frames is None else frames
     for rule in tag_rules():
+        if tag_hex(rule.keyword) not in elements and rule.keyword not in frames:
+            continue
         values = [value for value in _values(elements, rule.keyword) if str(value).strip()]
+        values = values or most_first(frames.get(rule.keyword, ()))
         if not values:
             continue
         numbers: list[float] = []
@@ -172,6 +215,53 @@ def listed_tags(elements: Elements) -> list[Listed]:
             numbers = [value + 0.0 for value in read if value is not None and rule.range[0] <= value <= rule.range[1]]
         found.append(Listed(rule.keyword, rule.vr, numbers, codes, len(numbers) + len(codes) < len(values)))
     return found
+
+
+def most_first(frames: Iterable[Sequence[Any] | None]) -> list[Any]:
+    """The distinct values of frames: the one that most of them have first (the smallest on a tie), the others sorted.
+
+    Examples
+    --------
+    >>> most_first([[3.0], [2.0], None, [3.0]]), most_first([[1.0, 2.0]])
+    ([3.0, 2.0], [1.0, 2.0])
+    """
+    counts = Counter(value for values in frames if values for value in values)
+    first = min(counts, key=lambda value: (-counts[value], value), default=None)
+    return [] if first is None else [first, *sorted(value for value in counts if value != first)]
+
+
+def told_facts(elements: Elements, frames: Mapping[str, Frames] | None = None) -> list[Listed]:
+    """What a header says in words of our own lists, by schemas/derive/facts.yaml; ``frames`` as in `listed_tags`."""
+    found = []
+    frames = functional_groups(elements) if frames is None else frames
+    for name, rule in load_schema("derive/facts.yaml")["facts"].items():
+        said: dict[str, None] = {}
+        for place in rule["from"]:
+            own = _at(elements, place)[:1]
+            for value in own or [values[0] for values in frames.get(place, ()) if values]:
+                said |= dict.fromkeys(fact_words(name, value))
+        if said:
+            found.append(Listed(name, None, [], list(said), False))
+    return found
+
+
+@lru_cache(4096)
+def fact_words(name: str, value: str) -> tuple[str, ...]:
+    """The words of a fact's closed list that a header value stands for; none where it says nothing.
+
+    Examples
+    --------
+    >>> fact_words("convolution_kernel", "B31f"), fact_words("contrast_agent", "none"), fact_words("contrast_agent", "Omnipaque 300")
+    (('STANDARD',), (), ('IODINE',))
+    """
+    rule = load_schema("derive/facts.yaml")["facts"][name]
+    text = value.strip().upper()
+    if text in rule.get("silent", ()):
+        return ()
+    for row in rule["patterns"]:
+        if re.search(row["pattern"], text):
+            return tuple([row["is"]] if isinstance(row["is"], str) else row["is"])
+    return (rule["otherwise"],) if "otherwise" in rule else ()
 
 
 def age_in_years(text: Any) -> float | None:

@@ -104,7 +104,8 @@ def measures(*values):
         ({SHARED: element("SQ", measures(1.5))}, [[1.5]]),
         ({SHARED: element("SQ", measures(9)), PER_FRAME: element("SQ", measures(2))}, [[2.0]]),
         ({SHARED: element("SQ", measures(9)), PER_FRAME: element("SQ", {}, {})}, [[9.0]]),
-        ({PER_FRAME: element("SQ", measures("thin"), measures(3))}, [[3.0]]),
+        ({PER_FRAME: element("SQ", measures("thin"), measures(3))}, [None, [3.0]]),
+        ({PER_FRAME: element("SQ", measures(3), measures("3.0 "))}, [[3.0]]),  # all frames share it
         ({PER_FRAME: element("SQ", measures(), {"00289110": element("SQ")})}, None),
         ({PER_FRAME: {"vr": "SQ", "Value": "x"}}, None),
         ({"00180050": element("DS", 5)}, None),
@@ -112,7 +113,7 @@ def measures(*values):
     ],
 )
 def test_functional_groups(elements, thickness):
-    assert functional_groups(elements).get("slice_thickness") == thickness
+    assert functional_groups(elements).get("SliceThickness") == thickness
 
 
 JSON = st.recursive(
@@ -154,8 +155,10 @@ def test_no_text_and_no_long_number_of_a_header_crosses(text, number):
     planted = row(**values)
     safe = safe_image(planted, b"k" * 32)
     # Two texts go on to tell the series' facts, and end there.
-    lists: dict = {name: [] for name in ("families", "planes", "kinds", "regions", "agents", "burned")}
-    facts = series_facts({**lists, "texts": safe.pop("texts", []), "study_texts": safe.pop("study_texts", [])})
+    lists: dict = {name: [] for name in ("families", "planes", "kinds", "regions", "agents", "burned", "portables", "scanning_sequence")}
+    lists |= {"grids": safe["grids"], "places": [{"places": safe["places"]}], "unplaced": safe["unplaced"], "laterality": None}
+    said = {tag["keyword"]: tag["codes"] for tag in safe["tags"] if tag["vr"] is None}
+    facts = series_facts({**lists, "facts": said, "texts": safe.pop("texts", []), "study_texts": safe.pop("study_texts", [])})
     # The time of the scan meets its border, the pattern of series.scan_time, after the roll-up; a text does not match it.
     assert not re.fullmatch(table("deidentified", "series").by_name["scan_time"].shape, safe["scan"].pop("time"))
     out = {k: v for k, v in safe.items() if k not in known}
@@ -174,7 +177,7 @@ def test_a_value_outside_is_withheld_and_named():
     safe = safe_image(row(kvp=5000.0, modality=CHI["ann"], slice_thickness=1.0), b"k" * 32)
     assert (safe["series__kvp"], safe["series__modality"], safe["image__modality"]) == ([], [], None)
     assert safe["series__slice_thickness_max"] == [1.0]
-    assert safe["counted"] == ["images", "withheld_image.modality", "withheld_series.modality", "withheld_series.kvp"]
+    assert safe["counted"] == ["images", "withheld_image.modality", "withheld_image.kvp", "withheld_series.modality", "withheld_series.kvp"]
 
 
 def test_half_a_position_is_no_position():

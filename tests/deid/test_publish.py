@@ -16,7 +16,20 @@ from pictures_spark.schema import tables as declared_tables
 from pictures_spark.zones import Zones
 
 pytestmark = pytest.mark.spark
-PUBLISHED = ("patient", "residence", "source_cover", "study", "series", "image", "tag", "image_feature", "burned_in_text", "event", "stay")
+PUBLISHED = (
+    "patient",
+    "residence",
+    "source_cover",
+    "study",
+    "series",
+    "image",
+    "tag",
+    "study_tag",
+    "image_feature",
+    "burned_in_text",
+    "event",
+    "stay",
+)
 
 
 class House:
@@ -65,7 +78,7 @@ def test_counts_balance_and_say_what_was_left_out(published):
     assert withheld == {
         f"withheld_{column}": 1
         for column in (
-            "event.code", "event.value", "image.modality", "image.position", "image.slice_thickness", "residence.health_board",
+            "event.code", "event.value", "image.kvp", "image.modality", "image.position", "image.slice_thickness", "residence.health_board",
             "residence.simd_quintile", "series.kvp", "series.modality", "series.slice_thickness_max", "series.slice_thickness_min",
             "tag.BodyPartExamined", "tag.Exposure", "tag.KVP",
         )

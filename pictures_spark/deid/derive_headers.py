@@ -23,6 +23,7 @@ from pictures_spark.schema import vocabulary
 Elements = Mapping[str, Any]
 # Values of one attribute per frame; one entry where all frames share them.
 Frames = list[list[Any] | None]
+_SCALARS = (str, int, float)
 _NUMBERS = {"DS", "IS", "US", "SS", "UL", "SL", "FD", "FL"}
 # Widest range a number may have: below it lie no date (YYYYMMDD) and no CHI number, with or without its leading zero.
 _WIDEST = 10_000_000
@@ -130,6 +131,7 @@ class TagRule:
 class Listed:
     """What crosses of one listed attribute of one header, and whether something of it was withheld.
 
+    ``numbers`` or ``codes`` are distinct; ``frames`` says of each how many frames have it, 1 for a value of the whole image.
     ``vr`` is None for a fact of schemas/derive/facts.yaml, which becomes part of columns of ``series`` and is no row of ``tag``.
     """
 
@@ -137,6 +139,7 @@ class Listed:
     vr: str | None
     numbers: list[float]
     codes: list[str]
+    frames: list[int]
     withheld: bool
 
 
@@ -201,33 +204,49 @@ def listed_tags(elements: Elements, frames: Mapping[str, Frames] | None = None) 
     for rule in tag_rules():
         if tag_hex(rule.keyword) not in elements and rule.keyword not in frames:
             continue
-        values = [value for value in _values(elements, rule.keyword) if str(value).strip()]
-        values = values or most_first(frames.get(rule.keyword, ()))
+        own = {value: 1 for value in _values(elements, rule.keyword) if isinstance(value, _SCALARS) and str(value).strip()}
+        values = own or _counted(frames.get(rule.keyword, ()))
         if not values:
             continue
-        numbers: list[float] = []
-        codes: list[str] = []
-        if rule.values is not None:
-            codes = [code for value in values if (code := str(value).strip().upper()) in rule.values]
-        elif rule.range is not None:
-            read = [age_in_years(value) if rule.vr == "AS" else number(value) for value in values]
-            # Adding 0.0 makes -0.0 plain 0, so that equal values are one.
-            numbers = [value + 0.0 for value in read if value is not None and rule.range[0] <= value <= rule.range[1]]
-        found.append(Listed(rule.keyword, rule.vr, numbers, codes, len(numbers) + len(codes) < len(values)))
+        crossed: dict[Any, int] = {}
+        withheld = False
+        for value, count in values.items():
+            safe = _safe(rule, value)
+            withheld |= safe is None
+            if safe is not None:
+                crossed[safe] = count if safe not in crossed else max(count, crossed[safe])
+        kept = list(crossed)
+        numbers, codes = (kept, []) if rule.values is None else ([], kept)
+        found.append(Listed(rule.keyword, rule.vr, numbers, codes, list(crossed.values()), withheld))
     return found
 
 
+def _safe(rule: TagRule, value: Any) -> Any:
+    """A value as it may cross; None where it may not."""
+    if rule.values is not None:
+        code = str(value).strip().upper()
+        return code if code in rule.values else None
+    found = age_in_years(value) if rule.vr == "AS" else number(value)
+    inside = found is not None and rule.range is not None and rule.range[0] <= found <= rule.range[1]
+    # Adding 0.0 makes -0.0 plain 0, so that equal values are one.
+    return found + 0.0 if found is not None and inside else None
+
+
+def _counted(frames: Iterable[Sequence[Any] | None]) -> dict[Any, int]:
+    """The distinct values of frames in the order of `most_first`, and how many frames have each."""
+    counts = Counter(value for values in frames if values for value in dict.fromkeys(values))
+    return {value: counts[value] for value in sorted(counts, key=lambda value: (-counts[value], value))}
+
+
 def most_first(frames: Iterable[Sequence[Any] | None]) -> list[Any]:
-    """The distinct values of frames: the one that most of them have first (the smallest on a tie), the others sorted.
+    """The distinct values of frames, those that most of them have first, the smaller first on a tie.
 
     Examples
     --------
-    >>> most_first([[3.0], [2.0], None, [3.0]]), most_first([[1.0, 2.0]])
+    >>> most_first([[3.0], [2.0], None, [3.0]]), most_first([[2.0, 1.0]])
     ([3.0, 2.0], [1.0, 2.0])
     """
-    counts = Counter(value for values in frames if values for value in values)
-    first = min(counts, key=lambda value: (-counts[value], value), default=None)
-    return [] if first is None else [first, *sorted(value for value in counts if value != first)]
+    return list(_counted(frames))
 
 
 def told_facts(elements: Elements, frames: Mapping[str, Frames] | None = None) -> list[Listed]:
@@ -235,13 +254,13 @@ def told_facts(elements: Elements, frames: Mapping[str, Frames] | None = None) -
     found = []
     frames = functional_groups(elements) if frames is None else frames
     for name, rule in load_schema("derive/facts.yaml")["facts"].items():
-        said: dict[str, None] = {}
+        said: Counter[str] = Counter()
         for place in rule["from"]:
-            own = _at(elements, place)[:1]
-            for value in own or [values[0] for values in frames.get(place, ()) if values]:
-                said |= dict.fromkeys(fact_words(name, value))
+            own = dict.fromkeys(_at(elements, place)[:1], 1)
+            for value, count in (own or _counted(values and values[:1] for values in frames.get(place, ()))).items():
+                said.update(dict.fromkeys(fact_words(name, value), count))
         if said:
-            found.append(Listed(name, None, [], list(said), False))
+            found.append(Listed(name, None, [], list(said), list(said.values()), False))
     return found
 
 

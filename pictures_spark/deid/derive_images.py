@@ -331,7 +331,7 @@ def series_facts(row: Row) -> dict[str, Any]:
     }
 
 
-_TAGS = "array<struct<keyword:string,vr:string,numbers:array<double>,codes:array<string>,withheld:boolean>>"
+_TAGS = "array<struct<keyword:string,vr:string,numbers:array<double>,codes:array<string>,frames:array<bigint>,withheld:boolean>>"
 COMMON_COLUMNS = f"template_id string, shared_frames string, tags {_TAGS}"
 FACT_COLUMNS = (
     "sop_class_family string, orientation string, image_kind string, body_region array<string>, body_region_evidence string, "

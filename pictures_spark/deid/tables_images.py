@@ -197,8 +197,30 @@ def link_studies(images: DataFrame) -> DataFrame:
     return frame.withColumn("conflict_flags", _flags(frame)).drop(*[name for name in frame.columns if name.startswith("differs__")])
 
 
-def series(images: DataFrame, tags: DataFrame, studies: DataFrame, people: DataFrame) -> DataFrame:
-    """One row per series; ``tags`` is `tag`."""
+def copies(images: DataFrame, studies: DataFrame, pixel_feature: DataFrame) -> DataFrame:
+    """Series whose pixels, image by image, are those of an earlier series of the same person: series_id, dup_of.
+
+    The one of the earliest scan date (then the lowest id) is what the others are duplicates of. A series takes part where every image with
+    pixels has its hash and the person is known: two people's empty pictures may well be equal.
+    """
+    hashed = pixel_feature.where((F.col("feature") == "pixel_sha256") & (F.col("status") == "ok"))
+    hashed = hashed.select("sop_uid", "content_sha256", F.col("value_text").alias("pixels"))
+    with_pixels = images.where(F.col("image__frames") > 0).join(hashed, ["sop_uid", "content_sha256"], "left")
+    content = F.sha2(F.concat_ws(",", F.array_sort(F.collect_list("pixels"))), 256)
+    sets = with_pixels.groupBy("series_id").agg(
+        F.mode("study_id", True).alias("study_id"),
+        F.coalesce(F.min("scan.date"), F.lit("9999-12-31").cast("date")).alias("day"),
+        F.when(F.count("pixels") == F.count(F.lit(1)), content).alias("pixels"),
+    )
+    linked = studies.where(F.col("patient_id").isNotNull()).select("study_id", "patient_id")
+    alike = sets.where(F.col("pixels").isNotNull()).join(linked, "study_id").groupBy("patient_id", "pixels")
+    ordered = alike.agg(F.array_sort(F.collect_list(F.struct("day", "series_id"))).alias("all")).where(F.size("all") > 1)
+    first = F.get("all", F.lit(0)).series_id.alias("dup_of")
+    return ordered.select(first, F.explode(F.slice("all", 2, F.size("all"))).alias("other")).select("dup_of", "other.series_id")
+
+
+def series(images: DataFrame, tags: DataFrame, studies: DataFrame, people: DataFrame, duplicates: DataFrame) -> DataFrame:
+    """One row per series; ``tags`` is `tag`, ``duplicates`` is `copies`."""
     lists = {
         "families": F.collect_list("family"),
         "planes": F.flatten(F.collect_list("planes")),
@@ -235,6 +257,7 @@ def series(images: DataFrame, tags: DataFrame, studies: DataFrame, people: DataF
     )
     order = F.array(*[F.lit(keyword) for keyword in load_schema("derive/series.yaml")["scan_date"]["order"]])
     frame = frame.join(studies.select("study_id", "patient_id"), "study_id", "left").join(_read_off(tags), "series_id", "left")
+    frame = frame.join(duplicates, "series_id", "left")
     frame = frame.withColumn("tag_conflicts", F.coalesce("tag_conflicts", F.array().cast("array<string>")))
     frame = frame.withColumns(
         {
@@ -297,7 +320,7 @@ def with_ages(frame: DataFrame, people: DataFrame, name: str) -> DataFrame:
 def tag(images: DataFrame, commons: DataFrame) -> DataFrame:
     """Distinct values per series of every listed attribute, and of every fact (``vr`` null), which are no rows of table ``tag``.
 
-    Beside the columns of the table: ``numbers`` and ``codes`` (sorted), ``frequent_numbers`` and ``frequent_codes`` (those that most images
+    Beside the columns of the table: ``numbers`` and ``codes`` (sorted), ``frequent_numbers`` and ``frequent_codes`` (those that most frames
     have first, the smallest on a tie), ``tallies`` and ``n_present`` (what `study_tag` adds up), and how many images had a value that was
     withheld (``n_withheld``).
     """
@@ -305,17 +328,22 @@ def tag(images: DataFrame, commons: DataFrame) -> DataFrame:
     shared = templates.join(commons.select("template_id", "tags"), "template_id").select("series_id", "n", F.explode("tags").alias("tag"))
     own = images.select("series_id", F.lit(1).alias("n"), F.explode("tags").alias("tag"))
     rows = shared.unionByName(own).select("series_id", "n", "tag.*")
-    value, of_number, of_code = "struct<number:double,code:string>", F.array_distinct("numbers"), F.array_distinct("codes")
-    # The first entry counts the image itself, each other one a value that it has.
-    entries = F.concat(
-        F.array(F.lit(None).cast(value)),
-        F.transform(of_number, lambda n: F.struct(n.alias("number"), F.lit(None).cast("string").alias("code"))).cast(f"array<{value}>"),
-        F.transform(of_code, lambda c: F.struct(F.lit(None).cast("double").alias("number"), c.alias("code"))).cast(f"array<{value}>"),
+    entry = "struct<number:double,code:string,n:bigint>"
+
+    def entries(values: str, of: Callable[[Column], tuple[Column, Column]]) -> Column:
+        made = F.transform(values, lambda value, i: F.struct(*of(value), F.col("n") * F.get("frames", i)))
+        return made.cast(f"array<{entry}>")
+
+    # The first entry counts the image itself, each other one a value that it has, by frames.
+    every = F.concat(
+        F.array(F.lit(None).cast(entry)),
+        entries("numbers", lambda number: (number, F.lit(None).cast("string"))),
+        entries("codes", lambda code: (F.lit(None).cast("double"), code)),
     )
     accepted = (F.size("numbers") > 0) | (F.size("codes") > 0)
-    counted = rows.select("series_id", "keyword", "vr", "n", "withheld", accepted.alias("accepted"), F.explode(entries).alias("value"))
+    counted = rows.select("series_id", "keyword", "vr", "n", "withheld", accepted.alias("accepted"), F.explode(every).alias("value"))
     tallied = counted.groupBy("series_id", "keyword", "vr", "value.number", "value.code").agg(
-        F.sum("n").alias("n"),
+        F.sum("value.n").alias("n"),
         F.sum(F.when(F.col("accepted"), F.col("n")).otherwise(0)).alias("present"),
         F.sum(F.when(F.col("withheld"), F.col("n")).otherwise(0)).alias("withheld"),
     )
@@ -341,7 +369,7 @@ def study_tag(tags: DataFrame, all_series: DataFrame, studies: DataFrame) -> Dat
 
 
 def _told_values(frame: DataFrame) -> DataFrame:
-    """What ``tallies`` (number, code, how many images have it), ``n_present`` and ``n_images`` tell of an attribute."""
+    """What ``tallies`` (number, code, how many frames have it), ``n_present`` and ``n_images`` tell of an attribute."""
     by_value = F.array_sort(F.transform("tallies", lambda t: F.struct(t.number, t.code)))
     by_count = F.array_sort(F.transform("tallies", lambda t: F.struct((-t.n).alias("n"), t.number, t.code)))
 

@@ -9,8 +9,16 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from published import CHI, element, header
 
-from pictures_spark.deid.derive_headers import age_in_years, functional_groups, listed_tags, read_tag_rules, tag_rules
-from pictures_spark.deid.derive_images import safe_image, series_facts
+from pictures_spark.deid.derive_headers import (
+    age_in_years,
+    fact_words,
+    functional_groups,
+    listed_tags,
+    read_tag_rules,
+    tag_rules,
+    told_facts,
+)
+from pictures_spark.deid.derive_images import listed_columns, safe_image, series_facts
 from pictures_spark.errors import ConfigError
 from pictures_spark.schema import table
 
@@ -77,6 +85,7 @@ def test_ages_by_unit():
         ({"keyword": "NoSuchThing", "vr": "CS", "values": ["X"]}, "PS3.6 has no such attribute"),
         ({"keyword": "Modality", "vr": "CS"}, "needs a closed list"),
         ({"keyword": "KVP", "vr": "DS"}, "a number a range"),
+        ({"keyword": "KVP", "vr": "DS", "range": [0, 9], "level": "image"}, "level is study or series"),
         ({"keyword": "KVP", "vr": "DS", "range": [0, 9_999_999_999]}, "could hold a date or a CHI number"),
     ],
 )
@@ -116,6 +125,76 @@ def test_functional_groups(elements, thickness):
     assert functional_groups(elements).get("SliceThickness") == thickness
 
 
+@pytest.mark.parametrize(
+    ("fact", "value", "words"),
+    [
+        ("convolution_kernel", "B31f", ("STANDARD",)),
+        ("convolution_kernel", "Br64", ("SHARP",)),
+        ("convolution_kernel", "H10s", ("SMOOTH",)),
+        ("convolution_kernel", "LUNG", ("LUNG",)),
+        ("convolution_kernel", "BONEPLUS", ("BONE",)),
+        ("convolution_kernel", "FC08", ("STANDARD",)),
+        ("convolution_kernel", CHI["ann"], ("OTHER",)),
+        ("contrast_agent", "Iohexol 300", ("IODINE",)),
+        ("contrast_agent", "Gadoteric acid", ("GADOLINIUM",)),
+        ("contrast_agent", "QUOLLINGWORTH", ("OTHER",)),
+        ("contrast_agent", " none ", ()),
+        ("contrast_route", "IV", ("INTRAVENOUS",)),
+        ("contrast_route", "Oral route", ("ORAL",)),
+        ("contrast_phase", "PORTAL_VENOUS", ("PORTAL_VENOUS",)),
+        ("contrast_phase", "QUOLLINGWORTH", ()),
+        ("implant_present", "no", ("no",)),
+        ("scanning_sequence", "BOTH", ("SE", "GR")),
+    ],
+)
+def test_facts_are_words_of_closed_lists(fact, value, words):
+    assert fact_words(fact, value) == words
+
+
+def test_a_fact_is_told_by_what_most_frames_say():
+    kernels = [{"00189314": element("SQ", {"00181210": element("SH", kernel)})} for kernel in ("H60s", "B30f", "B30f", "B31f")]
+    (fact,) = told_facts({PER_FRAME: element("SQ", *kernels)})
+    assert dict(zip(fact.codes, fact.frames, strict=True)) == {"STANDARD": 3, "SHARP": 1}
+    assert fact.vr is None
+
+
+def test_tags_count_frames():
+    echoes = [{"00189114": element("SQ", {"00189082": element("FD", te)})} for te in (80, 20, 80, "x")]
+    (tag,) = listed_tags({PER_FRAME: element("SQ", *echoes)})
+    assert (tag.keyword, tag.numbers, tag.frames, tag.withheld) == ("EchoTime", [80.0, 20.0], [2, 1], False)
+
+
+@pytest.mark.parametrize(
+    ("image_type", "frame_type", "kinds"),
+    [
+        (["ORIGINAL", "PRIMARY"], ["DERIVED", "SECONDARY"], ["ORIGINAL"]),
+        (["MIXED", "PRIMARY"], ["DERIVED", "SECONDARY"], ["DERIVED"]),
+        (None, ["ORIGINAL", "PRIMARY", "LOCALIZER"], ["LOCALIZER"]),
+        (["MIXED"], None, []),
+    ],
+)
+def test_kinds_of_frames(image_type, frame_type, kinds):
+    shared = {SHARED: element("SQ", {"00189329": element("SQ", {"00089007": element("CS", *frame_type)})})} if frame_type else {}
+    assert safe_image(row(image_type=image_type, differences=json.dumps(shared)), b"k" * 32)["kinds"] == kinds
+
+
+def test_the_anatomy_of_frames_tells_the_region():
+    head = {"00209071": element("SQ", {"00082218": element("SQ", {"00080104": element("LO", "Head")})})}
+    safe = safe_image(row(body_part_examined=None, differences=json.dumps({SHARED: element("SQ", head)})), b"k" * 32)
+    assert safe["regions"] == ["HEAD"]
+
+
+def test_columns_are_read_off_the_tag_table_where_the_catalogue_does_not_promote():
+    """A range or list that is narrower than the tag's would silently lose values."""
+    rules = {rule.keyword: rule for rule in tag_rules()}
+    for column in listed_columns("series"):
+        rule = rules[column.dicom]
+        assert column.range is None or column.range == rule.range
+        assert column.allowed is None or set(rule.values) <= set(column.allowed)
+        assert rule.single or column.rollup != "any"
+    assert {column.name for column in listed_columns("series")} >= {"b_values", "flip_angle"}
+
+
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=4)),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(["vr", "Value", "00289110", "00180050"]), inner)),
@@ -127,8 +206,9 @@ JSON = st.recursive(
 @hypothesis_settings(max_examples=150)
 def test_no_header_json_stops_the_job(elements):
     functional_groups(elements)
-    for tag in listed_tags(elements):
+    for tag in [*listed_tags(elements), *told_facts(elements)]:
         assert all(-10_000_000 < n < 10_000_000 for n in tag.numbers)
+        assert len(tag.frames) == len(tag.numbers) + len(tag.codes)
 
 
 def row(**values):
@@ -151,7 +231,20 @@ def test_no_text_and_no_long_number_of_a_header_crosses(text, number):
             continue
         value = text if "string" in column.type else float(number) if "double" in column.type else int(number)
         values[column.name] = [value] * 6 if column.type.startswith("array") else value
-    values["differences"] = json.dumps({KVP: element("DS", number), BODY_PART: element("CS", text)})
+    placed = {
+        "00209113": element("SQ", {"00200032": element("DS", 0, 0, number)}),
+        "00209071": element("SQ", {"00209072": element("CS", text)}),
+    }
+    values["differences"] = json.dumps(
+        {
+            KVP: element("DS", number),
+            BODY_PART: element("CS", text),
+            "00181210": element("SH", text),
+            "00180010": element("LO", text),
+            "00181040": element("LO", text),
+            PER_FRAME: element("SQ", placed),
+        }
+    )
     planted = row(**values)
     safe = safe_image(planted, b"k" * 32)
     # Two texts go on to tell the series' facts, and end there.

@@ -201,8 +201,9 @@ def listed_tags(elements: Elements, frames: Mapping[str, Frames] | None = None) 
     """
     found = []
     frames = functional_groups(elements) if frames is None else frames
-    for rule in tag_rules():
-        if tag_hex(rule.keyword) not in elements and rule.keyword not in frames:
+    by_tag, by_keyword = _rules_by_name()
+    for rule in dict.fromkeys([*map(by_tag.get, elements), *map(by_keyword.get, frames)]):
+        if rule is None:
             continue
         own = {value: 1 for value in _values(elements, rule.keyword) if isinstance(value, _SCALARS) and str(value).strip()}
         values = own or _counted(frames.get(rule.keyword, ()))
@@ -219,6 +220,12 @@ def listed_tags(elements: Elements, frames: Mapping[str, Frames] | None = None) 
         numbers, codes = (kept, []) if rule.values is None else ([], kept)
         found.append(Listed(rule.keyword, rule.vr, numbers, codes, list(crossed.values()), withheld))
     return found
+
+
+@cache
+def _rules_by_name() -> tuple[dict[str, TagRule], dict[str, TagRule]]:
+    """The allow-list by tag, as the JSON model writes it, and by keyword."""
+    return {tag_hex(rule.keyword): rule for rule in tag_rules()}, {rule.keyword: rule for rule in tag_rules()}
 
 
 def _safe(rule: TagRule, value: Any) -> Any:
@@ -253,15 +260,24 @@ def told_facts(elements: Elements, frames: Mapping[str, Frames] | None = None) -
     """What a header says in words of our own lists, by schemas/derive/facts.yaml; ``frames`` as in `listed_tags`."""
     found = []
     frames = functional_groups(elements) if frames is None else frames
-    for name, rule in load_schema("derive/facts.yaml")["facts"].items():
+    for name, told_in in _fact_places().items():
         said: Counter[str] = Counter()
-        for place in rule["from"]:
+        for start, place in told_in:
+            if start not in elements and place not in frames:
+                continue
             own = dict.fromkeys(_at(elements, place)[:1], 1)
             for value, count in (own or _counted(values and values[:1] for values in frames.get(place, ()))).items():
                 said.update(dict.fromkeys(fact_words(name, value), count))
         if said:
             found.append(Listed(name, None, [], list(said), list(said.values()), False))
     return found
+
+
+@cache
+def _fact_places() -> dict[str, list[tuple[str, str]]]:
+    """Fact -> (tag that a place starts with, place) of each attribute that tells it."""
+    facts = load_schema("derive/facts.yaml")["facts"]
+    return {name: [(tag_hex(place.split(".")[0]), place) for place in rule["from"]] for name, rule in facts.items()}
 
 
 @lru_cache(4096)

@@ -169,8 +169,8 @@ def safe_image(row: Row, key: bytes, name: Callable[[bytes, str, str], str] = ps
         "tags": _listed(differences, own_frames),
         "skip": None,
     }
-    safe["image__image_kind"] = next(iter(most_first([[kind] for kind in safe["kinds"]])), None)
-    safe["image__orientation"] = next(iter(most_first([[plane] for plane in safe["planes"]])), None)
+    for fact, told in (("image_kind", safe["kinds"]), ("orientation", safe["planes"])):
+        safe[f"image__{fact}"] = next(iter(most_first([value] for value in told)), None) if told else None
     for column, border in copied_columns():
         if column.type.startswith("array"):
             found = next(iter(_in_frames(row, str(column.dicom), frames)), None)
@@ -241,8 +241,8 @@ def _values(row: Row, column: Column, frames: Mapping[str, Frames]) -> list[Any]
     source = header(str(column.dicom))
     value = row[source.name]
     values = [v for v in (value if isinstance(value, list) else [value]) if v is not None]
-    if not values:
-        values = most_first(frames.get(str(column.dicom), ()))
+    if not values and column.dicom in frames:
+        values = most_first(frames[str(column.dicom)])
     if column.type in ("string", "array<string>"):
         values = [v for v in values if v.strip()]
     return [v.strip().upper() for v in values] if column.vocabulary else values

@@ -1,5 +1,6 @@
 """Series made twice: as classic images, and as one enhanced image whose functional groups (PS3.3 C.7.6.16) say the same."""
 
+import json
 from typing import Any
 
 from instances import dicom_bytes, item
@@ -7,7 +8,6 @@ from pydicom import Dataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, EnhancedMRImageStorage, MRImageStorage
 
 from pictures_spark.dicom.scan import scan
-from pictures_spark.dicom.templates import split, template_id
 
 AXIAL = [1, 0, 0, 0, 1, 0]
 # Study of each series; the classic one is followed by its twin.
@@ -32,9 +32,11 @@ def header_rows(images: list[Dataset], start: dict[str, Any]) -> tuple[list[dict
     """Rows of header_instance and the row of header_series, as the catalogue makes them; ``start`` has columns of every row."""
     contents = [dicom_bytes(image) for image in images]
     records = [scan(content) for content in contents]
-    common, differences = split([record.text for record in records])
+    common = {
+        tag: element for tag, element in records[0].elements.items() if all(record.elements.get(tag) == element for record in records)
+    }
     series = {name: records[0].columns[name] for name in ("study_uid", "series_uid", "modality")}
-    identity = template_id(series["series_uid"], common)
+    identity = f"template-{series['series_uid']}"
     rows = [
         {
             **start,
@@ -42,13 +44,13 @@ def header_rows(images: list[Dataset], start: dict[str, Any]) -> tuple[list[dict
             "content_sha256": f"sha-{record.columns['sop_uid']}",
             "object_id": f"object-{record.columns['sop_uid']}",
             "template_id": identity,
-            "differences": differing,
+            "differences": json.dumps({tag: element for tag, element in record.elements.items() if tag not in common}),
             "conflict": False,
             "has_pixels": record.has_pixels,
         }
-        for record, differing in zip(records, differences, strict=True)
+        for record in records
     ]
-    return rows, {**series, "template_id": identity, "elements": common}
+    return rows, {**series, "template_id": identity, "elements": json.dumps(common)}
 
 
 def _numbered(study: str, number: int, image: Dataset) -> Dataset:

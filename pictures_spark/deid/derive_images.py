@@ -79,10 +79,19 @@ def rolled_columns(name: str) -> tuple[tuple[Column, Border], ...]:
 
 @cache
 def listed_columns(name: str) -> tuple[Column, ...]:
-    """Columns with a roll-up whose attribute is not promoted to header_instance but on the allow-list: they are read off table ``tag``."""
+    """Columns with a roll-up whose attribute is not promoted to header_instance but on the allow-list: they are read off table ``tag``.
+
+    Raises
+    ------
+    ConfigError
+        A roll-up is ``first``: the table does not know which image has a value.
+    """
     listed = {rule.keyword for rule in tag_rules()}
     columns = table("deidentified", name).columns
-    return tuple(c for c in columns if c.rollup is not None and c.dicom in listed and _promoted(str(c.dicom)) is None)
+    found = tuple(c for c in columns if c.rollup is not None and c.dicom in listed and _promoted(str(c.dicom)) is None)
+    if faulty := [c.name for c in found if c.rollup == "first"]:
+        raise ConfigError(f"schemas/deidentified/{name}.yaml: {', '.join(faulty)} cannot have rollup first, because table tag has no order")
+    return found
 
 
 @cache

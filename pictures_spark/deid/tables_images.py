@@ -133,10 +133,7 @@ def rolled(declared: Table) -> list[Column]:
 
 
 def _read_off(tags: DataFrame) -> DataFrame:
-    """What `tag` says of each series: columns that are declared with a listed attribute and a roll-up, ``facts``, ``tag_conflicts``.
-
-    As `rolled` otherwise; ``first`` is not told by distinct values.
-    """
+    """What `tag` says of each series: the columns of `listed_columns` as `rolled` would make them, ``facts``, ``tag_conflicts``."""
     found = [
         F.map_from_entries(F.collect_list(F.when(F.col("vr").isNull(), F.struct("keyword", "frequent_codes")))).alias("facts"),
         _tag_conflicts("series"),

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from instances import pydicom_files
 from published import CHI, element, header
 
 from pictures_spark.deid.derive_headers import (
@@ -19,6 +20,8 @@ from pictures_spark.deid.derive_headers import (
     told_facts,
 )
 from pictures_spark.deid.derive_images import listed_columns, safe_image, series_facts
+from pictures_spark.deid.tables_guard import Border
+from pictures_spark.dicom.scan import ScanError, scan
 from pictures_spark.errors import ConfigError
 from pictures_spark.schema import table
 
@@ -294,3 +297,60 @@ def test_why_an_image_is_skipped(values, reason):
     safe = safe_image(row(**values), b"k" * 32)
     assert safe["skip"] == reason
     assert safe["counted"][:2] == ["images", reason] if reason else safe["counted"] == ["images"]
+
+
+def facts(**said):
+    lists = ("families", "planes", "kinds", "regions", "agents", "burned", "portables", "scanning_sequence", "texts", "study_texts")
+    blank = {**{name: [] for name in (*lists, "grids", "places")}, "facts": None, "unplaced": None, "laterality": None}
+    return series_facts(blank | said)
+
+
+def test_a_series_that_says_nothing_is_unknown():
+    told = facts()
+    assert {told[name] for name in ("contrast", "portable", "implant_present", "burned_in_annotation", "geometry_reason")} == {"unknown"}
+    assert {told[name] for name in ("contrast_evidence", "contrast_phase_evidence", "implant_evidence", "portable_evidence")} == {"none"}
+    assert (told["is_regular_volume"], told["laterality"], told["body_region"], told["differs"]) == (None, None, [], [])
+
+
+def test_facts_of_a_series():
+    both = {"contrast_administered": ["no", "yes"], "contrast_agent": ["IODINE"]}
+    told = facts(facts=both)
+    assert (told["contrast"], told["contrast_evidence"], told["contrast_agent"]) == ("unknown", "conflict", "IODINE")
+    # That it was not given counts more than that its name is there.
+    told = facts(facts={"contrast_administered": ["no"], "contrast_ingredient_given": ["yes"], "contrast_agent": ["IODINE"]})
+    assert (told["contrast"], told["contrast_agent"]) == ("no", None)
+    assert facts(facts={"contrast_ingredient_given": ["yes"]})["contrast"] == "yes"
+    told = facts(facts={"convolution_kernel": ["SHARP", "SMOOTH"], "image_laterality": ["L"]})
+    assert (told["convolution_kernel"], told["laterality"], told["differs"]) == ("SHARP", "L", ["convolution_kernel"])
+    assert facts(laterality="R", facts={"image_laterality": ["L"]})["laterality"] == "R"
+    told = facts(scanning_sequence=["SE"], facts={"scanning_sequence": ["GR"], "scanning_inversion": ["IR"]})
+    assert told["scanning_sequence"] == ["GR", "IR", "SE"]
+
+
+def test_every_real_header_gives_only_values_of_its_columns():
+    """Facts of real files lie in the closed lists and ranges of the columns that they become."""
+    columns = table("deidentified", "series").by_name
+    seen = 0
+    for path in pydicom_files():
+        try:
+            record = scan(path.read_bytes())
+        except ScanError:
+            continue
+        if record.kind != "dicom":
+            continue
+        safe = safe_image(row(**record.columns, has_pixels=record.has_pixels, differences=record.text), b"k" * 32)
+        said = {tag["keyword"]: tag["codes"] for tag in safe["tags"] if tag["vr"] is None}
+        told = facts(
+            families=[safe["family"]], planes=safe["planes"], kinds=safe["kinds"], regions=safe["regions"], agents=[safe["agent"]],
+            portables=[safe["portable"]], grids=safe["grids"], places=[{"places": safe["places"]}], unplaced=safe["unplaced"], facts=said,
+            texts=safe["texts"], study_texts=safe["study_texts"],
+        )  # fmt: skip
+        differs = told.pop("differs")
+        assert set(differs) <= set(columns)
+        told |= {name: safe[name] for name in ("manufacturer_norm", "model_norm")}
+        told |= {"protocol_norm": safe["protocol"], "description_norm": safe["described"]}
+        for name, value in told.items():
+            for one in value if isinstance(value, list) else [value]:
+                assert one is None or Border("series", columns[name]).accepts(one), name
+        seen += 1
+    assert seen > 100

@@ -78,13 +78,20 @@ def functional_groups(elements: Elements) -> dict[str, Frames]:
     found: dict[str, Frames] = {}
     if not shared and not frames:
         return found
-    for keyword, places in rule["attributes"].items():
-        for place in places:
-            by_frame = _in_frames(frames, place) or _in_frames(shared[:1], place)
-            if by_frame:
-                found[keyword] = by_frame
-                break
+    for keyword, place in _group_places():
+        if keyword not in found and (by_frame := _in_frames(frames, place) or _in_frames(shared[:1], place)):
+            found[keyword] = by_frame
     return found
+
+
+@cache
+def _group_places() -> tuple[tuple[str, str], ...]:
+    """(classic attribute, its place in a frame's functional groups) in the order of the file."""
+    rows = load_schema("derive/functional_groups.yaml")["columns"]
+    return tuple(
+        (where.get("as", name), ".".join(where[part] for part in ("sequence", "attribute", "of") if part in where))
+        for name, where in rows.items()
+    )
 
 
 def _in_frames(items: Sequence[Any], place: str) -> Frames:

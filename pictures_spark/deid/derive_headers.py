@@ -158,7 +158,7 @@ def tag_rules() -> tuple[TagRule, ...]:
     ------
     ConfigError
         All faults at once: a value type that may not cross, a keyword or VR that PS3.6 does not have, a code string without a closed
-        list, a number without a range or with one wide enough for a date or a CHI number.
+        list, a number without a range or with one wide enough for a date or a CHI number, a keyword or code that is not of its pattern.
     """
     return read_tag_rules(load_schema("tags.yaml"))
 
@@ -182,6 +182,9 @@ def read_tag_rules(raw: Mapping[str, Any]) -> tuple[TagRule, ...]:
             faults.append(f"{where}: a code string needs a closed list, a number a range")
         if limits is not None and max(map(abs, limits)) >= _WIDEST:
             faults.append(f"{where}: a range of ten million or more could hold a date or a CHI number")
+        shapes = load_schema("patterns.yaml")
+        if not re.fullmatch(shapes["keyword"], keyword) or not all(re.fullmatch(shapes["tag_value"], code) for code in closed or ()):
+            faults.append(f"{where}: table tag takes no such keyword or value; see keyword and tag_value in schemas/patterns.yaml")
         if entry.get("level") not in (None, "study", "series"):
             faults.append(f"{where}: level is study or series")
         rules.append(TagRule(keyword, vr, closed, limits, dictionary_VM(tag) == "1", entry.get("level")))
@@ -197,7 +200,8 @@ def _closed_list(entry: Mapping[str, Any]) -> frozenset[str] | None:
         return frozenset(entry["values"])
     if "vocabulary" in entry:
         return frozenset(vocabulary(entry["vocabulary"]))
-    return frozenset(body_part_terms()) if entry.get("terms_of") == "body_region" else None
+    # Longer terms are what devices write although a code string has 16 characters at most (PS3.5 6.2); they tell the region only.
+    return frozenset(term for term in body_part_terms() if len(term) <= 16) if entry.get("terms_of") == "body_region" else None
 
 
 def listed_tags(elements: Elements, frames: Mapping[str, Frames] | None = None) -> list[Listed]:

@@ -89,6 +89,8 @@ def test_ages_by_unit():
         ({"keyword": "Modality", "vr": "CS"}, "needs a closed list"),
         ({"keyword": "KVP", "vr": "DS"}, "a number a range"),
         ({"keyword": "KVP", "vr": "DS", "range": [0, 9], "level": "image"}, "level is study or series"),
+        ({"keyword": "dBdt", "vr": "DS", "range": [0, 9]}, "takes no such keyword or value"),
+        ({"keyword": "Modality", "vr": "CS", "values": ["CT", "Jane Doe"]}, "takes no such keyword or value"),
         ({"keyword": "KVP", "vr": "DS", "range": [0, 9_999_999_999]}, "could hold a date or a CHI number"),
     ],
 )

@@ -10,8 +10,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import date
-from functools import cache
-from typing import TYPE_CHECKING
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any
 
 from pictures_spark.resources import load_schema
 from pictures_spark.schema import vocabulary
@@ -108,7 +108,10 @@ def _families() -> dict[str, str]:
 
 
 def image_kind(image_type: Sequence[str | None] | None, sop_class_uid: str | None) -> str | None:
-    """SCREEN (secondary capture), LOCALIZER (ImageType from value 3), else ORIGINAL or DERIVED (value 1); None for what is no image."""
+    """SCREEN (secondary capture), LOCALIZER (ImageType from value 3), else ORIGINAL or DERIVED (value 1); None for what is no image.
+
+    Of an enhanced image, whose ImageType may say MIXED, each frame's FrameType is asked.
+    """
     rule = load_schema("derive/series.yaml")["image_kind"]
     if sop_class_family(sop_class_uid) not in rule["families"]:
         return None
@@ -128,6 +131,33 @@ def manufacturer_norm(manufacturer: str | None) -> str | None:
         return None
     rules = load_schema("derive/series.yaml")["manufacturer"]
     return next((rule["is"] for rule in rules if re.search(rule["pattern"], name)), "OTHER")
+
+
+@cache
+def model_norm(manufacturer: str | None, model: str | None) -> str | None:
+    """Device family from `manufacturer_norm` and ManufacturerModelName; OTHER for a name that no pattern knows, None where there is none.
+
+    Examples
+    --------
+    >>> model_norm("SIEMENS", "SOMATOM Definition AS"), model_norm("GE", "SOMATOM"), model_norm("GE", " ")
+    ('SOMATOM_DEFINITION_AS', 'OTHER', None)
+    """
+    if not (model or "").strip():
+        return None
+    row = _model(manufacturer, model)
+    return "OTHER" if row is None else str(row["is"])
+
+
+@cache
+def model_is_portable(manufacturer: str | None, model: str | None) -> bool:
+    """Whether a device is one that is wheeled to the patient."""
+    return bool((_model(manufacturer, model) or {}).get("portable"))
+
+
+def _model(manufacturer: str | None, model: str | None) -> dict[str, Any] | None:
+    name = (model or "").strip().upper()
+    rules = load_schema("derive/models.yaml")["models"].get(manufacturer, ())
+    return next((rule for rule in rules if re.search(rule["pattern"], name)), None)
 
 
 def field_tesla(strength: float | None) -> float | None:
@@ -216,6 +246,89 @@ def contrast(agents: Iterable[str | None], texts: Sequence[str | None], study_te
     if answer == "conflict":
         return "unknown", "conflict"
     return answer, "ContrastBolusAgent" if agent else "description"
+
+
+def contrast_phase(header: Iterable[str], texts: Sequence[str | None], study_texts: Sequence[str | None]) -> tuple[str | None, str]:
+    """Phase of contrast of a series: (one of vocabulary contrast_phase, the evidence); None with ``conflict`` where several are told.
+
+    Parameters
+    ----------
+    header : phases that its headers tell, which win over descriptions.
+    texts, study_texts : its own descriptions and its study's; the study's count only where its own say nothing.
+
+    Examples
+    --------
+    >>> contrast_phase([], ["Abdomen portal venous 5.0"], ["CT arterial"]), contrast_phase([], ["arterial", "delayed"], [])
+    (('PORTAL_VENOUS', 'description'), (None, 'conflict'))
+    """
+    told, evidence = set(header), "ContrastBolusAgentPhase"
+    if not told:
+        told, evidence = set(_told("phases", texts) or _told("phases", study_texts)), "description"
+    if len(told) == 1:
+        return told.pop(), evidence
+    return None, "conflict" if told else "none"
+
+
+def portable(models: Iterable[bool], texts: Sequence[str | None], study_texts: Sequence[str | None]) -> tuple[str, str]:
+    """Whether a series was made with a device wheeled to the patient: (yes or unknown, the evidence). Nothing tells that it was not.
+
+    Parameters
+    ----------
+    models : `model_is_portable` of its images.
+    texts, study_texts : its own descriptions and its study's.
+    """
+    if any(models):
+        return "yes", "ManufacturerModelName"
+    words = _words(tuple(load_schema("derive/descriptions.yaml")["portable"]))
+    if any(words.search(normal_text(text)) for text in (*texts, *study_texts)):
+        return "yes", "description"
+    return "unknown", "none"
+
+
+def implant(header: Iterable[str], texts: Sequence[str | None], study_texts: Sequence[str | None]) -> tuple[str, str]:
+    """Whether an implant is in the images: (yes, no or unknown; the evidence). Headers that disagree with descriptions are a conflict.
+
+    Parameters
+    ----------
+    header : yes and no as BreastImplantPresent of its images says.
+    texts, study_texts : its own descriptions and its study's; the study's count only where its own say nothing.
+
+    Examples
+    --------
+    >>> implant(["no"], [], []), implant(["no"], ["R MLO implant displaced"], []), implant([], [], ["XR hip prosthesis"])
+    (('no', 'BreastImplantPresent'), ('unknown', 'conflict'), ('yes', 'description'))
+    """
+    said, words = set(header), set(_told("implant", texts) or _told("implant", study_texts))
+    answer = _agreed(said | words)
+    if answer is None:
+        return "unknown", "none"
+    if answer == "conflict":
+        return "unknown", "conflict"
+    return answer, "BreastImplantPresent" if said else "description"
+
+
+@lru_cache(4096)
+def description_words(text: str) -> tuple[str, ...]:
+    """Words of the closed list description_word that a description has, in the order of the list.
+
+    Examples
+    --------
+    >>> description_words("t2_flair_tra FS"), description_words("QUOLLINGWORTH")
+    (('T2', 'FLAIR', 'FAT_SUPPRESSED'), ())
+    """
+    return _told("words", [text])
+
+
+def _told(group: str, texts: Iterable[str | None]) -> tuple[str, ...]:
+    """The words of a group of descriptions.yaml whose phrases are in texts, in the order of the file; a longer phrase hides those in it."""
+    phrases = _phrases(group)
+    found = {phrases[phrase[0]] for text in texts for phrase in _words(tuple(phrases)).finditer(normal_text(text))}
+    return tuple(word for word in load_schema("derive/descriptions.yaml")[group] if word in found)
+
+
+@cache
+def _phrases(group: str) -> dict[str, str]:
+    return {phrase: word for word, phrases in load_schema("derive/descriptions.yaml")[group].items() for phrase in phrases}
 
 
 @cache

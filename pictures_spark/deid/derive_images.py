@@ -9,8 +9,11 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
+import orjson
+
 from pictures_spark.deid import derive
-from pictures_spark.deid.derive_headers import functional_groups, listed_tags, parse
+from pictures_spark.deid.derive_geometry import geometry, places
+from pictures_spark.deid.derive_headers import Frames, functional_groups, listed_tags, most_first, parse, tag_rules, told_facts
 from pictures_spark.deid.tables_guard import Border
 from pictures_spark.errors import ConfigError
 from pictures_spark.keys import pseudonym
@@ -25,9 +28,11 @@ KINDS = {
     "StudyInstanceUID": "study",
     "AccessionNumber": "accession",
     "FrameOfReferenceUID": "frame_of_reference",
+    "StationName": "station",
 }
 # Sorts after every time of day, so that an image without one does not hide the others of its date.
 NO_TIME = "~"
+_IMAGES = ("image", "multiframe_image")
 _MOMENTS = {
     "AcquisitionDate": ("acquisition_date", "acquisition_time"),
     "ContentDate": ("content_date", "content_time"),
@@ -45,10 +50,17 @@ def header(keyword: str) -> Column:
     ConfigError
         There is none: a de-identified column names an attribute that the catalogue does not promote.
     """
-    for column in table("identifiable", "header_instance").columns:
-        if column.dicom == keyword:
-            return column
-    raise ConfigError(f"schemas/deidentified/ uses DICOM keyword {keyword}, which schemas/identifiable/header_instance.yaml does not have")
+    found = _promoted(keyword)
+    if found is None:
+        raise ConfigError(
+            f"schemas/deidentified/ uses DICOM keyword {keyword}, which schemas/identifiable/header_instance.yaml does not have"
+        )
+    return found
+
+
+@cache
+def _promoted(keyword: str) -> Column | None:
+    return next((column for column in table("identifiable", "header_instance").columns if column.dicom == keyword), None)
 
 
 @cache
@@ -60,8 +72,26 @@ def copied_columns() -> tuple[tuple[Column, Border], ...]:
 
 @cache
 def rolled_columns(name: str) -> tuple[tuple[Column, Border], ...]:
-    """Columns of ``series`` or ``study`` with a roll-up, with their limits."""
-    return tuple((c, Border(name, c)) for c in table("deidentified", name).columns if c.rollup is not None)
+    """Columns of ``series`` or ``study`` that are rolled up from the images, with their limits."""
+    listed = listed_columns(name)
+    return tuple((c, Border(name, c)) for c in table("deidentified", name).columns if c.rollup is not None and c not in listed)
+
+
+@cache
+def listed_columns(name: str) -> tuple[Column, ...]:
+    """Columns with a roll-up whose attribute is not promoted to header_instance but on the allow-list: they are read off table ``tag``.
+
+    Raises
+    ------
+    ConfigError
+        A roll-up is ``first``: the table does not know which image has a value.
+    """
+    listed = {rule.keyword for rule in tag_rules()}
+    columns = table("deidentified", name).columns
+    found = tuple(c for c in columns if c.rollup is not None and c.dicom in listed and _promoted(str(c.dicom)) is None)
+    if faulty := [c.name for c in found if c.rollup == "first"]:
+        raise ConfigError(f"schemas/deidentified/{name}.yaml: {', '.join(faulty)} cannot have rollup first, because table tag has no order")
+    return found
 
 
 @cache
@@ -88,7 +118,7 @@ def safe_image(row: Row, key: bytes, name: Callable[[bytes, str, str], str] = ps
     Parameters
     ----------
     row : the columns of header_instance, and ``n_objects``, ``in_crosswalk``, ``linked``, ``why_not``, ``shared_frames`` (functional groups
-        of the series' common elements).
+        of the series' common elements, as JSON).
     key : the zone-wide key.
     name : how to make a pseudonym; a caller that meets the same UID often passes one that remembers.
 
@@ -102,12 +132,16 @@ def safe_image(row: Row, key: bytes, name: Callable[[bytes, str, str], str] = ps
         return {"counted": ["images", skip], "skip": skip}
     withheld: list[str] = []
     differences = parse(row["differences"])
-    frames = dict(row["shared_frames"] or ()) | functional_groups(differences)
-    ids = {keyword: name(key, kind, value) for keyword, kind in KINDS.items() if _named(value := row[header(keyword).name])}
+    own_frames = functional_groups(differences)
+    frames = {**orjson.loads(row["shared_frames"] or "{}"), **own_frames}
+    ids = {keyword: name(key, kind, _name_of(row, keyword)) for keyword, kind in KINDS.items() if _named(row[header(keyword).name])}
     identified = _named(row["patient_id_raw"])
     moment = derive.scan_moment({keyword: (row[day], row[time]) for keyword, (day, time) in _MOMENTS.items()})
     pixels = (row["number_of_frames"] or 1) if row["has_pixels"] else 0
-    cosines = [row["image_orientation_patient"]] if row["image_orientation_patient"] else frames.get("image_orientation_patient", [])
+    family = derive.sop_class_family(row["sop_class_uid"])
+    manufacturer = derive.manufacturer_norm(row["manufacturer"])
+    cosines = _in_frames(row, "ImageOrientationPatient", frames)
+    grids, positions, unplaced = _places(row, pixels if family in _IMAGES else 0, frames)
     safe = {
         "sop_uid": row["sop_uid"],
         "content_sha256": row["content_sha256"],
@@ -122,23 +156,33 @@ def safe_image(row: Row, key: bytes, name: Callable[[bytes, str, str], str] = ps
         "n_objects": row["n_objects"],
         "sex": derive.header_code("patient_sex", row["patient_sex"]),
         "scan": None if moment is None else {"rank": moment[0], "date": moment[1], "time": moment[2] or NO_TIME},
-        "family": derive.sop_class_family(row["sop_class_uid"]),
-        "kind": derive.image_kind(row["image_type"], row["sop_class_uid"]),
+        "family": family,
+        "kinds": _kinds(row, frames),
         "planes": [plane for vectors in cosines if (plane := derive.orientation(vectors)) is not None],
-        "regions": list(derive.regions_of_term(row["body_part_examined"])),
+        "grids": grids,
+        "places": positions,
+        "unplaced": unplaced,
+        "regions": list(_regions(row, frames)),
         "agent": derive.agent_says(row["contrast_bolus_agent"]),
         "texts": [text for text in (row["series_description"], row["protocol_name"]) if _named(text)],
         "study_texts": [row["study_description"]] if _named(row["study_description"]) else [],
-        "manufacturer_norm": derive.manufacturer_norm(row["manufacturer"]),
+        "described": list(derive.description_words(row["series_description"] or "")),
+        "protocol": list(derive.description_words(row["protocol_name"] or "")),
+        "study_described": list(derive.description_words(row["study_description"] or "")),
+        "manufacturer_norm": manufacturer,
+        "model_norm": derive.model_norm(manufacturer, row["manufacturer_model_name"]),
+        "portable": derive.model_is_portable(manufacturer, row["manufacturer_model_name"]),
         "field_tesla": _border("series", "field_tesla").one(derive.field_tesla(row["magnetic_field_strength"]), withheld),
         "burned": derive.header_code("burned_in_annotation", row["burned_in_annotation"]),
         "image__frames": _border("image", "frames").one(pixels, withheld),
-        "tags": [vars(tag) for tag in listed_tags(differences)],
+        "tags": _listed(differences, own_frames),
         "skip": None,
     }
+    for fact, told in (("image_kind", safe["kinds"]), ("orientation", safe["planes"])):
+        safe[f"image__{fact}"] = next(iter(most_first([value] for value in told)), None) if told else None
     for column, border in copied_columns():
         if column.type.startswith("array"):
-            found = row[header(str(column.dicom)).name] or next(iter(frames.get(header(str(column.dicom)).name, ())), None)
+            found = next(iter(_in_frames(row, str(column.dicom), frames)), None)
             safe[f"image__{column.name}"] = border.whole(found, withheld)
         else:
             safe[f"image__{column.name}"] = border.one(next(iter(_values(row, column, frames)), None), withheld)
@@ -149,16 +193,65 @@ def safe_image(row: Row, key: bytes, name: Callable[[bytes, str, str], str] = ps
             else:
                 values = border.each(_values(row, column, frames), withheld)
             safe[f"{table_name}__{column.name}"] = values
-    return safe | {"counted": ["images", *withheld]}
+    return safe | {"counted": ["images", *(["conflicts"] if row["conflict"] else []), *withheld]}
 
 
-def _values(row: Row, column: Column, frames: Mapping[str, list[list[float]]]) -> list[Any]:
-    """Every value that an instance has for a column; those of its frames where the top level has none."""
+def _listed(elements: Mapping[str, Any], frames: Mapping[str, Frames]) -> list[dict[str, Any]]:
+    return [vars(found) for found in (*listed_tags(elements, frames), *told_facts(elements, frames))]
+
+
+def _name_of(row: Row, keyword: str) -> str:
+    """What a pseudonym is made of. Stations of two institutions are often called the same."""
+    value: str = row[header(keyword).name]
+    return f"{(row['institution_name'] or '').strip()}|{value.strip()}" if keyword == "StationName" else value
+
+
+def _in_frames(row: Row, keyword: str, frames: Mapping[str, Frames]) -> Frames:
+    """An array attribute of each frame, or a single one for all."""
+    value = row[header(keyword).name]
+    return [value] if value else frames.get(keyword, [])
+
+
+def _places(row: Row, count: int, frames: Mapping[str, Frames]) -> tuple[list[list[float]], list[float], int]:
+    """`places` of an image's frames; one that lies outside what may cross has none."""
+    if not count:
+        return [], [], 0
+
+    def given(keyword: str, column: str) -> Frames:
+        return [_border("image", column).whole(value, []) for value in _in_frames(row, keyword, frames)]
+
+    return places(
+        count,
+        given("ImagePositionPatient", "position"),
+        given("ImageOrientationPatient", "orientation_vectors"),
+        given("PixelSpacing", "pixel_spacing"),
+        (_border("image", "rows").one(row["rows"], []), _border("image", "columns").one(row["columns"], [])),
+    )
+
+
+def _kinds(row: Row, frames: Mapping[str, Frames]) -> list[str]:
+    """`image_kind` of the image, or of its frames where those differ."""
+    types = [row["image_type"]]
+    if "FrameType" in frames and (row["image_type"] or ["MIXED"])[0] not in ("ORIGINAL", "DERIVED"):
+        types = list(frames["FrameType"])
+    return [kind for values in types if (kind := derive.image_kind(values, row["sop_class_uid"])) is not None]
+
+
+def _regions(row: Row, frames: Mapping[str, Frames]) -> tuple[str, ...]:
+    own = derive.regions_of_term(row["body_part_examined"])
+    if own or "AnatomicRegion" not in frames:
+        return own
+    terms = [derive.regions_of_term(values[0]) for values in frames["AnatomicRegion"] if values]
+    return tuple(dict.fromkeys(region for regions in terms for region in regions))
+
+
+def _values(row: Row, column: Column, frames: Mapping[str, Frames]) -> list[Any]:
+    """Every value that an instance has for a column; where the top level has none those of its frames, what most of them have first."""
     source = header(str(column.dicom))
     value = row[source.name]
     values = [v for v in (value if isinstance(value, list) else [value]) if v is not None]
-    if not values:
-        values = [v for frame in frames.get(source.name, ()) for v in frame]
+    if not values and column.dicom in frames:
+        values = most_first(frames[str(column.dicom)])
     if column.type in ("string", "array<string>"):
         values = [v for v in values if v.strip()]
     return [v.strip().upper() for v in values] if column.vocabulary else values
@@ -167,10 +260,11 @@ def _values(row: Row, column: Column, frames: Mapping[str, list[list[float]]]) -
 def common_facts(row: Row) -> dict[str, Any]:
     """What the common elements of a series (a row of header_series) say: functional groups and listed tags."""
     elements = parse(row["elements"])
+    frames = functional_groups(elements)
     return {
         "template_id": row["template_id"],
-        "shared_frames": functional_groups(elements),
-        "tags": [vars(tag) for tag in listed_tags(elements)],
+        "shared_frames": orjson.dumps(frames).decode() if frames else None,
+        "tags": _listed(elements, frames),
     }
 
 
@@ -179,19 +273,33 @@ def series_facts(row: Row) -> dict[str, Any]:
 
     Parameters
     ----------
-    row : lists over its images: ``families``, ``planes``, ``kinds``, ``regions``, ``agents``, ``texts``, ``study_texts``, ``burned``.
+    row : lists over its images: ``families``, ``planes``, ``kinds``, ``regions``, ``agents``, ``texts``, ``study_texts``, ``burned``,
+        ``portables``, ``grids``; ``places`` (records with a list ``places``), ``unplaced`` (a number); ``facts``: what its headers say by
+        schemas/derive/facts.yaml, what most images say first; ``laterality`` and ``scanning_sequence`` as rolled up.
 
     Returns
     -------
     dict
-        sop_class_family, orientation, image_kind, body_region, contrast, burned_in_annotation, with evidence, and ``differs`` (names of
-        those of them that disagree).
+        The columns of `FACT_COLUMNS`; ``differs`` has the names of those of them that disagree.
     """
+    texts, study_texts = row["texts"], row["study_texts"]
+    facts: dict[str, list[str]] = dict(row["facts"] or ())
+
+    def said(*names: str) -> list[str]:
+        return [word for name in names for word in facts.get(name, ())]
+
     family, families = derive.plurality(row["families"])
     plane, planes = derive.plurality(row["planes"])
     kind, kinds = derive.plurality(row["kinds"])
-    regions, region_evidence, regions_differ = derive.body_region(row["regions"], row["texts"], row["study_texts"])
-    contrast, contrast_evidence = derive.contrast(row["agents"], row["texts"], row["study_texts"])
+    regions, region_evidence, regions_differ = derive.body_region(row["regions"], texts, study_texts)
+    # Frames before the injection and after it stand in one enhanced image; that an agent is named says less than that it was given.
+    agents = [*row["agents"], *(said("contrast_administered") or said("contrast_ingredient_given"))]
+    contrast, contrast_evidence = derive.contrast(agents, texts, study_texts)
+    phase, phase_evidence = derive.contrast_phase(said("contrast_phase"), texts, study_texts)
+    portable, portable_evidence = derive.portable(row["portables"], texts, study_texts)
+    implant, implant_evidence = derive.implant(said("implant_present"), texts, study_texts)
+    verdict = geometry(row["grids"], (place["places"] for place in row["places"]), row["unplaced"] or 0)
+    given = {name: None if contrast == "no" else next(iter(said(name)), None) for name in ("contrast_agent", "contrast_route")}
     burned = set(row["burned"])
     differs = {
         "sop_class_family": families,
@@ -199,7 +307,11 @@ def series_facts(row: Row) -> dict[str, Any]:
         "image_kind": kinds,
         "body_region": regions_differ,
         "contrast": contrast_evidence == "conflict",
+        "contrast_phase": phase_evidence == "conflict",
+        "implant_present": implant_evidence == "conflict",
         "burned_in_annotation": len(burned) > 1,
+        "laterality": row["laterality"] is None and len(said("image_laterality")) > 1,
+        **{name: len(said(name)) > 1 for name in ("contrast_agent", "contrast_route", "convolution_kernel")},
     }
     return {
         "sop_class_family": family,
@@ -207,19 +319,35 @@ def series_facts(row: Row) -> dict[str, Any]:
         "image_kind": kind,
         "body_region": list(regions),
         "body_region_evidence": region_evidence,
+        "laterality": row["laterality"] or next(iter(said("image_laterality")), None),
         "contrast": contrast,
         "contrast_evidence": contrast_evidence,
+        **given,
+        "contrast_phase": phase,
+        "contrast_phase_evidence": phase_evidence,
+        "scanning_sequence": sorted({*row["scanning_sequence"], *said("scanning_sequence", "scanning_inversion", "scanning_planar")}),
+        "convolution_kernel": next(iter(said("convolution_kernel")), None),
+        "portable": portable,
+        "portable_evidence": portable_evidence,
+        "implant_present": implant,
+        "implant_evidence": implant_evidence,
+        "is_regular_volume": verdict.regular,
+        "geometry_reason": verdict.reason,
+        "spacing_positions": _border("series", "spacing_positions").one(verdict.spacing, []),
         # One image that claims text in its pixels speaks for the series.
         "burned_in_annotation": "yes" if "yes" in burned else "no" if burned else "unknown",
         "differs": sorted(name for name, disagree in differs.items() if disagree),
     }
 
 
-_TAGS = "array<struct<keyword:string,vr:string,numbers:array<double>,codes:array<string>,withheld:boolean>>"
-COMMON_COLUMNS = f"template_id string, shared_frames map<string,array<array<double>>>, tags {_TAGS}"
+_TAGS = "array<struct<keyword:string,vr:string,numbers:array<double>,codes:array<string>,frames:array<bigint>,withheld:boolean>>"
+COMMON_COLUMNS = f"template_id string, shared_frames string, tags {_TAGS}"
 FACT_COLUMNS = (
     "sop_class_family string, orientation string, image_kind string, body_region array<string>, body_region_evidence string, "
-    "contrast string, contrast_evidence string, burned_in_annotation string, differs array<string>"
+    "laterality string, contrast string, contrast_evidence string, contrast_agent string, contrast_route string, contrast_phase string, "
+    "contrast_phase_evidence string, scanning_sequence array<string>, convolution_kernel string, portable string, "
+    "portable_evidence string, implant_present string, implant_evidence string, is_regular_volume boolean, geometry_reason string, "
+    "spacing_positions double, burned_in_annotation string, differs array<string>"
 )
 
 
@@ -228,9 +356,12 @@ def image_columns() -> str:
     fixed = (
         "sop_uid string, content_sha256 string, template_id string, image_id string, series_id string, study_id string, locator_id string, "
         "linked string, unlinked_reason string, conflict boolean, n_objects bigint, sex string, "
-        "scan struct<rank:int,date:date,time:string>, family string, kind string, planes array<string>, regions array<string>, "
-        "agent string, texts array<string>, study_texts array<string>, manufacturer_norm string, field_tesla double, burned string, "
-        f"image__frames bigint, tags {_TAGS}, skip string, counted array<string>"
+        "scan struct<rank:int,date:date,time:string>, family string, kinds array<string>, planes array<string>, "
+        "grids array<array<double>>, places array<double>, unplaced bigint, regions array<string>, agent string, texts array<string>, "
+        "study_texts array<string>, described array<string>, protocol array<string>, study_described array<string>, "
+        "manufacturer_norm string, model_norm string, portable boolean, field_tesla double, burned string, "
+        "image__frames bigint, image__image_kind string, image__orientation string, "
+        f"tags {_TAGS}, skip string, counted array<string>"
     )
     copied = [f"image__{column.name} {column.type}" for column, _ in copied_columns()]
     rolled = [

@@ -76,19 +76,23 @@ def run(job: Job) -> None:
     everything = _settled(from_images.safe_images(inputs, commons, key))
     images = everything.where(F.col("skip").isNull())
     studies = _settled(from_images.link_studies(images))
-    series = _settled(from_images.series(images, studies, people))
+    tags = _settled(from_images.tag(images, commons))
+    duplicates = from_images.copies(images, studies, inputs["pixel_feature"])
+    series = _settled(from_images.series(images, tags, studies, people, duplicates))
+    study_tags = _settled(from_images.study_tag(tags, series, studies))
     events = from_people.event(inputs, people, key)
     linked = events.where(F.col("skip").isNull())
     patients = _settled(from_people.patient(people, studies, linked))
-    tags = _settled(from_images.tag(images, commons))
+    settings = job.config["records"]
     frames = {
         "patient": patients,
         "residence": from_people.residence(inputs, patients, people),
         "source_cover": from_people.source_cover(inputs),
-        "study": from_images.study(studies, series, people),
+        "study": from_images.study(studies, study_tags, series, people, settings["site"]),
         "series": series,
         "image": from_images.image(images, studies, series),
-        "tag": tags.where(F.col("n_distinct") > 0),
+        "tag": from_images.tag_rows(tags),
+        "study_tag": from_images.tag_rows(study_tags, "study_tag"),
         "image_feature": from_images.image_feature(images, inputs["pixel_feature"]),
         "burned_in_text": from_images.burned_in_text(images, inputs["pixel_text"]),
         "event": events,
@@ -101,7 +105,6 @@ def run(job: Job) -> None:
     other_keys = inputs["crosswalk"].where(F.col("patient_id").isNotNull() & (F.col("key_id") != key_id)).limit(1).count()
     if counted.pop("not_linked_yet", 0) or other_keys:
         raise InputError("publish: the crosswalk does not cover these headers and records under this key; run `pictures link` first")
-    settings = job.config["records"]
     refuse(findings(strings, inputs, {settings["site"], *settings["sources"]}))
 
     job.say("writing")
@@ -118,7 +121,9 @@ def run(job: Job) -> None:
         **skipped,
     }
     job.report.balance()
-    job.report.details = {"release": release, **{f"rows_{name}": n for name, n in rows.items()}, **withheld}
+    # Contents of instances whose SOP UID was found with other content too: all are published.
+    conflicts = counted.get("conflicts", 0)
+    job.report.details = {"release": release, **{f"rows_{name}": n for name, n in rows.items()}, "conflicts": conflicts, **withheld}
     job.report.tables = {name: version for name, (version, _) in written.items()}
     _release(job, release, fingerprint, rows, withheld)
 
@@ -160,7 +165,7 @@ def _next_name(job: Job, names: list[str]) -> str:
 def _write(job: Job, name: str, frame: DataFrame, release: str) -> tuple[int, int]:
     """Replace a table; its new version and how many rows went in."""
     declared = table("deidentified", name)
-    stamped = frame.drop("counted", "skip", "n_withheld").withColumns({"release": F.lit(release), "run_id": F.lit(job.run_id)})
+    stamped = frame.drop("counted", "skip").withColumns({"release": F.lit(release), "run_id": F.lit(job.run_id)})
     tables.replace(only_pseudonyms(stamped, declared), job.zones, "deidentified", name)
     return tables.last_write(job.spark, job.zones, "deidentified", name)
 

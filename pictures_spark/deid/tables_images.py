@@ -1,4 +1,4 @@
-"""Study, series, image, tag, image_feature and burned_in_text, made from the header and pixel tables.
+"""Study, series, image, tag, study_tag, image_feature and burned_in_text, made from the header and pixel tables.
 
 What enters: tables of the identifiable zone at fixed versions. What leaves: frames with the columns of the de-identified tables, except the
 provenance that publish adds; a column ``counted``, where there is one, names what to count in the report. Header values cross in one pass
@@ -23,6 +23,8 @@ from pictures_spark.deid.derive_images import (
     NO_TIME,
     common_facts,
     image_columns,
+    listed_columns,
+    rolled_columns,
     safe_image,
     series_facts,
 )
@@ -30,9 +32,13 @@ from pictures_spark.deid.tables_guard import copied, guard, withheld_names
 from pictures_spark.errors import ConfigError
 from pictures_spark.keys import KeyRef, pseudonym
 from pictures_spark.resources import load_schema
+from pictures_spark.schema import Column as Declared
 from pictures_spark.schema import Table, table
+from pictures_spark.tables import accepts
 
 Inputs = Mapping[str, DataFrame]
+# Rows that are Python objects at a time.
+_PYTHON_ROWS = 256
 
 
 def safe_images(inputs: Inputs, commons: DataFrame, key: KeyRef) -> DataFrame:
@@ -47,7 +53,7 @@ def safe_images(inputs: Inputs, commons: DataFrame, key: KeyRef) -> DataFrame:
     """
     header = inputs["header_instance"].drop("run_id").join(_objects(inputs["object"]), "content_sha256", "left")
     header = header.join(_links(inputs["crosswalk"]), "patient_id_raw", "left")
-    grouped = commons.where(F.size("shared_frames") > 0).select("template_id", "shared_frames")
+    grouped = commons.where(F.col("shared_frames").isNotNull()).select("template_id", "shared_frames")
     header = header.join(grouped, "template_id", "left")
     tag_rules()  # a faulty list ends here, in one sentence
 
@@ -75,7 +81,10 @@ def _by_row(frame: DataFrame, make: Callable[[], Callable[[Mapping[str, Any]], d
     def convert(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         function = make()
         for batch in batches:
-            yield pa.RecordBatch.from_pylist([function(row) for row in batch.to_pylist()], schema=schema)
+            # Rows of a series hold its every position: as Python objects they take much more room than in Arrow.
+            for start in range(0, batch.num_rows, _PYTHON_ROWS):
+                rows = batch.slice(start, _PYTHON_ROWS).to_pylist()
+                yield pa.RecordBatch.from_pylist([function(row) for row in rows], schema=schema)
 
     return frame.mapInArrow(convert, columns)
 
@@ -104,9 +113,7 @@ def rolled(declared: Table) -> list[Column]:
     lowest instance number (then id); ``set``: sorted distinct values; ``count``: how many distinct values. Missing values take no part.
     """
     found = []
-    for column in declared.columns:
-        if column.rollup is None:
-            continue
+    for column, _ in rolled_columns(declared.name):
         values = F.col(f"{declared.name}__{column.name}")
         low, high = F.min(F.array_min(values)), F.max(F.array_max(values))
         first, distinct = F.get(values, F.lit(0)), F.array_distinct(F.flatten(F.collect_set(values)))
@@ -119,10 +126,44 @@ def rolled(declared: Table) -> list[Column]:
             "set": F.array_sort(distinct),
             "count": F.size(distinct).cast("long"),
         }
-        found.append(rollups[column.rollup].alias(column.name))
+        found.append(rollups[str(column.rollup)].alias(column.name))
         if column.rollup not in ("set", "count"):
             found.append((low != high).alias(f"differs__{column.name}"))
     return found
+
+
+def _read_off(tags: DataFrame) -> DataFrame:
+    """What `tag` says of each series: the columns of `listed_columns` as `rolled` would make them, ``facts``, ``tag_conflicts``."""
+    found = [
+        F.map_from_entries(F.collect_list(F.when(F.col("vr").isNull(), F.struct("keyword", "frequent_codes")))).alias("facts"),
+        _tag_conflicts("series"),
+    ]
+    for column in listed_columns("series"):
+        here = (F.col("keyword") == column.dicom) & F.col("vr").isNotNull()
+        kind = "codes" if "string" in column.type else "numbers"
+        values = _inside(column, kind)
+        rollups = {
+            "min": F.array_min(values),
+            "max": F.array_max(values),
+            "any": F.get(_inside(column, f"frequent_{kind}"), F.lit(0)),
+            "set": values,
+            "count": F.size(values).cast("long"),
+        }
+        found.append(F.any_value(F.when(here, rollups[str(column.rollup)]), True).cast(column.type).alias(column.name))
+        if column.rollup not in ("set", "count"):
+            found.append(F.bool_or(here & (F.size(values) > 1)).alias(f"differs__{column.name}"))
+    return tags.groupBy("series_id").agg(*found)
+
+
+def _inside(column: Declared, values: str) -> Column:
+    return F.filter(values, lambda value: accepts(column, value))
+
+
+def _tag_conflicts(*levels: str) -> Column:
+    """Sorted keywords of the attributes that should say the same in all of a series or study, and do not."""
+    same = [rule.keyword for rule in tag_rules() if rule.single and rule.level in ("study", *levels)]
+    differs = F.col("keyword").isin(same) & (F.col("n_distinct") > 1)
+    return F.array_sort(F.collect_set(F.when(differs, F.col("keyword")))).alias("tag_conflicts")
 
 
 def _flags(frame: DataFrame, more: str | None = None) -> Column:
@@ -145,22 +186,52 @@ def link_studies(images: DataFrame) -> DataFrame:
         F.when(low.isNull(), F.mode("unlinked_reason", True)).when(low != high, F.lit("ambiguous")).alias("unlinked_reason"),
         ((low != high) | (low.isNotNull() & F.bool_or(F.col("linked").isNull()))).alias("differs__patient_id"),
         F.size(F.collect_set("series_id")).cast("long").alias("series_count"),
+        F.array_sort(F.array_distinct(F.flatten(F.collect_set("study_described")))).alias("description_norm"),
+        F.count_if("conflict").alias("conflict_count"),
+        F.count(F.lit(1)).alias("contents"),
         F.mode("sex", True).alias("sex"),
     )
     return frame.withColumn("conflict_flags", _flags(frame)).drop(*[name for name in frame.columns if name.startswith("differs__")])
 
 
-def series(images: DataFrame, studies: DataFrame, people: DataFrame) -> DataFrame:
-    """One row per series."""
+def copies(images: DataFrame, studies: DataFrame, pixel_feature: DataFrame) -> DataFrame:
+    """Series whose pixels, image by image, are those of an earlier series of the same person: series_id, dup_of.
+
+    The one of the earliest scan date (then the lowest id) is what the others are duplicates of. A series takes part where every image with
+    pixels has its hash and the person is known: two people's empty pictures may well be equal.
+    """
+    hashed = pixel_feature.where((F.col("feature") == "pixel_sha256") & (F.col("status") == "ok"))
+    hashed = hashed.select("sop_uid", "content_sha256", F.col("value_text").alias("pixels"))
+    with_pixels = images.where(F.col("image__frames") > 0).join(hashed, ["sop_uid", "content_sha256"], "left")
+    content = F.sha2(F.concat_ws(",", F.array_sort(F.collect_list("pixels"))), 256)
+    sets = with_pixels.groupBy("series_id").agg(
+        F.mode("study_id", True).alias("study_id"),
+        F.coalesce(F.min("scan.date"), F.lit("9999-12-31").cast("date")).alias("day"),
+        F.when(F.count("pixels") == F.count(F.lit(1)), content).alias("pixels"),
+    )
+    linked = studies.where(F.col("patient_id").isNotNull()).select("study_id", "patient_id")
+    alike = sets.where(F.col("pixels").isNotNull()).join(linked, "study_id").groupBy("patient_id", "pixels")
+    ordered = alike.agg(F.array_sort(F.collect_list(F.struct("day", "series_id"))).alias("all")).where(F.size("all") > 1)
+    first = F.get("all", F.lit(0)).series_id.alias("dup_of")
+    return ordered.select(first, F.explode(F.slice("all", 2, F.size("all"))).alias("other")).select("dup_of", "other.series_id")
+
+
+def series(images: DataFrame, tags: DataFrame, studies: DataFrame, people: DataFrame, duplicates: DataFrame) -> DataFrame:
+    """One row per series; ``tags`` is `tag`, ``duplicates`` is `copies`."""
     lists = {
         "families": F.collect_list("family"),
         "planes": F.flatten(F.collect_list("planes")),
-        "kinds": F.collect_list("kind"),
+        "kinds": F.flatten(F.collect_list("kinds")),
         "regions": F.array_distinct(F.flatten(F.collect_set("regions"))),
         "agents": F.collect_set("agent"),
         "texts": F.array_distinct(F.flatten(F.collect_set("texts"))),
         "study_texts": F.array_distinct(F.flatten(F.collect_set("study_texts"))),
         "burned": F.collect_set("burned"),
+        "portables": F.collect_set("portable"),
+        "grids": F.array_distinct(F.flatten(F.collect_set("grids"))),
+        # Two contents of one instance that lie in the same place are one slice.
+        "places": F.collect_set(F.when(F.size("places") > 0, F.struct("image_id", "places"))),
+        "unplaced": F.sum("unplaced"),
     }
     frame = images.groupBy("series_id").agg(
         *rolled(table("deidentified", "series")),
@@ -170,6 +241,11 @@ def series(images: DataFrame, studies: DataFrame, people: DataFrame) -> DataFram
         F.min("scan").alias("scan"),
         F.mode("manufacturer_norm", True).alias("manufacturer_norm"),
         (F.min("manufacturer_norm") != F.max("manufacturer_norm")).alias("differs__manufacturer_norm"),
+        F.mode("model_norm", True).alias("model_norm"),
+        (F.min("model_norm") != F.max("model_norm")).alias("differs__model_norm"),
+        F.array_sort(F.array_distinct(F.flatten(F.collect_set("described")))).alias("description_norm"),
+        F.array_sort(F.array_distinct(F.flatten(F.collect_set("protocol")))).alias("protocol_norm"),
+        F.count_if("conflict").alias("conflict_count"),
         F.mode("field_tesla", True).alias("field_tesla"),
         (F.min("field_tesla") != F.max("field_tesla")).alias("differs__field_tesla"),
         F.size(F.collect_set("image_id")).cast("long").alias("image_count"),
@@ -177,7 +253,9 @@ def series(images: DataFrame, studies: DataFrame, people: DataFrame) -> DataFram
         F.sum("n_objects").alias("n_objects"),
     )
     order = F.array(*[F.lit(keyword) for keyword in load_schema("derive/series.yaml")["scan_date"]["order"]])
-    frame = frame.join(studies.select("study_id", "patient_id"), "study_id", "left")
+    frame = frame.join(studies.select("study_id", "patient_id"), "study_id", "left").join(_read_off(tags), "series_id", "left")
+    frame = frame.join(duplicates, "series_id", "left")
+    frame = frame.withColumn("tag_conflicts", F.coalesce("tag_conflicts", F.array().cast("array<string>")))
     frame = frame.withColumns(
         {
             "scan_date": F.col("scan.date"),
@@ -186,16 +264,24 @@ def series(images: DataFrame, studies: DataFrame, people: DataFrame) -> DataFram
         }
     )
     frame = with_ages(frame.drop("scan"), people, "series")
-    kept = [field.name for field in frame.schema.fields if field.name not in lists]
+    kept = [name for name in frame.columns if name not in (*lists, "facts", *_told_by_facts())]
     out = ", ".join([f"`{field.name}` {field.dataType.simpleString()}" for field in frame.schema.fields if field.name in kept])
     told = _by_row(frame, lambda: lambda row: {**{name: row[name] for name in kept}, **series_facts(row)}, f"{out}, {FACT_COLUMNS}")
     return _only(told.withColumn("conflict_flags", _flags(told, "differs")), "series")
 
 
-def study(studies: DataFrame, all_series: DataFrame, people: DataFrame) -> DataFrame:
-    """One row per study; its scan date is the earliest of its series."""
+def _told_by_facts() -> list[str]:
+    """Names of `FACT_COLUMNS`, two of which finish what was rolled up."""
+    return cast(StructType, StructType.fromDDL(FACT_COLUMNS)).fieldNames()
+
+
+def study(studies: DataFrame, study_tags: DataFrame, all_series: DataFrame, people: DataFrame, site: str) -> DataFrame:
+    """One row per study; its scan date is the earliest of its series. ``study_tags`` is `study_tag`."""
     scans = all_series.groupBy("study_id").agg(F.min("scan_date").alias("scan_date"))
-    return _only(with_ages(studies.join(scans, "study_id", "left"), people, "study"), "study")
+    conflicts = study_tags.groupBy("study_id").agg(_tag_conflicts())
+    frame = studies.join(scans, "study_id", "left").join(conflicts, "study_id", "left").withColumn("site", F.lit(site))
+    frame = frame.withColumn("tag_conflicts", F.coalesce("tag_conflicts", F.array().cast("array<string>")))
+    return _only(with_ages(frame, people, "study"), "study")
 
 
 def image(images: DataFrame, studies: DataFrame, all_series: DataFrame) -> DataFrame:
@@ -229,32 +315,90 @@ def with_ages(frame: DataFrame, people: DataFrame, name: str) -> DataFrame:
 
 
 def tag(images: DataFrame, commons: DataFrame) -> DataFrame:
-    """Distinct listed values per series, and how many images had a value that was withheld (``n_withheld``, which is not published)."""
+    """Distinct values per series of every listed attribute, and of every fact (``vr`` null), which are no rows of table ``tag``.
+
+    Beside the columns of the table: ``numbers`` and ``codes`` (sorted), ``frequent_numbers`` and ``frequent_codes`` (those that most frames
+    have first, the smallest on a tie), ``tallies`` and ``n_present`` (what `study_tag` adds up), and how many images had a value that was
+    withheld (``n_withheld``).
+    """
     templates = images.groupBy("template_id", "series_id").agg(F.count(F.lit(1)).alias("n"))
     shared = templates.join(commons.select("template_id", "tags"), "template_id").select("series_id", "n", F.explode("tags").alias("tag"))
     own = images.select("series_id", F.lit(1).alias("n"), F.explode("tags").alias("tag"))
     rows = shared.unionByName(own).select("series_id", "n", "tag.*")
+    entry = "struct<number:double,code:string,n:bigint>"
+
+    def entries(values: str, of: Callable[[Column], tuple[Column, Column]]) -> Column:
+        made = F.transform(values, lambda value, i: F.struct(*of(value), F.col("n") * F.get("frames", i)))
+        return made.cast(f"array<{entry}>")
+
+    # The first entry counts the image itself, each other one a value that it has, by frames.
+    every = F.concat(
+        F.array(F.lit(None).cast(entry)),
+        entries("numbers", lambda number: (number, F.lit(None).cast("string"))),
+        entries("codes", lambda code: (F.lit(None).cast("double"), code)),
+    )
     accepted = (F.size("numbers") > 0) | (F.size("codes") > 0)
-    grouped = rows.groupBy("series_id", "keyword", "vr").agg(
-        F.array_sort(F.array_distinct(F.flatten(F.collect_set("numbers")))).alias("numbers"),
-        F.array_sort(F.array_distinct(F.flatten(F.collect_set("codes")))).alias("codes"),
-        F.sum(F.when(accepted, F.col("n")).otherwise(0)).alias("n_present"),
-        F.sum(F.when(F.col("withheld"), F.col("n")).otherwise(0)).alias("n_withheld"),
+    counted = rows.select("series_id", "keyword", "vr", "n", "withheld", accepted.alias("accepted"), F.explode(every).alias("value"))
+    tallied = counted.groupBy("series_id", "keyword", "vr", "value.number", "value.code").agg(
+        F.sum("value.n").alias("n"),
+        F.sum(F.when(F.col("accepted"), F.col("n")).otherwise(0)).alias("present"),
+        F.sum(F.when(F.col("withheld"), F.col("n")).otherwise(0)).alias("withheld"),
     )
-    # No exponent, no trailing zeros: one number, one text.
-    texts = F.transform("numbers", lambda n: F.call_function("format_number", n, F.lit("0.###############")))
+    is_value = F.coalesce(F.col("number").isNotNull() | F.col("code").isNotNull(), F.lit(False))
+    grouped = tallied.groupBy("series_id", "keyword", "vr").agg(
+        F.collect_list(F.when(is_value, F.struct("number", "code", "n"))).alias("tallies"),
+        F.sum(F.when(~is_value, F.col("present")).otherwise(0)).alias("n_present"),
+        F.sum(F.when(~is_value, F.col("withheld")).otherwise(0)).alias("n_withheld"),
+    )
     contents = images.groupBy("series_id").agg(F.count(F.lit(1)).alias("n_images"))
-    return grouped.join(contents, "series_id").select(
-        "series_id",
-        "keyword",
-        "vr",
-        F.concat(texts, "codes").alias("values"),
-        (F.size("numbers") + F.size("codes")).cast("long").alias("n_distinct"),
-        (F.col("n_images") - F.col("n_present")).alias("n_missing"),
-        F.array_min("numbers").alias("min"),
-        F.array_max("numbers").alias("max"),
-        "n_withheld",
+    return _told_values(grouped.join(contents, "series_id"))
+
+
+def study_tag(tags: DataFrame, all_series: DataFrame, studies: DataFrame) -> DataFrame:
+    """`tag` of all series of a study together, without facts."""
+    rows = tags.where(F.col("vr").isNotNull() & (F.col("n_distinct") > 0)).join(all_series.select("series_id", "study_id"), "series_id")
+    values = rows.select("study_id", "keyword", "vr", F.explode("tallies").alias("tally")).select("study_id", "keyword", "vr", "tally.*")
+    tallied = values.groupBy("study_id", "keyword", "vr", "number", "code").agg(F.sum("n").alias("n"))
+    tallies = tallied.groupBy("study_id", "keyword", "vr").agg(F.collect_list(F.struct("number", "code", "n")).alias("tallies"))
+    present = rows.groupBy("study_id", "keyword").agg(F.sum("n_present").alias("n_present"))
+    contents = studies.select("study_id", F.col("contents").alias("n_images"))
+    return _told_values(tallies.join(present, ["study_id", "keyword"]).join(contents, "study_id"))
+
+
+def _told_values(frame: DataFrame) -> DataFrame:
+    """What ``tallies`` (number, code, how many frames have it), ``n_present`` and ``n_images`` tell of an attribute."""
+    by_value = F.array_sort(F.transform("tallies", lambda t: F.struct(t.number, t.code)))
+    by_count = F.array_sort(F.transform("tallies", lambda t: F.struct((-t.n).alias("n"), t.number, t.code)))
+
+    def texts(numbers: str, codes: str) -> Column:
+        # No exponent, no trailing zeros: one number, one text.
+        return F.concat(F.transform(numbers, lambda n: F.call_function("format_number", n, F.lit("0.###############"))), F.col(codes))
+
+    single = F.col("keyword").isin([rule.keyword for rule in tag_rules() if rule.single])
+    frame = frame.withColumns(
+        {
+            "numbers": F.array_compact(F.transform(by_value, lambda v: v.number)),
+            "codes": F.array_compact(F.transform(by_value, lambda v: v.code)),
+            "frequent_numbers": F.array_compact(F.transform(by_count, lambda v: v.number)),
+            "frequent_codes": F.array_compact(F.transform(by_count, lambda v: v.code)),
+        }
     )
+    return frame.withColumns(
+        {
+            "values": texts("numbers", "codes"),
+            "n_distinct": (F.size("numbers") + F.size("codes")).cast("long"),
+            # A header that has an attribute twice, at its top level and in functional groups, is counted once.
+            "n_missing": F.greatest(F.col("n_images") - F.col("n_present"), F.lit(0)),
+            "min": F.array_min("numbers"),
+            "max": F.array_max("numbers"),
+            "majority": F.when(single, F.get(texts("frequent_numbers", "frequent_codes"), F.lit(0))),
+        }
+    )
+
+
+def tag_rows(tags: DataFrame, name: str = "tag") -> DataFrame:
+    """The rows and columns of table ``tag`` or ``study_tag``."""
+    return _only(tags.where(F.col("vr").isNotNull() & (F.col("n_distinct") > 0)), name)
 
 
 def image_feature(images: DataFrame, pixel_feature: DataFrame) -> DataFrame:

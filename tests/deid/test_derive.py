@@ -239,6 +239,26 @@ def test_region_lists_name_only_declared_regions():
     assert {row["is"] for row in load_schema("derive/series.yaml")["manufacturer"]} <= set(vocabulary("manufacturer_norm"))
 
 
+def test_models_descriptions_and_facts_name_only_declared_words():
+    models = load_schema("derive/models.yaml")["models"]
+    assert set(models) <= set(vocabulary("manufacturer_norm"))
+    assert {row["is"] for rows in models.values() for row in rows} | {"OTHER"} == set(vocabulary("model_norm"))
+    rule = load_schema("derive/descriptions.yaml")
+    assert list(rule["words"]) == list(vocabulary("description_word"))
+    assert set(rule["phases"]) <= set(vocabulary("contrast_phase"))
+    for name, fact in load_schema("derive/facts.yaml")["facts"].items():
+        words = [word for row in fact["patterns"] for word in ([row["is"]] if isinstance(row["is"], str) else row["is"])]
+        assert {*words, *([fact["otherwise"]] if "otherwise" in fact else [])} <= set(vocabulary(fact["vocabulary"])), name
+    # A phrase that names two words would give one of them by chance.
+    for group in ("words", "phases", "implant"):
+        phrases = [phrase for listed in rule[group].values() for phrase in listed]
+        assert len(phrases) == len(set(phrases))
+        assert all(derive.normal_text(phrase).strip() == phrase for phrase in phrases)
+    # An agent that says none for contrast must not be an agent of some kind.
+    silent = set(load_schema("derive/facts.yaml")["facts"]["contrast_agent"]["silent"])
+    assert set(load_schema("derive/contrast.yaml")["agent_none"]) <= silent
+
+
 @pytest.mark.parametrize(
     ("manufacturer", "norm"),
     [("GE MEDICAL SYSTEMS", "GE"), ("Siemens Healthineers", "SIEMENS"), ("Philips", "PHILIPS"), ("FUJI PHOTO FILM", "FUJIFILM"),
@@ -246,6 +266,102 @@ def test_region_lists_name_only_declared_regions():
 )  # fmt: skip
 def test_manufacturer(manufacturer, norm):
     assert derive.manufacturer_norm(manufacturer) == norm
+
+
+@pytest.mark.parametrize(
+    ("manufacturer", "model", "norm"),
+    [
+        ("SIEMENS", "SOMATOM Definition AS+", "SOMATOM_DEFINITION_AS"),
+        ("SIEMENS", "Sensation 64", "SOMATOM_SENSATION"),
+        ("SIEMENS", "Avanto", "MAGNETOM_AVANTO"),
+        ("SIEMENS", "Biograph_mMR", "BIOGRAPH_MMR"),
+        ("GE", "LightSpeed VCT", "LIGHTSPEED"),
+        ("GE", "Signa HDxt", "SIGNA"),
+        ("PHILIPS", "iCT 256", "ICT"),
+        ("CANON", "Aquilion ONE", "AQUILION_ONE"),
+        ("TOSHIBA", "Aquilion", "AQUILION"),
+        ("CARESTREAM", "DRX-1", "DRX"),
+        ("CARESTREAM", "DRX-Revolution", "DRX_REVOLUTION"),
+        ("GE", "SOMATOM Definition AS", "OTHER"),  # of another manufacturer
+        ("OTHER", "SOMATOM Definition AS", "OTHER"),
+        (None, "QUOLLINGWORTH", "OTHER"),
+        ("GE", " ", None),
+        ("GE", None, None),
+    ],
+)
+def test_model(manufacturer, model, norm):
+    assert derive.model_norm(manufacturer, model) == norm
+
+
+@pytest.mark.parametrize(
+    ("header", "texts", "study_texts", "expected"),
+    [
+        ([], ["Abdomen portal venous"], [], ("PORTAL_VENOUS", "description")),  # not venous as well
+        ([], ["Liver late arterial"], [], ("ARTERIAL", "description")),
+        ([], ["Liver"], ["CT triple phase delayed"], ("DELAYED", "description")),
+        ([], ["Liver arterial"], ["delayed"], ("ARTERIAL", "description")),
+        ([], ["arterial", "portal venous"], [], (None, "conflict")),
+        (["ARTERIAL"], ["portal venous"], [], ("ARTERIAL", "ContrastBolusAgentPhase")),
+        (["ARTERIAL", "DELAYED"], [], [], (None, "conflict")),
+        ([], ["Arteriography", None], [], (None, "none")),
+        ([], [], [], (None, "none")),
+    ],
+)
+def test_contrast_phase(header, texts, study_texts, expected):
+    assert derive.contrast_phase(header, texts, study_texts) == expected
+
+
+@pytest.mark.parametrize(
+    ("models", "texts", "study_texts", "expected"),
+    [
+        ([False, True], [], [], ("yes", "ManufacturerModelName")),
+        ([False], ["Chest AP mobile"], [], ("yes", "description")),
+        ([], [], ["XR Chest portable"], ("yes", "description")),
+        ([False], ["Chest PA"], ["Automobile accident"], ("unknown", "none")),
+        ([], [None], [], ("unknown", "none")),
+    ],
+)
+def test_portable(models, texts, study_texts, expected):
+    assert derive.portable(models, texts, study_texts) == expected
+
+
+@pytest.mark.parametrize(
+    ("header", "texts", "expected"),
+    [
+        (["yes"], [], ("yes", "BreastImplantPresent")),
+        (["no", "yes"], [], ("unknown", "conflict")),
+        (["no"], ["implant displaced"], ("unknown", "conflict")),
+        (["yes"], ["implant displaced"], ("yes", "BreastImplantPresent")),
+        ([], ["no implant"], ("no", "description")),
+        ([], ["Hip"], ("unknown", "none")),
+    ],
+)
+def test_implant(header, texts, expected):
+    assert derive.implant(header, texts, []) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("t2_tse_tra FS", ("T2", "FAT_SUPPRESSED")),
+        ("AX T2 STAR", ("T2_STAR",)),
+        ("CTPA 1.0", ("PULMONARY_ANGIOGRAM",)),
+        ("CT Pulmonary Angiogram", ("PULMONARY_ANGIOGRAM",)),
+        ("ep2d_diff_3scan_trace_ADC", ("DWI", "ADC")),
+        ("Topogram", ("LOCALIZER",)),
+        ("T1W for Dr T2W", ("T1", "T2")),
+        ("QUOLLINGWORTH 0101450010", ()),
+        ("", ()),
+    ],
+)
+def test_words_of_descriptions(text, words):
+    assert derive.description_words(text) == words
+
+
+@given(st.text(max_size=40))
+@hypothesis_settings(max_examples=100)
+def test_descriptions_give_only_listed_words(text):
+    assert set(derive.description_words(text)) <= set(vocabulary("description_word"))
 
 
 @pytest.mark.parametrize(("found", "tesla"), [(1.5, 1.5), (15000.0, 1.5), (100.0, 100.0), (0.0, 0.0), (None, None)])

@@ -7,10 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from instances import pydicom_files
 from published import CHI, element, header
 
-from pictures_spark.deid.derive_headers import age_in_years, functional_groups, listed_tags, read_tag_rules, tag_rules
-from pictures_spark.deid.derive_images import safe_image, series_facts
+from pictures_spark.deid.derive_headers import (
+    age_in_years,
+    fact_words,
+    functional_groups,
+    listed_tags,
+    read_tag_rules,
+    tag_rules,
+    told_facts,
+)
+from pictures_spark.deid.derive_images import listed_columns, safe_image, series_facts
+from pictures_spark.deid.tables_guard import Border
+from pictures_spark.dicom.scan import ScanError, scan
 from pictures_spark.errors import ConfigError
 from pictures_spark.schema import table
 
@@ -77,6 +88,9 @@ def test_ages_by_unit():
         ({"keyword": "NoSuchThing", "vr": "CS", "values": ["X"]}, "PS3.6 has no such attribute"),
         ({"keyword": "Modality", "vr": "CS"}, "needs a closed list"),
         ({"keyword": "KVP", "vr": "DS"}, "a number a range"),
+        ({"keyword": "KVP", "vr": "DS", "range": [0, 9], "level": "image"}, "level is study or series"),
+        ({"keyword": "dBdt", "vr": "DS", "range": [0, 9]}, "takes no such keyword or value"),
+        ({"keyword": "Modality", "vr": "CS", "values": ["CT", "Jane Doe"]}, "takes no such keyword or value"),
         ({"keyword": "KVP", "vr": "DS", "range": [0, 9_999_999_999]}, "could hold a date or a CHI number"),
     ],
 )
@@ -104,7 +118,8 @@ def measures(*values):
         ({SHARED: element("SQ", measures(1.5))}, [[1.5]]),
         ({SHARED: element("SQ", measures(9)), PER_FRAME: element("SQ", measures(2))}, [[2.0]]),
         ({SHARED: element("SQ", measures(9)), PER_FRAME: element("SQ", {}, {})}, [[9.0]]),
-        ({PER_FRAME: element("SQ", measures("thin"), measures(3))}, [[3.0]]),
+        ({PER_FRAME: element("SQ", measures("thin"), measures(3))}, [None, [3.0]]),
+        ({PER_FRAME: element("SQ", measures(3), measures("3.0 "))}, [[3.0]]),  # all frames share it
         ({PER_FRAME: element("SQ", measures(), {"00289110": element("SQ")})}, None),
         ({PER_FRAME: {"vr": "SQ", "Value": "x"}}, None),
         ({"00180050": element("DS", 5)}, None),
@@ -112,7 +127,77 @@ def measures(*values):
     ],
 )
 def test_functional_groups(elements, thickness):
-    assert functional_groups(elements).get("slice_thickness") == thickness
+    assert functional_groups(elements).get("SliceThickness") == thickness
+
+
+@pytest.mark.parametrize(
+    ("fact", "value", "words"),
+    [
+        ("convolution_kernel", "B31f", ("STANDARD",)),
+        ("convolution_kernel", "Br64", ("SHARP",)),
+        ("convolution_kernel", "H10s", ("SMOOTH",)),
+        ("convolution_kernel", "LUNG", ("LUNG",)),
+        ("convolution_kernel", "BONEPLUS", ("BONE",)),
+        ("convolution_kernel", "FC08", ("STANDARD",)),
+        ("convolution_kernel", CHI["ann"], ("OTHER",)),
+        ("contrast_agent", "Iohexol 300", ("IODINE",)),
+        ("contrast_agent", "Gadoteric acid", ("GADOLINIUM",)),
+        ("contrast_agent", "QUOLLINGWORTH", ("OTHER",)),
+        ("contrast_agent", " none ", ()),
+        ("contrast_route", "IV", ("INTRAVENOUS",)),
+        ("contrast_route", "Oral route", ("ORAL",)),
+        ("contrast_phase", "PORTAL_VENOUS", ("PORTAL_VENOUS",)),
+        ("contrast_phase", "QUOLLINGWORTH", ()),
+        ("implant_present", "no", ("no",)),
+        ("scanning_sequence", "BOTH", ("SE", "GR")),
+    ],
+)
+def test_facts_are_words_of_closed_lists(fact, value, words):
+    assert fact_words(fact, value) == words
+
+
+def test_a_fact_is_told_by_what_most_frames_say():
+    kernels = [{"00189314": element("SQ", {"00181210": element("SH", kernel)})} for kernel in ("H60s", "B30f", "B30f", "B31f")]
+    (fact,) = told_facts({PER_FRAME: element("SQ", *kernels)})
+    assert dict(zip(fact.codes, fact.frames, strict=True)) == {"STANDARD": 3, "SHARP": 1}
+    assert fact.vr is None
+
+
+def test_tags_count_frames():
+    echoes = [{"00189114": element("SQ", {"00189082": element("FD", te)})} for te in (80, 20, 80, "x")]
+    (tag,) = listed_tags({PER_FRAME: element("SQ", *echoes)})
+    assert (tag.keyword, tag.numbers, tag.frames, tag.withheld) == ("EchoTime", [80.0, 20.0], [2, 1], False)
+
+
+@pytest.mark.parametrize(
+    ("image_type", "frame_type", "kinds"),
+    [
+        (["ORIGINAL", "PRIMARY"], ["DERIVED", "SECONDARY"], ["ORIGINAL"]),
+        (["MIXED", "PRIMARY"], ["DERIVED", "SECONDARY"], ["DERIVED"]),
+        (None, ["ORIGINAL", "PRIMARY", "LOCALIZER"], ["LOCALIZER"]),
+        (["MIXED"], None, []),
+    ],
+)
+def test_kinds_of_frames(image_type, frame_type, kinds):
+    shared = {SHARED: element("SQ", {"00189329": element("SQ", {"00089007": element("CS", *frame_type)})})} if frame_type else {}
+    assert safe_image(row(image_type=image_type, differences=json.dumps(shared)), b"k" * 32)["kinds"] == kinds
+
+
+def test_the_anatomy_of_frames_tells_the_region():
+    head = {"00209071": element("SQ", {"00082218": element("SQ", {"00080104": element("LO", "Head")})})}
+    safe = safe_image(row(body_part_examined=None, differences=json.dumps({SHARED: element("SQ", head)})), b"k" * 32)
+    assert safe["regions"] == ["HEAD"]
+
+
+def test_columns_are_read_off_the_tag_table_where_the_catalogue_does_not_promote():
+    """A range or list that is narrower than the tag's would silently lose values."""
+    rules = {rule.keyword: rule for rule in tag_rules()}
+    for column in listed_columns("series"):
+        rule = rules[column.dicom]
+        assert column.range is None or column.range == rule.range
+        assert column.allowed is None or set(rule.values) <= set(column.allowed)
+        assert rule.single or column.rollup != "any"
+    assert {column.name for column in listed_columns("series")} >= {"b_values", "flip_angle"}
 
 
 JSON = st.recursive(
@@ -126,8 +211,9 @@ JSON = st.recursive(
 @hypothesis_settings(max_examples=150)
 def test_no_header_json_stops_the_job(elements):
     functional_groups(elements)
-    for tag in listed_tags(elements):
+    for tag in [*listed_tags(elements), *told_facts(elements)]:
         assert all(-10_000_000 < n < 10_000_000 for n in tag.numbers)
+        assert len(tag.frames) == len(tag.numbers) + len(tag.codes)
 
 
 def row(**values):
@@ -150,12 +236,27 @@ def test_no_text_and_no_long_number_of_a_header_crosses(text, number):
             continue
         value = text if "string" in column.type else float(number) if "double" in column.type else int(number)
         values[column.name] = [value] * 6 if column.type.startswith("array") else value
-    values["differences"] = json.dumps({KVP: element("DS", number), BODY_PART: element("CS", text)})
+    placed = {
+        "00209113": element("SQ", {"00200032": element("DS", 0, 0, number)}),
+        "00209071": element("SQ", {"00209072": element("CS", text)}),
+    }
+    values["differences"] = json.dumps(
+        {
+            KVP: element("DS", number),
+            BODY_PART: element("CS", text),
+            "00181210": element("SH", text),
+            "00180010": element("LO", text),
+            "00181040": element("LO", text),
+            PER_FRAME: element("SQ", placed),
+        }
+    )
     planted = row(**values)
     safe = safe_image(planted, b"k" * 32)
     # Two texts go on to tell the series' facts, and end there.
-    lists: dict = {name: [] for name in ("families", "planes", "kinds", "regions", "agents", "burned")}
-    facts = series_facts({**lists, "texts": safe.pop("texts", []), "study_texts": safe.pop("study_texts", [])})
+    lists: dict = {name: [] for name in ("families", "planes", "kinds", "regions", "agents", "burned", "portables", "scanning_sequence")}
+    lists |= {"grids": safe["grids"], "places": [{"places": safe["places"]}], "unplaced": safe["unplaced"], "laterality": None}
+    said = {tag["keyword"]: tag["codes"] for tag in safe["tags"] if tag["vr"] is None}
+    facts = series_facts({**lists, "facts": said, "texts": safe.pop("texts", []), "study_texts": safe.pop("study_texts", [])})
     # The time of the scan meets its border, the pattern of series.scan_time, after the roll-up; a text does not match it.
     assert not re.fullmatch(table("deidentified", "series").by_name["scan_time"].shape, safe["scan"].pop("time"))
     out = {k: v for k, v in safe.items() if k not in known}
@@ -174,7 +275,7 @@ def test_a_value_outside_is_withheld_and_named():
     safe = safe_image(row(kvp=5000.0, modality=CHI["ann"], slice_thickness=1.0), b"k" * 32)
     assert (safe["series__kvp"], safe["series__modality"], safe["image__modality"]) == ([], [], None)
     assert safe["series__slice_thickness_max"] == [1.0]
-    assert safe["counted"] == ["images", "withheld_image.modality", "withheld_series.modality", "withheld_series.kvp"]
+    assert safe["counted"] == ["images", "withheld_image.modality", "withheld_image.kvp", "withheld_series.modality", "withheld_series.kvp"]
 
 
 def test_half_a_position_is_no_position():
@@ -198,3 +299,60 @@ def test_why_an_image_is_skipped(values, reason):
     safe = safe_image(row(**values), b"k" * 32)
     assert safe["skip"] == reason
     assert safe["counted"][:2] == ["images", reason] if reason else safe["counted"] == ["images"]
+
+
+def facts(**said):
+    lists = ("families", "planes", "kinds", "regions", "agents", "burned", "portables", "scanning_sequence", "texts", "study_texts")
+    blank = {**{name: [] for name in (*lists, "grids", "places")}, "facts": None, "unplaced": None, "laterality": None}
+    return series_facts(blank | said)
+
+
+def test_a_series_that_says_nothing_is_unknown():
+    told = facts()
+    assert {told[name] for name in ("contrast", "portable", "implant_present", "burned_in_annotation", "geometry_reason")} == {"unknown"}
+    assert {told[name] for name in ("contrast_evidence", "contrast_phase_evidence", "implant_evidence", "portable_evidence")} == {"none"}
+    assert (told["is_regular_volume"], told["laterality"], told["body_region"], told["differs"]) == (None, None, [], [])
+
+
+def test_facts_of_a_series():
+    both = {"contrast_administered": ["no", "yes"], "contrast_agent": ["IODINE"]}
+    told = facts(facts=both)
+    assert (told["contrast"], told["contrast_evidence"], told["contrast_agent"]) == ("unknown", "conflict", "IODINE")
+    # That it was not given counts more than that its name is there.
+    told = facts(facts={"contrast_administered": ["no"], "contrast_ingredient_given": ["yes"], "contrast_agent": ["IODINE"]})
+    assert (told["contrast"], told["contrast_agent"]) == ("no", None)
+    assert facts(facts={"contrast_ingredient_given": ["yes"]})["contrast"] == "yes"
+    told = facts(facts={"convolution_kernel": ["SHARP", "SMOOTH"], "image_laterality": ["L"]})
+    assert (told["convolution_kernel"], told["laterality"], told["differs"]) == ("SHARP", "L", ["convolution_kernel"])
+    assert facts(laterality="R", facts={"image_laterality": ["L"]})["laterality"] == "R"
+    told = facts(scanning_sequence=["SE"], facts={"scanning_sequence": ["GR"], "scanning_inversion": ["IR"]})
+    assert told["scanning_sequence"] == ["GR", "IR", "SE"]
+
+
+def test_every_real_header_gives_only_values_of_its_columns():
+    """Facts of real files lie in the closed lists and ranges of the columns that they become."""
+    columns = table("deidentified", "series").by_name
+    seen = 0
+    for path in pydicom_files():
+        try:
+            record = scan(path.read_bytes())
+        except ScanError:
+            continue
+        if record.kind != "dicom":
+            continue
+        safe = safe_image(row(**record.columns, has_pixels=record.has_pixels, differences=record.text), b"k" * 32)
+        said = {tag["keyword"]: tag["codes"] for tag in safe["tags"] if tag["vr"] is None}
+        told = facts(
+            families=[safe["family"]], planes=safe["planes"], kinds=safe["kinds"], regions=safe["regions"], agents=[safe["agent"]],
+            portables=[safe["portable"]], grids=safe["grids"], places=[{"places": safe["places"]}], unplaced=safe["unplaced"], facts=said,
+            texts=safe["texts"], study_texts=safe["study_texts"],
+        )  # fmt: skip
+        differs = told.pop("differs")
+        assert set(differs) <= set(columns)
+        told |= {name: safe[name] for name in ("manufacturer_norm", "model_norm")}
+        told |= {"protocol_norm": safe["protocol"], "description_norm": safe["described"]}
+        for name, value in told.items():
+            for one in value if isinstance(value, list) else [value]:
+                assert one is None or Border("series", columns[name]).accepts(one), name
+        seen += 1
+    assert seen > 100

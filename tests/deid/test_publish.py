@@ -6,6 +6,7 @@ from datetime import date
 import pytest
 from houses import CHAOS, settings
 from published import BORN, CHI, NAMES, POSTCODE, UPI, fill, header, house, objects_of, uid, zone_id
+from twins import CT, CT_TWIN, MR, MR_TWIN, ONLY_ONE
 
 from pictures_spark import tables
 from pictures_spark.deid import publish
@@ -16,7 +17,20 @@ from pictures_spark.schema import tables as declared_tables
 from pictures_spark.zones import Zones
 
 pytestmark = pytest.mark.spark
-PUBLISHED = ("patient", "residence", "source_cover", "study", "series", "image", "tag", "image_feature", "burned_in_text", "event", "stay")
+PUBLISHED = (
+    "patient",
+    "residence",
+    "source_cover",
+    "study",
+    "series",
+    "image",
+    "tag",
+    "study_tag",
+    "image_feature",
+    "burned_in_text",
+    "event",
+    "stay",
+)
 
 
 class House:
@@ -59,13 +73,13 @@ def published(_session, tmp_path_factory):
 
 def test_counts_balance_and_say_what_was_left_out(published):
     assert published.report.counts == {
-        "seen": 21, "written": 18, "skipped_no_series": 1, "skipped_unlinked": 1, "skipped_vanished": 1,
+        "seen": 38, "written": 35, "skipped_no_series": 1, "skipped_unlinked": 1, "skipped_vanished": 1,
     }  # fmt: skip
     withheld = {name: n for name, n in published.report.details.items() if name.startswith("withheld_")}
     assert withheld == {
         f"withheld_{column}": 1
         for column in (
-            "event.code", "event.value", "image.modality", "image.position", "image.slice_thickness", "residence.health_board",
+            "event.code", "event.value", "image.kvp", "image.modality", "image.position", "image.slice_thickness", "residence.health_board",
             "residence.simd_quintile", "series.kvp", "series.modality", "series.slice_thickness_max", "series.slice_thickness_min",
             "tag.BodyPartExamined", "tag.Exposure", "tag.KVP",
         )
@@ -90,6 +104,42 @@ def test_an_enhanced_series_reads_like_its_classic_twin(published):
     assert (series.pixel_spacing_min, series.pixel_spacing_max, series.orientation) == (0.5, 0.75, "CORONAL")
     assert (series.field_tesla, series.contrast, series.sop_class_family) == (1.5, "yes", "multiframe_image")
     assert (series.image_count, series.frame_count) == (1, 3)
+
+
+@pytest.mark.parametrize(("classic", "twin"), [(CT, CT_TWIN), (MR, MR_TWIN)])
+def test_an_enhanced_image_is_published_as_its_classic_twin(published, classic, twin):
+    different = {"series_id", "study_id", "sop_class_family", "image_count", "n_objects"}
+    rows = [published.series(study).asDict() for study in (classic, twin)]
+    assert [(row["sop_class_family"], row["image_count"]) for row in rows] == [("image", rows[0]["frame_count"]), ("multiframe_image", 1)]
+    one, other = ({name: value for name, value in row.items() if name not in different} for row in rows)
+    assert one == other
+
+    def tags(row):
+        told = ("vr", "values", "majority", "n_distinct", "n_missing", "min", "max")
+        mine = [tag for tag in published.rows["tag"] if tag.series_id == row["series_id"] and tag.keyword not in ONLY_ONE]
+        return {tag.keyword: tuple(tag[name] for name in told) for tag in mine}
+
+    assert tags(rows[0]) == tags(rows[1])
+    assert len(tags(rows[0])) > 20
+
+
+def test_what_the_twins_say(published):
+    ct, mr = published.series(CT_TWIN), published.series(MR_TWIN)
+    assert (ct.is_regular_volume, ct.geometry_reason, ct.spacing_positions, ct.spacing_between_slices) == (True, "regular", 2.5, 2.5)
+    assert (ct.kvp, ct.gantry_tilt, ct.convolution_kernel, ct.model_norm) == (120.0, 0.0, "STANDARD", "SOMATOM_DEFINITION_AS")
+    assert (ct.contrast, ct.contrast_evidence, ct.contrast_agent, ct.contrast_route) == (
+        "yes",
+        "ContrastBolusAgent",
+        "IODINE",
+        "INTRAVENOUS",
+    )
+    assert (ct.contrast_phase, ct.contrast_phase_evidence) == ("PORTAL_VENOUS", "description")
+    assert ct.station_id == zone_id(published.config, "station", "Nether Infirmary|CT1")
+    # Two b-values at each place: no single volume.
+    assert (mr.is_regular_volume, mr.geometry_reason, mr.spacing_positions) == (False, "duplicates", 3.3)
+    assert (mr.b_values, mr.flip_angle, mr.echo_time, mr.repetition_time, mr.inversion_time) == ([0.0, 1000.0], 90.0, 81.5, 4000.0, 180.0)
+    assert (mr.scanning_sequence, mr.field_tesla, mr.contrast, mr.image_kind) == (["IR", "SE"], 1.5, "no", "ORIGINAL")
+    assert published.one("image", series_id=ct.series_id).position == [-100.0, -100.0, -10.0]
 
 
 def test_ages_and_flags(published):
@@ -119,11 +169,24 @@ def test_both_contents_of_one_uid_stay(published):
     expected = {zone_id(published.config, "locator", f"{uid('32', '1', 1)}|{name}") for name in (content, "other-content")}
     assert {row.locator_id for row in images} == expected
     assert (published.series("32").image_count, published.series("32").image_kind) == (1, "LOCALIZER")
+    assert (published.series("32").conflict_count, published.study("32").conflict_count, published.report.details["conflicts"]) == (2, 2, 2)
+    assert (published.series("31").conflict_count, published.study("31").conflict_count) == (0, 0)
+
+
+def test_the_same_pixels_under_other_uids_are_a_duplicate(published):
+    assert published.series("45").dup_of == published.series("46").series_id  # of the day before
+    assert {row.series_id for row in published.rows["series"] if row.dup_of} == {published.series("45").series_id}
 
 
 def test_tags_cross_by_the_allow_list_alone(published):
-    tags = {row.keyword: (row.values, row.n_missing, row.min) for row in published.rows["tag"]}
-    assert tags == {
+    def tags(study):
+        series = published.series(study).series_id
+        return {row.keyword: (row.values, row.n_missing, row.min) for row in published.rows["tag"] if row.series_id == series}
+
+    assert tags("33") == {"SliceThickness": (["2", "2.5", "3"], 0, 2.0), "PixelSpacing": (["0.5", "0.75"], 0, 0.5)}
+    assert [tags(study) for study in ("32", "34", "35", "38", "45")] == [{}] * 5
+    assert tags("31") == {
+        "Modality": (["CT"], 0, None),
         "KVP": (["120"], 2, 120.0),
         "Exposure": (["200"], 2, 200.0),
         "PresentationIntentType": (["FOR PRESENTATION"], 2, None),
@@ -131,7 +194,18 @@ def test_tags_cross_by_the_allow_list_alone(published):
         "PatientAge": (["1"], 0, 1.0),
         "PixelSpacing": (["0.5"], 0, 0.5),
         "WindowCenter": (["0", "40"], 0, 0.0),
+        "PatientSex": (["F", "O"], 1, None),
+        "PatientPosition": (["FFS", "HFS"], 1, None),
     }
+    both = {row.keyword: row.asDict() for row in published.rows["study_tag"] if row.study_id == published.study("31").study_id}
+    assert {keyword: (row["values"], row["n_missing"], row["min"]) for keyword, row in both.items()} == tags("31")
+    assert (both["KVP"]["majority"], both["PatientSex"]["majority"], both["PixelSpacing"]["majority"]) == ("120", "F", None)
+
+
+def test_what_should_agree_and_does_not_is_flagged(published):
+    assert published.series("31").tag_conflicts == ["PatientPosition", "PatientSex"]
+    assert published.study("31").tag_conflicts == ["PatientSex"]  # another series may be of another position
+    assert (published.series("61").tag_conflicts, published.study("61").tag_conflicts) == ([], [])
 
 
 def test_events_stays_features_and_boxes(published):
@@ -183,7 +257,7 @@ def test_the_release_pins_its_tables(published):
 def test_publishing_again_writes_nothing(published):
     before = published.versions()
     report = published.publish()
-    assert (report.counts["seen"], report.counts["unchanged"]) == (21, 18)
+    assert (report.counts["seen"], report.counts["unchanged"]) == (38, 35)
     assert "written" not in report.counts
     assert published.versions() == before
 

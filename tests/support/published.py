@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from typing import Any
 
+from twins import header_rows, twins
+
 from pictures_spark import tables
 from pictures_spark.config import Config
 from pictures_spark.keys import init_key, key_ref, pseudonym
@@ -119,7 +121,7 @@ def uid(study: str, series: str | None = None, number: int | None = None) -> str
 
 
 def house(spark: Any, config: Config) -> None:
-    """Three people, one stranger, eight studies; see the comments."""
+    """Three people, one stranger, sixteen studies; see the comments."""
     init_key(Zones(config, "identifiable"), config["keys"]["key_id"])
     ann, ben = CHI["ann"], CHI["ben"]
     identity = {"patient_name": f"{NAMES['ann']}^ANNABELLINE", "patient_birth_date": BORN["ann"], "patient_sex": "F"}
@@ -145,7 +147,13 @@ def house(spark: Any, config: Config) -> None:
             slice_thickness=1.5,
             acquisition_date=date(2015, 2, 28),
             acquisition_time="23:59:00",
-            differences={"00180060": element("DS", 120), "00181152": element("IS", 200), "00080068": element("CS", "FOR PRESENTATION")},
+            differences={
+                "00180060": element("DS", 120),
+                "00181152": element("IS", 200),
+                "00080068": element("CS", "FOR PRESENTATION"),
+                "00100040": element("CS", "F"),
+                "00185100": element("CS", "HFS"),
+            },
         ),
         header(
             "31",
@@ -156,7 +164,13 @@ def house(spark: Any, config: Config) -> None:
             acquisition_date=date(2015, 2, 28),
             acquisition_time="08:00:00",
             image_position_patient=[0.0, 0.0, 123456789.0],
-            differences={"00180060": element("DS", int(ann)), "00181152": element("IS", int(ann)), "00180015": element("CS", ann)},
+            differences={
+                "00180060": element("DS", int(ann)),
+                "00181152": element("IS", int(ann)),
+                "00180015": element("CS", ann),
+                "00100040": element("CS", "O"),
+                "00185100": element("CS", "FFS"),
+            },
         ),
         # 32: the same person, the same UID twice with different content; a localizer.
         header("32", "1", 1, **identity, patient_id_raw=ann, image_type=["ORIGINAL", "PRIMARY", "LOCALIZER"], conflict=True),
@@ -205,6 +219,11 @@ def house(spark: Any, config: Config) -> None:
         header("37", "1", 1, patient_id_raw=ann, series_uid=None),
         header("38", "1", 1, patient_id_raw="RESEARCH-007", study_date=date(2015, 3, 1), content_date=date(1601, 1, 1)),
     ]
+    # 45, 46: the same pixels under other UIDs, of Ann; 47: the same, of Ben; 48: one of two images only.
+    copied = [header("45", "1", 1, patient_id_raw=ann, study_date=date(2015, 3, 2))]
+    copied += [header(study, "1", 1, patient_id_raw=who) for study, who in (("46", ann), ("47", ben), ("48", ann))]
+    copied.append(header("48", "1", 2, patient_id_raw=ann))
+    headers += copied
     common = {
         "00080060": element("CS", "CT"),
         "00100010": element("PN", {"Alphabetic": f"{NAMES['ann']}^ANNABELLINE"}),
@@ -218,6 +237,12 @@ def house(spark: Any, config: Config) -> None:
     }
     rows = {"header_instance": headers, "header_series": templates(headers, s31=common)}
     rows["object"] = objects_of([h for h in headers if h["study_uid"] != uid("36")]) + objects_of(headers[:1])
+    # 61 to 64: two classic series and their enhanced twins, made as files and read as the catalogue does; of nobody.
+    for images in twins().values():
+        made, series = header_rows(images, {})
+        rows["header_instance"] += made
+        rows["header_series"].append(series)
+        rows["object"] += objects_of(made)
     people = ("ann", "ben", "cat")
     rows["crosswalk"] = (
         [link(config, "dicom", CHI[who], UPI[who]) for who in ("ann", "ben")]
@@ -282,6 +307,9 @@ def house(spark: Any, config: Config) -> None:
             "status": "ok",
         },
         {**pixels, "level": "image", "feature": "pixel_sha256", "version": "1", "value_text": "ab" * 32, "status": "ok"},
+    ]
+    rows["pixel_feature"] += [
+        {**rows["pixel_feature"][1], **{name: h[name] for name in ("sop_uid", "content_sha256", "series_uid")}} for h in copied[:4]
     ]
     rows["pixel_text"] = [
         {

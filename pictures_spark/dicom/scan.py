@@ -47,8 +47,8 @@ _LONG_VRS = frozenset(str(vr) for vr in EXPLICIT_VR_LENGTH_32)
 _CHARACTER_SET = BaseTag(0x00080005)
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
-# No two parts of it can match the same text, or a long value would take for ever.
-_DECIMAL = re.compile(r"\s*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
+# No two parts of it can match the same text, or a long value would take for ever; what it takes for blanks, float() does too.
+_DECIMAL = re.compile(r"[ \t-\r]*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t-\r]*")
 # Bytes in a word of the value representations whose byte order follows the transfer syntax.
 _WORDS = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
 # Item and Sequence Delimitation Item in either byte order, or an empty sequence.

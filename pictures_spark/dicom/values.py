@@ -53,7 +53,7 @@ def plain_json(vr: str, raw: bytes) -> bytes | None:
         return f'{{"BulkDataURI":"sha256:{digest}?length={len(raw)}","vr":"{vr}"}}'.encode() if vr in BINARY or vr == "UN" else None
     if vr in TEXT or vr == "PN":
         text = raw.rstrip(b" \0")
-        if text.translate(None, _PLAIN) or (vr == "PN" and b"=" in text):
+        if text.translate(None, _PLAIN) or (vr == "PN" and b"=" in text) or (vr == "UI" and text.startswith(b" ")):
             return None
         if vr == "AE":
             text = text.strip()
@@ -83,6 +83,8 @@ def many(vr: str, raws: Sequence[bytes], types: Sequence[str]) -> "tuple[list[by
     if vr in TEXT and vr != "AE":
         texts = [raw.rstrip(b" \0") for raw in raws]
         if b"\n".join(texts).translate(None, _PLAIN) != b"\n" * (len(texts) - 1) or max(map(len, texts)) > rules()["bulk_bytes"]:
+            return None
+        if vr == "UI" and any(text.startswith(b" ") for text in texts):
             return None
         of_text = _OF_TIME if vr == "TM" else _OF_TEXT
         if not of_text.keys() >= set(types):

@@ -196,8 +196,20 @@ HEADERS = {
 }  # fmt: skip
 
 
+# Left to make chaos: they cost seconds, mostly to be made.
+SLOW = {
+    "10^6 small elements in a long sequence",
+    "10^6 elements in items",
+    "10^6 empty elements",
+    "10^6 deep, defined, implicit",
+    "10^6 deep, defined, in UN",
+    "240 long private creators",
+    "values of undefined length without end",
+}
+
+
 @pytest.mark.parametrize("reader", ["scan", "Headers"] if CHAOS else ["scan"])
-@pytest.mark.parametrize("case", HEADERS)
+@pytest.mark.parametrize("case", [case for case in HEADERS if CHAOS or case not in SLOW])
 def test_a_header_cannot_cost_more_than_it_may(case, reader):
     make, expected = HEADERS[case]
     data = make()

@@ -77,7 +77,7 @@ def test_only_what_a_header_needs_is_read():
 
 
 VALUES = {
-    "UI": ["1.2.3", "1.2.3.44", ""],
+    "UI": ["1.2.3", "1.2.3.44", " 1.2.5", ""],
     "CS": ["A", "A\\B", " A", ""],
     "LO": ["plain", 'quoted "word"', "back\\slash", "tab\there", "", "   ", "nul\0inside", "ctrl\x01"],
     "PN": ["Some^One", "One", "A=B=C", "A^B\\C^D", "", "^^", "=", "x^ "],

@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, BinaryIO, cast
 
 from pictures_spark.dicom.scan import KEPT_BYTES, ScanError, looks_like_dicom
@@ -158,18 +159,30 @@ def open_file(root: str, path: str) -> BinaryIO:
         The file is not there, or may not be read.
     """
     full = os.path.join(root, path)  # noqa: PTH118 - pathlib would normalise a name such as "a//b"
-    real_root = os.path.realpath(root)
-    if os.path.commonpath([real_root, os.path.realpath(full)]) != real_root:
-        raise ScanError("link_outside_root", "a symbolic link leads out of the archive")
     special = ScanError("not_a_file", "a pipe, a socket, a device or a folder")
     # Asked before opening too, because opening alone moves some devices.
-    if not stat.S_ISREG(os.stat(full).st_mode):  # noqa: PTH116
+    mode = os.lstat(full).st_mode
+    # Of a file that is no link itself, only the folders on the way can be; the next file mostly is in the same one.
+    inside = _is_inside(root, full) if stat.S_ISLNK(mode) or ".." in path else _is_folder_inside(root, os.path.dirname(full))  # noqa: PTH120
+    if not inside:
+        raise ScanError("link_outside_root", "a symbolic link leads out of the archive")
+    if not stat.S_ISREG(os.stat(full).st_mode if stat.S_ISLNK(mode) else mode):  # noqa: PTH116
         raise special
-    handle = os.open(full, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    handle = os.open(full, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if stat.S_ISLNK(mode) else os.O_NOFOLLOW))
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise special
     return os.fdopen(handle, "rb")
+
+
+def _is_inside(root: str, full: str) -> bool:
+    real_root = os.path.realpath(root)
+    return os.path.commonpath([real_root, os.path.realpath(full)]) == real_root
+
+
+@lru_cache(maxsize=16)
+def _is_folder_inside(root: str, folder: str) -> bool:
+    return _is_inside(root, folder)
 
 
 def size_of(file: BinaryIO) -> int:

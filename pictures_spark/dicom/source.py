@@ -11,6 +11,7 @@ columns is judged before a row is made. What cannot be read is a row with a ``re
 The driver lists the folder and cuts it into partitions of about equal cost; executors open the files, by the same path.
 """
 
+import gc
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +19,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql.datasource import DataSource, DataSourceReader, EqualTo, Filter, In, InputPartition
 from pyspark.sql.types import BooleanType, LongType, StringType, StructField, StructType
 
 from pictures_spark.dicom.inventory import Found, check_root, list_archive, read_files
-from pictures_spark.dicom.scan import promoted
-from pictures_spark.dicom.structures import Headers
+from pictures_spark.dicom.scan import DEFAULT_MAX_HEADER_BYTES, promoted
+from pictures_spark.dicom.storing import Storing
+from pictures_spark.dicom.structures import Header, Headers
 from pictures_spark.errors import ConfigError
 from pictures_spark.roots import Listed, Remote, Root, defaults, root_at
 from pictures_spark.schema import table
@@ -125,28 +128,41 @@ class DicomReader(DataSourceReader):
         """Rows of a partition, in the files' order."""
         from pyspark.sql.pandas.types import to_arrow_schema
 
-        schema, headers = to_arrow_schema(self._schema), Headers()
+        schema, headers, storing = to_arrow_schema(self._schema), Headers.of_process(DEFAULT_MAX_HEADER_BYTES), Storing()
+        gc.freeze()
         files = partition.files if isinstance(partition, _Files) else ()
-        rows = (
-            row
-            for file, found in read_files(self._root, files, headers, whole=False)
-            if found.status in ("catalogued", "quarantined") and (row := self._row(file.path, found)) is not None
-        )
-        while chunk := list(itertools.islice(rows, _ROWS)):
-            arrays = [pa.array([row.get(field.name) for row in chunk], field.type) for field in schema]
-            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+        found = (pair for pair in read_files(self._root, files, headers, whole=False) if pair[1].status in ("catalogued", "quarantined"))
+        while chunk := list(itertools.islice(found, _ROWS)):
+            yield self._batch(self._chosen(chunk, storing), schema, storing)
 
-    def _row(self, path: str, found: Found) -> dict[str, Any] | None:
-        place = {"path": f"{self._root.location}/{path}", "member": found.member}
-        row = {**place, "offset": found.offset, "length": found.length, "reason": found.reason}
-        if found.header is not None:
-            row |= found.header.columns
-            row["has_pixels"] = found.header.has_pixels
-        if any(row.get(name) not in values for name, values in self._wanted):
-            return None
-        if found.header is not None and "header" in self._schema.fieldNames():
-            row["header"] = found.header.text
-        return row
+    def _chosen(self, chunk: list[tuple[Listed, Found]], storing: Storing) -> list[tuple[Listed, Found]]:
+        """What the filters leave."""
+        if not self._wanted:
+            return chunk
+        columns = _typed(chunk, {name for name, _ in self._wanted}, storing)
+        masks = [pc.is_in(columns[name], pa.array(sorted(values - {None}), columns[name].type)) for name, values in self._wanted]
+        return [one for one, *keep in zip(chunk, *(mask.to_pylist() for mask in masks), strict=True) if all(keep)]
+
+    def _batch(self, chunk: list[tuple[Listed, Found]], schema: pa.Schema, storing: Storing) -> pa.RecordBatch:
+        columns = _typed(chunk, schema.names, storing)
+        for name in schema.names:
+            if name == "path":
+                columns[name] = pa.array([f"{self._root.location}/{file.path}" for file, _ in chunk], pa.string())
+            elif name == "header":
+                columns[name] = pa.array([found.header and found.header.text for _, found in chunk], pa.string())
+            elif name not in columns:
+                columns[name] = pa.array([getattr(found, name) for _, found in chunk], schema.field(name).type)
+        return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def _typed(chunk: list[tuple[Listed, Found]], names: Iterable[str], storing: Storing) -> dict[str, pa.Array]:
+    """Those of ``names`` that come from a header, null where there is none."""
+    with_header = [index for index, (_, found) in enumerate(chunk) if found.header is not None]
+    order, columns = storing.columns([cast("Header", chunk[i][1].header) for i in with_header], sorted(storing.typed_names & set(names)))
+    rows: list[int | None] = [None] * len(chunk)
+    for row, index in enumerate(order):
+        rows[with_header[index]] = row
+    return {name: column.take(pa.array(rows, pa.int32())) for name, column in columns.items()}
 
 
 def _remote(options: Mapping[str, str]) -> Remote:

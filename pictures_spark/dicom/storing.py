@@ -57,6 +57,11 @@ class Storing:
         self._given: set[Any] = set()
         self._constants: dict[Structure, dict[str, pa.Scalar]] = {}
 
+    @property
+    def typed_names(self) -> frozenset[str]:
+        """The columns that need no JSON."""
+        return frozenset(names()) - {*LINES}
+
     def columns(self, headers: Sequence[Header], wanted: Iterable[str] | None = None) -> tuple[list[int], dict[str, pa.Array]]:
         """Which of the headers each row is, and the wanted columns, each as long as there are headers.
 

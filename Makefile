@@ -52,7 +52,7 @@ test-fast: $(READY) ## the tests that need no Spark
 	@$(PYTEST) -m "not spark"
 
 chaos: $(READY) ## stop jobs at every boundary and finish them; every job by spark-submit; all hostile input
-	@PICTURES_CHAOS=1 $(PYTEST) -k "killed or stopped or submit or cost or million"
+	@PICTURES_CHAOS=1 $(PYTEST) -m chaos
 
 fuzz: $(READY) ## 200,000 mutated headers; PICTURES_FUZZ and PICTURES_FUZZ_SEED are their number and seed
 	@PICTURES_FUZZ=$${PICTURES_FUZZ:-200000} $(PY) -m pytest -q -s tests/dicom/test_fuzz.py

@@ -121,10 +121,12 @@ def _pinned(spark: "SparkSession", zones: Zones) -> dict[str, int]:
 
 def _maintain(spark: "SparkSession", zones: Zones, declared: Table, pinned: int | None) -> None:
     location = f"delta.`{zones.table(declared.zone, declared.name, 'write')}`"
-    (detail,) = spark.sql(f"DESCRIBE DETAIL {location}").select("properties").collect()
+    (detail,) = spark.sql(f"DESCRIBE DETAIL {location}").select("properties", "clusteringColumns").collect()
     if declared.zone != "identifiable" and detail.properties.get("delta.logRetentionDuration") != _LOG:
         spark.sql(f"ALTER TABLE {location} SET TBLPROPERTIES ('delta.logRetentionDuration' = '{_LOG}')")
     if declared.layout is not None:
+        if tuple(detail.clusteringColumns or ()) != declared.layout.cluster:
+            spark.sql(f"ALTER TABLE {location} CLUSTER BY ({', '.join(declared.layout.cluster)})")
         spark.sql(f"OPTIMIZE {location}")
     oldest = None
     if pinned is not None:

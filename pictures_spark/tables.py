@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import Column as SparkColumn
     from pyspark.sql import DataFrame, SparkSession
-    from pyspark.sql.types import StructType
 
 
 def exists(spark: "SparkSession", zones: Zones, zone: str, name: str) -> bool:
@@ -112,38 +111,23 @@ def append(df: "DataFrame", zones: Zones, zone: str, name: str, txn: str | None 
     be new for other rows (run + batch), and the caller counts the rows against its plan.
     """
     declared = table(zone, name)
-    location = zones.table(zone, name, "write")
-    _lay_out(df.sparkSession, location, declared)
     writer = checked(df, declared).write.format("delta").mode("append")
+    if not exists(df.sparkSession, zones, zone, name):
+        writer = writer.options(**_layout(declared))
     if txn is not None:
         writer = writer.option("txnAppId", f"{name}-{txn}").option("txnVersion", 1)
-    _write(writer, location, declared)
+    _write(writer, zones.table(zone, name, "write"), declared)
 
 
-def _lay_out(spark: "SparkSession", location: str, declared: Table) -> None:
-    """Make the empty table of a declaration with a layout, where there is no table yet.
+def _layout(declared: Table) -> dict[str, str]:
+    """What the first write of a table with a layout says of it; `pictures_spark.maintain` adds the clustering.
 
     Deletion vectors let a change of few rows mark them and write the new ones, instead of writing whole files anew.
     """
-    from delta.tables import DeltaTable
-
-    layout = declared.layout
-    if layout is None or DeltaTable.isDeltaTable(spark, location):
-        return
-    maker = DeltaTable.createIfNotExists(spark).location(location).addColumns(_nullable(declared.spark_type()))
-    maker = maker.property("delta.enableDeletionVectors", "true")
-    if layout.statistics:
-        maker = maker.property("delta.dataSkippingStatsColumns", ",".join(layout.statistics))
-    if layout.cluster:
-        maker = maker.clusterBy(*layout.cluster)
-    maker.execute()
-
-
-def _nullable(schema: "StructType") -> "StructType":
-    """The schema as a write without a layout gives it: what may not be missing is checked by the writer."""
-    from pyspark.sql.types import StructField, StructType
-
-    return StructType([StructField(field.name, field.dataType, True, field.metadata) for field in schema.fields])
+    if declared.layout is None:
+        return {}
+    statistics = {"delta.dataSkippingStatsColumns": ",".join(declared.layout.statistics)} if declared.layout.statistics else {}
+    return {"delta.enableDeletionVectors": "true", **statistics}
 
 
 def within(column: str, numbers: Iterable[int], limit: int = 200) -> "SparkColumn":

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyspark
 import pytest
 import yaml
-from houses import CHAOS, settings
+from houses import settings
 
 from pictures_spark import tables
 from pictures_spark.doctor import init_keys
@@ -19,7 +19,11 @@ from pictures_spark.job import run_job
 from pictures_spark.zones import Zones
 
 # Three JVMs on two cores take two minutes.
-pytestmark = [pytest.mark.spark, pytest.mark.skipif(not CHAOS, reason="a cluster of its own, two minutes: in make chaos")]
+pytestmark = [
+    pytest.mark.spark,
+    pytest.mark.chaos,
+    pytest.mark.skipif(not CHAOS, reason="a cluster of its own, two minutes: in make chaos"),
+]
 
 SPARK_HOME = Path(pyspark.__file__).parent
 ROOT = Path(__file__).parents[2]

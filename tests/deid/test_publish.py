@@ -262,6 +262,7 @@ def test_publishing_again_writes_nothing(published):
     assert published.versions() == before
 
 
+@pytest.mark.chaos
 @pytest.mark.skipif(not CHAOS, reason="publishes twice more, a minute: in make chaos, so that the suite stays below ten")
 def test_a_killed_publish_leaves_the_former_release_intact(published, monkeypatch):
     other = settings(published.config.path.parent, publish={"release": "other"})

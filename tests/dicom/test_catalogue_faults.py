@@ -1,7 +1,7 @@
 """One house through a limit, a mount that goes away in the middle, a retry, a waiver and a change that undoes it."""
 
 import pytest
-from houses import settings
+from houses import only_chaos, settings
 from small_archive import House, image, run
 
 from pictures_spark import quarantine
@@ -11,6 +11,8 @@ from pictures_spark.job import Job, run_job
 from pictures_spark.keys import init_key
 from pictures_spark.report import Report
 from pictures_spark.zones import Zones
+
+pytestmark = [pytest.mark.spark, pytest.mark.chaos, only_chaos]
 
 CATALOGUE = {"quarantine_limit": 0.15, "batch_bytes": 1 << 20, "io_failure_minimum": 1}
 
@@ -44,7 +46,6 @@ def run_limited(config, limit):
     return reports[0]
 
 
-@pytest.mark.spark
 def test_a_limit_leaves_files_to_the_next_run_and_a_dry_run_tells_of_them(house, capsys):
     house.report = run_limited(house.config, 2)
     assert counts(house) == {"seen": 4, "written": 1, "quarantined": 1, "skipped_over_limit": 2}
@@ -62,7 +63,6 @@ def test_a_limit_leaves_files_to_the_next_run_and_a_dry_run_tells_of_them(house,
     assert house.versions() == before
 
 
-@pytest.mark.spark
 def test_waived_objects_stay_listed_with_who_when_and_why(house, capsys):
     assert quarantine.waive(house.config, None, "not_dicom", "a vendor's readme") == 1
     (waived,) = house.rows("quarantine")
@@ -83,7 +83,6 @@ def test_waived_objects_stay_listed_with_who_when_and_why(house, capsys):
         quarantine.waive(house.config, "nobody", None, "x")
 
 
-@pytest.mark.spark
 @pytest.mark.parametrize("away", ["archive/scans", "archive"])
 def test_a_mount_that_goes_away_in_the_middle_stops_the_job_and_quarantines_nothing(house, monkeypatch, away):
     """The second time the job goes on with the first one's plan, and the whole archive goes."""
@@ -107,7 +106,6 @@ def test_a_mount_that_goes_away_in_the_middle_stops_the_job_and_quarantines_noth
     assert house.versions() | {"catalogue_plan": 0} == before | {"catalogue_plan": 0}
 
 
-@pytest.mark.spark
 def test_with_the_mount_back_the_same_command_goes_on_and_plans_what_has_appeared(house):
     (house.archive / "scans" / "4.dcm").write_bytes(image(4))
     house.report = run(house.config)
@@ -129,7 +127,6 @@ def test_with_the_mount_back_the_same_command_goes_on_and_plans_what_has_appeare
     assert shelves == {"notes.txt": 0, "scans/1.dcm": 0, "scans/2.dcm": 1, "scans/3.dcm": 1, "scans/4.dcm": 2}
 
 
-@pytest.mark.spark
 def test_a_change_undoes_the_waiver(house):
     (house.archive / "notes.txt").write_text("nothing else")
     with pytest.raises(QuarantineLimitError, match="1 of 5 inputs"):

@@ -10,13 +10,17 @@ import time
 from pathlib import Path
 
 import pytest
-from houses import CHAOS, settings
+from houses import settings
 from small_archive import House, fill
 
 from pictures_spark.keys import init_key
 from pictures_spark.zones import Zones
 
-pytestmark = [pytest.mark.spark, pytest.mark.skipif(not CHAOS, reason="each kill is a process with a Spark of its own: make chaos")]
+pytestmark = [
+    pytest.mark.spark,
+    pytest.mark.chaos,
+    pytest.mark.skipif(not CHAOS, reason="each kill is a process with a Spark of its own: make chaos"),
+]
 SCRIPT = Path(__file__).parent.parent / "support" / "killed.py"
 CATALOGUE = {"quarantine_limit": 0.5, "batch_bytes": 1 << 20}
 # After the plan; between all commits of the first batch; between Delta and MongoDB; the same in the second batch, which has no faults;

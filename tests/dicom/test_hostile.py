@@ -208,6 +208,7 @@ SLOW = {
 }
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("reader", ["scan", "Headers"] if CHAOS else ["scan"])
 @pytest.mark.parametrize("case", [case for case in HEADERS if CHAOS or case not in SLOW])
 def test_a_header_cannot_cost_more_than_it_may(case, reader):
@@ -277,6 +278,7 @@ def test_zip_bombs(tmp_path):
     assert found.mb < 50, found
 
 
+@pytest.mark.chaos
 def test_a_tar_of_a_million_empty_members(tmp_path):
     # Fewer in the suite: the cost is that of reading so many headers of a tar.
     count = 1_000_000 if CHAOS else 20_000

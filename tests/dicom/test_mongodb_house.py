@@ -11,7 +11,7 @@ import bson
 import pydicom
 import pymongo
 import pytest
-from houses import CHAOS, settings
+from houses import CHAOS, only_chaos, settings
 from instances import dicom_bytes, instance
 
 from pictures_spark import tables
@@ -23,6 +23,8 @@ from pictures_spark.job import run_job
 from pictures_spark.keys import init_key
 from pictures_spark.mongo import mongodb as header_store
 from pictures_spark.zones import Zones
+
+pytestmark = [pytest.mark.spark, pytest.mark.chaos, only_chaos]
 
 SAMPLES = Path(pydicom.__file__).parent / "data" / "test_files"
 CANARY = "Quillfeather"
@@ -79,7 +81,6 @@ def house(tmp_path_factory, _session):
     return config
 
 
-@pytest.mark.spark
 def test_a_server_that_is_killed_in_the_middle_of_writing_loses_nothing(house, spark, monkeypatch):
     sent = 0
     widen = mongodb._widen
@@ -113,7 +114,6 @@ def test_a_server_that_is_killed_in_the_middle_of_writing_loses_nothing(house, s
     assert series["InstanceNumber"] == "3"
 
 
-@pytest.mark.spark
 def test_damage_is_found_and_mended(house):
     before = everything(house)
     with opened(house) as client:
@@ -139,7 +139,6 @@ def test_damage_is_found_and_mended(house):
     assert report.counts == {"seen": 6, "unchanged": 6, "skipped_in_collections_that_differ": 0}
 
 
-@pytest.mark.spark
 def test_documents_of_others_are_a_source_also_when_killed_and_files_take_their_place(house, spark, tmp_path, monkeypatch):
     mine = everything(house)
     ours = settings(tmp_path / "house", catalogue={"quarantine_limit": 0.5, "batch_bytes": 1 << 20})

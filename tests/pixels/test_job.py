@@ -7,7 +7,7 @@ from datetime import datetime
 import faulty_child
 import numpy as np
 import pytest
-from houses import settings
+from houses import only_chaos, settings
 from instances import dicom_bytes, instance
 from planted import anatomy, burn
 
@@ -140,6 +140,8 @@ def test_every_image_ends_with_one_verdict_whatever_it_does(spark, house, monkey
     assert [archive.version(name) for name in ("pixel_text", "pixel_feature", "pixel_plan", "quarantine")] == before
 
 
+@pytest.mark.chaos
+@only_chaos
 def test_a_run_stopped_between_its_writes_is_finished_by_the_next(spark, house, monkeypatch):
     archive = Archive(spark, house)
     for number, frame in enumerate(slices(4)):

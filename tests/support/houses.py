@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from pictures_spark.config import Config, load_config
@@ -11,6 +12,7 @@ from pictures_spark.resources import conf_dir, load_yaml
 
 # Whether jobs are stopped at every boundary (make chaos) or at a few.
 CHAOS = os.environ.get("PICTURES_CHAOS") == "1"
+only_chaos = pytest.mark.skipif(not CHAOS, reason="takes a minute or more: in make chaos")
 
 # Why each setting: the tables are tiny, so what counts is what Spark does per query, not per row.
 TEST_SPARK = {

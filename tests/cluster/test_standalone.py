@@ -19,11 +19,7 @@ from pictures_spark.job import run_job
 from pictures_spark.zones import Zones
 
 # Three JVMs on two cores take two minutes.
-pytestmark = [
-    pytest.mark.spark,
-    pytest.mark.chaos,
-    pytest.mark.skipif(not CHAOS, reason="a cluster of its own, two minutes: in make chaos"),
-]
+pytestmark = [pytest.mark.spark, pytest.mark.chaos, only_chaos]
 
 SPARK_HOME = Path(pyspark.__file__).parent
 ROOT = Path(__file__).parents[2]

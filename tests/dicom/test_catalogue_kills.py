@@ -16,11 +16,7 @@ from small_archive import House, fill
 from pictures_spark.keys import init_key
 from pictures_spark.zones import Zones
 
-pytestmark = [
-    pytest.mark.spark,
-    pytest.mark.chaos,
-    pytest.mark.skipif(not CHAOS, reason="each kill is a process with a Spark of its own: make chaos"),
-]
+pytestmark = [pytest.mark.spark, pytest.mark.chaos, only_chaos]
 SCRIPT = Path(__file__).parent.parent / "support" / "killed.py"
 CATALOGUE = {"quarantine_limit": 0.5, "batch_bytes": 1 << 20}
 # After the plan; between all commits of the first batch; between Delta and MongoDB; the same in the second batch, which has no faults;

@@ -72,6 +72,8 @@ def run(config: Config, zone: str, dry_run: bool = False) -> None:
     if not dry_run:
         # Its two log entries would make a new version of a table that has not changed, and `publish` would make a new release of it.
         spark.conf.set("spark.databricks.delta.vacuum.logging.enabled", "false")
+        # VACUUM lists folders in so many tasks, 10,000 by default, however few the folders are.
+        spark.conf.set("spark.sql.sources.parallelPartitionDiscovery.parallelism", str(4 * spark.sparkContext.defaultParallelism))
         pinned = _pinned(spark, zones) if zone == "deidentified" else {}
         for declared in declared_tables(zone):
             if tables.exists(spark, zones, zone, declared.name):

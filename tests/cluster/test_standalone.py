@@ -11,7 +11,7 @@ from pathlib import Path
 import pyspark
 import pytest
 import yaml
-from houses import settings
+from houses import only_chaos, settings
 
 from pictures_spark import tables
 from pictures_spark.doctor import init_keys

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from houses import settings
+from houses import only_chaos, settings
 from small_archive import House, fill
 
 from pictures_spark.keys import init_key

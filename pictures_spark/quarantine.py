@@ -25,7 +25,8 @@ _ZONE, _TABLE = "identifiable", "quarantine"
 @cache
 def reasons() -> tuple[tuple[str, str, str, bool], ...]:
     """Every declared reason: (job, code, meaning, whether the storage may be at fault)."""
-    found = [("catalogue", code, r["meaning"], r["storage"]) for code, r in load_schema("quarantine_reasons.yaml")["catalogue"].items()]
+    declared = load_schema("quarantine_reasons.yaml")
+    found = [(job, code, r["meaning"], r["storage"]) for job, codes in declared.items() for code, r in codes.items()]
     for codes in load_schema("pixels/reasons.yaml").values():
         found += [("pixels", code, meaning, False) for code, meaning in codes.items()]
     for codes in load_schema("record_reasons.yaml").values():

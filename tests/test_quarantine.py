@@ -15,9 +15,11 @@ CODE = Path(pictures_spark.__file__).parent
 
 def test_every_reason_that_reading_gives_is_declared_with_its_meaning():
     declared = load_schema("quarantine_reasons.yaml")["catalogue"]
-    given = set()
+    given, of_import = set(), set()
     for file in (CODE / "dicom").glob("*.py"):
-        given |= set(re.findall(r'(?:ScanError|_fail)\(\s*"([a-z_]+)"', file.read_text()))
+        codes = of_import if file.stem == "imported" else given
+        codes |= set(re.findall(r'(?:ScanError|_fail)\(\s*"([a-z_]+)"', file.read_text()))
+    assert of_import == set(load_schema("quarantine_reasons.yaml")["mongo-import"])
     # A pipe or device is no object: it is counted as skipped.
     assert given - {"not_a_file"} <= set(declared)
     assert {"not_dicom", "truncated", "unreadable"} <= given
@@ -28,7 +30,7 @@ def test_every_reason_that_reading_gives_is_declared_with_its_meaning():
 def test_no_job_has_a_reason_twice():
     named = [(job, code) for job, code, _, _ in reasons()]
     assert len(named) == len(set(named))
-    assert {job for job, _ in named} == {"catalogue", "pixels", "records"}
+    assert {job for job, _ in named} == {"catalogue", "mongo-import", "pixels", "records"}
 
 
 @pytest.mark.parametrize(

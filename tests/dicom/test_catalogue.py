@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 import s3
 from archive import instances
-from houses import CHAOS, only_chaos, settings
+from houses import only_chaos, settings
 from small_archive import House, fill, image, run
 
 from pictures_spark import tables
@@ -130,6 +130,7 @@ class Killed(BaseException):
 
 @pytest.mark.spark
 @pytest.mark.chaos
+@only_chaos
 def test_a_run_that_is_killed_anywhere_is_finished_by_the_next(made, tmp_path, monkeypatch):
     house = House(settings(tmp_path / "house", catalogue={"quarantine_limit": 0.5, "batch_bytes": 1 << 20}), made.spark)
     house.archive.mkdir()
@@ -151,7 +152,7 @@ def test_a_run_that_is_killed_anywhere_is_finished_by_the_next(made, tmp_path, m
         monkeypatch.setattr(module, name, counted(getattr(module, name)))
     # After the plan; in the first batch after templates and instances, then after documents and quarantine (a first merge is an append
     # too), then after its objects.
-    for allowed in (1, 2, 3, 3) if CHAOS else (3,):  # noqa: B007 - counted() counts it down
+    for allowed in (1, 2, 3, 3):  # noqa: B007 - counted() counts it down
         with pytest.raises(Killed):
             run(house.config)
     allowed = 100
@@ -218,6 +219,8 @@ def test_the_same_archive_in_s3_makes_the_same_tables_and_costs_its_listing_agai
 
 
 @pytest.mark.spark
+@pytest.mark.chaos
+@only_chaos
 def test_changes_are_followed(made, tmp_path):
     """Last, because it changes the house."""
     archive = made.archive

@@ -224,7 +224,7 @@ def test_a_header_cannot_cost_more_than_it_may(case, reader):
 def read_all(root, headers=None):
     """(member, status, reason) of every object below a folder."""
     found = []
-    for path, size, mtime in list_archive(str(root)):
+    for path, size, mtime, _ in list_archive(str(root)):
         found += [[one.member, one.status, one.reason] for one in read_file(str(root), path, size, mtime, headers or Headers())]
     return found
 
@@ -283,7 +283,7 @@ def test_a_tar_of_a_million_empty_members(tmp_path):
     # Fewer in the suite: the cost is that of reading so many headers of a tar.
     count = 1_000_000 if CHAOS else 20_000
     (tmp_path / "many.tgz").write_bytes(empty_members(count))
-    ((path, size, mtime),) = list_archive(str(tmp_path))
+    ((path, size, mtime, _),) = list_archive(str(tmp_path))
     found = cost(lambda: sum(1 for _ in read_file(str(tmp_path), path, size, mtime, Headers())))
     assert found.outcome in (count + 1, "killed" if CHAOS else count + 1)
     assert found.mb < MB, found
@@ -336,7 +336,7 @@ def test_a_file_that_grows_while_it_is_read(tmp_path, packed):
 
 def test_a_file_that_shrinks_or_goes_is_not_read(tmp_path):
     (tmp_path / "a").write_bytes(image() + bytes(100))
-    ((path, size, mtime),) = list_archive(str(tmp_path))
+    ((path, size, mtime, _),) = list_archive(str(tmp_path))
     (tmp_path / "a").write_bytes(image())
     assert [one.reason for one in read_file(str(tmp_path), path, size, mtime, Headers())] == ["changed"]
     (tmp_path / "a").unlink()

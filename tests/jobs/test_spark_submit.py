@@ -30,7 +30,7 @@ JOBS = [job.name for job in cli.JOBS] + list(ARGUMENTS)
 
 # Each submission starts a JVM of its own, some 10 s: two in the suite, all in make chaos.
 @pytest.mark.chaos
-@pytest.mark.parametrize("job", JOBS if CHAOS else ["catalogue", "select"])
+@pytest.mark.parametrize("job", JOBS if CHAOS else ["select"])
 def test_a_job_by_spark_submit_finds_the_house_unchanged(house, job):
     before = set((house.home / "reports").glob(f"{job}-*.json"))
     done = submit(job, *ARGUMENTS.get(job, []), "--conf-file", str(house.config.path))

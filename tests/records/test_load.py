@@ -9,7 +9,7 @@ from collections import Counter
 from datetime import date, datetime
 
 import pytest
-from houses import settings
+from houses import only_chaos, settings
 
 from pictures_spark import tables
 from pictures_spark.errors import ConfigError, InputError, QuarantineLimitError
@@ -305,6 +305,8 @@ def test_every_fault_has_its_reason_and_good_rows_are_loaded(make):
     assert again.counts == {"seen": report.counts["seen"], "written": 0, "unchanged": report.counts["seen"], "quarantined": 0}
 
 
+@pytest.mark.chaos
+@only_chaos
 @pytest.mark.spark
 def test_corrections_duplicates_and_late_files(make):
     house = make(sources=("smr01", "chi"))
@@ -372,6 +374,8 @@ def test_corrections_duplicates_and_late_files(make):
         assert house.load().counts["written"] == 0
 
 
+@pytest.mark.chaos
+@only_chaos
 @pytest.mark.spark
 def test_a_run_that_was_stopped_is_made_good(make):
     house = make(sources=("smr01",))

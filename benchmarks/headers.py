@@ -35,7 +35,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.datasource import DataSource, DataSourceReader, InputPartition
 from pyspark.sql.types import StructType
 
-from pictures_spark.dicom.scan import promoted
+from pictures_spark.dicom.scan import DEFAULT_MAX_HEADER_BYTES, promoted
 from pictures_spark.dicom.source import DicomSource
 from pictures_spark.dicom.storing import SERIES, Storing, spark_type, split_series
 from pictures_spark.dicom.structures import Headers
@@ -86,7 +86,7 @@ def _ours(batches: Iterator[pa.RecordBatch], type_: StructType) -> Iterator[pa.R
 
     from pyspark.sql.pandas.types import to_arrow_schema
 
-    schema, headers, storing = to_arrow_schema(type_), Headers.of_process(64 << 20), Storing()
+    schema, headers, storing = to_arrow_schema(type_), Headers.of_process(DEFAULT_MAX_HEADER_BYTES), Storing()
     gc.freeze()
     for batch in batches:
         _, found = storing.columns(list(_headers(batch.column(0).to_pylist(), headers)), schema.names)
@@ -95,7 +95,7 @@ def _ours(batches: Iterator[pa.RecordBatch], type_: StructType) -> Iterator[pa.R
 
 def whole(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Full headers, one JSON text each."""
-    headers = Headers.of_process(64 << 20)
+    headers = Headers.of_process(DEFAULT_MAX_HEADER_BYTES)
     for batch in batches:
         yield pa.RecordBatch.from_pydict({"header": [header.text for header in _headers(batch.column(0).to_pylist(), headers)]})
 

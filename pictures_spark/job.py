@@ -114,6 +114,12 @@ class Job:
         else:
             tables.merge(rows, self.zones, "identifiable", "quarantine", keep=("first_seen", *WAIVER), add=("attempts",))
 
+    def release(self, object_ids: "DataFrame") -> None:
+        """Take objects (column object_id) out of this job's quarantine that are not faulty any more, or not there."""
+        held = self.read("identifiable", "quarantine").where(f"job = '{self.name}'").join(object_ids, "object_id", "left_semi")
+        if not held.isEmpty():
+            tables.remove(held.select("job", "object_id"), self.zones, "identifiable", "quarantine")
+
     def check_quarantine_limit(self, section: str | None = None) -> None:
         """End with exit code 20 where more than the declared share of what was seen is in quarantine and not waived.
 

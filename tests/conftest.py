@@ -56,3 +56,19 @@ def spark(_session: Any) -> Iterator[Any]:
     """The shared Spark session, without what an earlier test left in its cache."""
     yield _session
     _session.catalog.clearCache()
+
+
+@pytest.fixture(scope="module")
+def _server() -> Iterator[Any]:
+    import s3
+
+    with s3.running() as server:
+        yield server
+
+
+@pytest.fixture
+def server(_server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An S3 server without objects, and the keys to it."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    return _server.fresh()

@@ -21,19 +21,6 @@ KB = 1024
 NAME = "2015/06/ACC123 é#?%41+.dcm"
 
 
-@pytest.fixture(scope="module")
-def _server():
-    with s3.running() as server:
-        yield server
-
-
-@pytest.fixture
-def server(_server, monkeypatch):
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    return _server.fresh()
-
-
 def listed(root):
     return sorted(store(root).listing())
 

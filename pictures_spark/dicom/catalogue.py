@@ -105,7 +105,7 @@ def preview(job: Job, limit: int | None = None) -> list[tuple[str, str]]:
         listing = list_archive(root)
         changes = catalogue.changes(listing)
     planned, later = within_limit(changes, limit)
-    sizes = [0 if row["change"] == "vanished" else row["file_size"] for row in planned]
+    sizes = _sizes(planned)
     numbers = batches(sizes, job.config["catalogue"]["batch_bytes"])
     lines = [("files listed", f"{len(listing):,}")]
     if left:
@@ -234,8 +234,7 @@ class Catalogue:
         self.left = sum(row["change"] == "new" for row in later)
         if not changes:
             return False
-        sizes = [0 if row["change"] == "vanished" else row["file_size"] for row in changes]
-        numbers = batches(sizes, self.job.config["catalogue"]["batch_bytes"])
+        numbers = batches(_sizes(changes), self.job.config["catalogue"]["batch_bytes"])
         (last,) = self.job.read(_ZONE, "catalogue_plan").agg(F.max("shelf").alias("shelf")).collect()
         first = 0 if last.shelf is None else last.shelf + 1
         run_id = self.job.run_id
@@ -275,13 +274,6 @@ class Catalogue:
             self.costs += sum(cost(row.file_size) for row in batch.planned)
             if not batch.is_written():
                 raise ChecksFailedError(f"catalogue: batch {group.batch} of run {run_id} has not one row in `object` for each planned file")
-
-    def release_from_quarantine(self, object_ids: "DataFrame") -> None:
-        """Take objects out of quarantine that are not faulty any more, or not there."""
-        held = self.job.read(_ZONE, "quarantine").where("job = 'catalogue'")
-        held = held.join(object_ids, "object_id", "left_semi")
-        if not held.isEmpty():
-            tables.remove(held.select("job", "object_id"), self.job.zones, _ZONE, "quarantine")
 
     @cached_property
     def has_imports(self) -> bool:
@@ -624,7 +616,7 @@ class Batch:
         of_base = [F.col(f"header.{name}") for name in ("base_id", *SERIES)]
         bases = found.where("header.base IS NOT NULL").groupBy(*of_base).agg(F.min("header.base").alias("base"))
         both = new.drop("base").unionByName(bases, allowMissingColumns=True)
-        split_type = _split_type()
+        split_type = storing.split_type()
         parts = both.groupBy(*SERIES).applyInArrow(storing.split_series(split_type.fieldNames()), split_type)
         parts = parts.persist()
         try:
@@ -728,7 +720,7 @@ class Batch:
         rows = found.withColumns({"first_seen": now, "last_seen": now, "run_id": F.lit(self.run_id)}).select(*declared.names)
         if self.unknown:
             if self.resumed:
-                self.catalogue.release_from_quarantine(found.where("status <> 'quarantined'").select("object_id"))
+                job.release(found.where("status <> 'quarantined'").select("object_id"))
             tables.append(rows, job.zones, _ZONE, "object", txn=self.txn)
             return
         known = self._objects().where("status <> 'vanished'").join(self._paths(), "path", "left_semi")
@@ -736,7 +728,7 @@ class Batch:
         lost = lost.withColumns({"status": F.lit("vanished"), "reason": F.lit(None).cast("string"), "run_id": F.lit(self.run_id)})
         both = rows.unionByName(lost.select(*declared.names)).persist()
         try:
-            self.catalogue.release_from_quarantine(both.where("status <> 'quarantined'").select("object_id"))
+            job.release(both.where("status <> 'quarantined'").select("object_id"))
             tables.merge(both, job.zones, _ZONE, "object", keep=("first_seen",), shelves=set(self.places.values()))
         finally:
             both.unpersist()
@@ -748,6 +740,11 @@ def within_limit(changes: list[dict[str, Any]], limit: int | None) -> tuple[list
     if limit is None or len(to_read) <= limit:
         return changes, []
     return [*to_read[:limit], *(row for row in changes if row["change"] == "vanished")], to_read[limit:]
+
+
+def _sizes(changes: list[dict[str, Any]]) -> list[int]:
+    """Bytes to read of each file: none of those that have vanished."""
+    return [0 if row["change"] == "vanished" else row["file_size"] for row in changes]
 
 
 def _under(job: Job, run_id: str) -> Job:
@@ -786,13 +783,6 @@ def _nullable(schema: "StructType") -> "StructType":
 
     fields = [type(f)(f.name, _nullable(f.dataType) if isinstance(f.dataType, StructType) else f.dataType) for f in schema.fields]
     return StructType(fields)
-
-
-def _split_type() -> "StructType":
-    """Rows of header_instance, with the template's own columns on the first row of each template."""
-    from pyspark.sql.types import LongType, StringType
-
-    return _nullable(table(_ZONE, "header_instance").spark_type()).add("elements", StringType()).add("instance_count", LongType())
 
 
 def _reader(root: Root, key: KeyRef, max_header_bytes: int) -> "Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]":

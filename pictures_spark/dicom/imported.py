@@ -23,7 +23,8 @@ from pictures_spark.dicom import mongodb as documents
 from pictures_spark.dicom import parity
 from pictures_spark.dicom.inventory import locator
 from pictures_spark.dicom.scan import Elements, ScanError, column_value, number_strings, pack, promoted
-from pictures_spark.dicom.templates import split_whole, template_id
+from pictures_spark.dicom.storing import split_series, split_type
+from pictures_spark.dicom.templates import as_lines
 from pictures_spark.errors import ChecksFailedError, ConfigError, InputError
 from pictures_spark.job import Job
 from pictures_spark.keys import KeyRef, pseudonym
@@ -232,11 +233,7 @@ def _import(job: Job, uri: str, database: str, names: list[str]) -> None:
         if reasons:
             bad = found.where("reason IS NOT NULL")
             job.quarantine(bad.select(F.col("source_id").alias("object_id"), F.col("source").alias("locator"), "reason", "detail"))
-        held = job.read(_ZONE, "quarantine").where(F.col("job") == job.name).join(
-            found.where("reason IS NULL").select(F.col("source_id").alias("object_id")), "object_id", "left_semi"
-        )  # fmt: skip
-        if not held.isEmpty():
-            tables.remove(held.select("job", "object_id"), job.zones, _ZONE, "quarantine")
+        job.release(found.where("reason IS NULL").select(F.col("source_id").alias("object_id")))
         from_files = job.read(_ZONE, "header_instance").where(f"NOT {IS_IMPORTED}").select("sop_uid").distinct()
         good = found.where("reason IS NULL").join(from_files, "sop_uid", "left_anti").persist(StorageLevel.DISK_ONLY)
         considered = good.count()
@@ -272,11 +269,12 @@ def _write(job: Job, good: "DataFrame") -> int:
         .withColumn("conflict", F.col("known").isNotNull() | (F.count("*").over(by_uid) > 1))
         .withColumn("document_id", F.when(F.col("document_fits"), F.when(later, further).otherwise(F.col("sop_uid"))))
         .withColumns({name: F.lit(None).cast("long") for name in ("shelf", "object_shelf")})
+        .withColumns({name: F.lit(None).cast("string") for name in ("base_id", "base")})
         .withColumn("run_id", F.lit(job.run_id))
     )
     instance, series = table(_ZONE, "header_instance"), table(_ZONE, "header_series")
-    made = _split_type()
-    rows = new.groupBy("series_uid").applyInArrow(_split(made.fieldNames()), made).persist()
+    made = split_type()
+    rows = new.groupBy("series_uid").applyInArrow(split_series(made.fieldNames()), made).persist()
     try:
         count = rows.count()
         if count:
@@ -308,39 +306,11 @@ def _found_type() -> "StructType":
     """One row per document: where it was found, why it cannot be used, and what it says."""
     from pyspark.sql.types import BooleanType, LongType, StringType, StructField, StructType
 
-    texts = ("source", "source_id", "reason", "detail", "object_id", "locator", "path", "member", "content_sha256", "text")
+    texts = ("source", "source_id", "reason", "detail", "object_id", "locator", "path", "member", "content_sha256", "lines")
     instance = table(_ZONE, "header_instance").spark_type()
     typed = [StructField(column.name, instance[column.name].dataType) for column in promoted()]
     others = [StructField("size", LongType()), StructField("has_pixels", BooleanType()), StructField("document_fits", BooleanType())]
     return StructType([*(StructField(name, StringType()) for name in texts), *others, *typed])
-
-
-def _split_type() -> "StructType":
-    """Rows of header_instance, with the template's own columns on the first row of each series."""
-    from pyspark.sql.types import LongType, StringType, StructField, StructType
-
-    fields = [StructField(f.name, f.dataType) for f in table(_ZONE, "header_instance").spark_type().fields]
-    return StructType([*fields, StructField("elements", StringType()), StructField("instance_count", LongType())])
-
-
-def _split(names: list[str]) -> "Callable[[pa.Table], pa.Table]":
-    """What executors run over the new instances of a series."""
-
-    def convert(group: "pa.Table") -> "pa.Table":
-        import pyarrow as pa
-
-        group = group.sort_by([("sop_uid", "ascending"), ("content_sha256", "ascending")])
-        count = group.num_rows
-        common, differences = split_whole(group["text"].to_pylist())
-        added = {
-            "template_id": pa.array([template_id(group["series_uid"][0].as_py(), common)] * count, pa.string()),
-            "differences": pa.array(differences, pa.string()),
-            "elements": pa.array([common, *[None] * (count - 1)], pa.string()),
-            "instance_count": pa.array([count] * count, pa.int64()),
-        }
-        return pa.table({name: added[name] if name in added else group[name] for name in names})
-
-    return convert
 
 
 def _reader(uri: str, database: str, key: KeyRef) -> "Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]":
@@ -357,7 +327,7 @@ def _reader(uri: str, database: str, key: KeyRef) -> "Callable[[Iterator[pa.Reco
         for name, document in parity.documents_of(uri, database, batches):
             row = _row(secret, f"mongodb:{database}.{name}/{document['_id']}", document)
             chunk.append(row)
-            size += len(row.get("text", "")) + 1024
+            size += len(row.get("lines", "")) + 1024
             if size > documents.BATCH_BYTES:
                 yield pa.RecordBatch.from_pylist(chunk, schema)
                 chunk, size = [], 0
@@ -375,7 +345,8 @@ def _row(secret: bytes, source: str, document: Mapping[str, Any]) -> dict[str, A
         return row | {"reason": error.reason, "detail": error.detail}
     text, place = pack(one.elements), locator(one.path, one.member)
     row |= {"object_id": pseudonym(secret, "object", place), "locator": place, "path": one.path, "member": one.member, "size": one.size}
-    row |= {"content_sha256": MARK + hashlib.sha256(text.encode()).hexdigest(), "text": text, "document_fits": documents.fits(text)}
+    row |= {"content_sha256": MARK + hashlib.sha256(text.encode()).hexdigest(), "document_fits": documents.fits(text)}
+    row |= {"lines": "\n".join(as_lines(text))}
     return row | {"has_pixels": one.has_pixels} | one.columns
 
 

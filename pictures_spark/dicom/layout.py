@@ -8,7 +8,9 @@ import struct
 from functools import cache
 from typing import NamedTuple
 
+from pydicom.filereader import ENCODED_VR
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from pictures_spark.dicom.scan import public_vr, rules
 
@@ -18,11 +20,9 @@ SHORT, LONG, IMPLICIT, OPEN = range(4)
 WIDTHS = (2, 4, 4, 0)
 UNDEFINED = 0xFFFFFFFF
 PIXELS = b"\xe0\x7f\x10\x00"
-_LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
-_KNOWN_VRS = _LONG_VRS | frozenset(
-    (b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI")
-    + (b"UL", b"US")
-)
+_LONG_VRS = frozenset(vr.value.encode() for vr in EXPLICIT_VR_LENGTH_32)
+# Without those that only the dictionary has, such as "US or SS".
+_KNOWN_VRS = frozenset(vr for vr in ENCODED_VR if len(vr) == 2)
 # Transfer syntax -> whether its VR is implicit.
 _SYNTAXES: dict[str, bool] = {ImplicitVRLittleEndian: True, ExplicitVRLittleEndian: False, RLELossless: False}
 # Encapsulated pixels of any compression come behind an explicit VR little endian header (PS3.5 A.4).

@@ -142,16 +142,26 @@ class Storing:
         return structure.constants
 
 
+def split_type() -> "StructType":
+    """Rows of `split_series`: of header_instance, with the template's own columns on the first row of each template."""
+    from pyspark.sql.types import LongType, StringType, StructField, StructType
+
+    fields = [StructField(f.name, f.dataType) for f in table("identifiable", "header_instance").spark_type().fields]
+    return StructType([*fields, StructField("elements", StringType()), StructField("instance_count", LongType())])
+
+
 def split_series(names: list[str]) -> Callable[[pa.Table], pa.Table]:
     """What executors run over the instances of one series and the bases that they were read by (rows with ``base``): rows of ``names``.
 
-    ``template_id``, ``differences``; on the first row ``elements``, which all instances share; ``instance_count``. The outcome does not
-    depend on how the files were cut into tasks: what the instances share is found anew.
+    ``template_id``, ``differences``; on the first row ``elements``, which all instances share; ``instance_count``. An instance without a
+    ``base_id`` has all of its lines for itself. The outcome does not depend on how the files were cut into tasks: what the instances share
+    is found anew.
     """
 
     def convert(group: pa.Table) -> pa.Table:
         is_base = pc.is_valid(group["base"])
-        bases = {row["base_id"]: row["base"] for row in group.filter(is_base).select(["base_id", "base"]).to_pylist()}
+        bases: dict[str | None, str] = {None: ""}
+        bases |= {row["base_id"]: row["base"] for row in group.filter(is_base).select(["base_id", "base"]).to_pylist()}
         group = group.filter(pc.invert(is_base)).sort_by([("sop_uid", "ascending"), ("content_sha256", "ascending")])
         count = group.num_rows
         identity, common, differences = "", "", list[str]()

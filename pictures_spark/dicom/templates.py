@@ -35,7 +35,7 @@ def as_json(*parts: str) -> str:
     return "{" + ",".join(sorted(line for part in parts if part for line in part.split("\n"))) + "}"
 
 
-def split(rows: Sequence[tuple[str, str]], bases: Mapping[str, str]) -> tuple[str, list[str]]:
+def split(rows: Sequence[tuple[str | None, str]], bases: Mapping[str | None, str]) -> tuple[str, list[str]]:
     """The elements that all headers share, as JSON, and the other elements of each, in the order given.
 
     Parameters
@@ -57,12 +57,6 @@ def split(rows: Sequence[tuple[str, str]], bases: Mapping[str, str]) -> tuple[st
     shared = frozenset.intersection(*map(frozenset, own))
     template = "{" + ",".join(sorted(common | shared)) + "}"
     return template, ["{" + ",".join(sorted(line for line in lines if line not in shared)) + "}" for lines in own]
-
-
-def split_whole(texts: Sequence[str]) -> tuple[str, list[str]]:
-    """As `split`, of headers as packed JSON that have nothing in common yet."""
-    bases = {str(number): "\n".join(as_lines(text)) for number, text in enumerate(texts)}
-    return split([(key, "") for key in bases], bases)
 
 
 def rebuild(template_elements: str, differences: str) -> Elements:

@@ -157,7 +157,7 @@ def _work_off(job: Job) -> dict[str, int]:
             raise ChecksFailedError(f"pixels: batch {batch.batch} has {batch.rows} images but {tally.rows} results; run pixels again")
         if tally.failed:
             job.quarantine(results.where("reason IS NOT NULL").select("object_id", "locator", "reason", "detail"))
-        _release(job, results.where("reason IS NULL"))
+        job.release(results.where("reason IS NULL"))
         txn = f"{job.run_id}-{batch.batch}"
         if batch.want_features:
             tables.append(feature_rows(results, job.run_id), job.zones, ZONE, "pixel_feature", txn=txn)
@@ -186,15 +186,6 @@ def _started(tally: "DataFrame") -> "list[Row]":
         if ChildCannotStartError.__name__ in str(error):
             raise ChecksFailedError(f"pixels: {ChildCannotStartError.sentence}") from None
         raise
-
-
-def _release(job: Job, good: "DataFrame") -> None:
-    """Take objects out of quarantine that could be examined this time."""
-    from pyspark.sql import functions as F
-
-    held = job.read(ZONE, "quarantine").where(F.col("job") == job.name).join(good, "object_id", "left_semi").select("job", "object_id")
-    if not held.isEmpty():
-        tables.remove(held, job.zones, ZONE, "quarantine")
 
 
 def feature_rows(results: "DataFrame", run_id: str) -> "DataFrame":

@@ -205,7 +205,7 @@ def test_generated_series_meet_every_reason():
     met = set()
 
     @given(series())
-    @hypothesis_settings(max_examples=2000, database=None, derandomize=True)
+    @hypothesis_settings(max_examples=2000, database=None)
     def draw(made):
         met.add(reference(*made)[0])
 

@@ -4,7 +4,7 @@ import json
 from datetime import date
 
 import pytest
-from houses import CHAOS, settings
+from houses import only_chaos, settings
 from published import BORN, CHI, NAMES, POSTCODE, UPI, fill, header, house, objects_of, uid, zone_id
 from twins import CT, CT_TWIN, MR, MR_TWIN, ONLY_ONE
 
@@ -263,7 +263,7 @@ def test_publishing_again_writes_nothing(published):
 
 
 @pytest.mark.chaos
-@pytest.mark.skipif(not CHAOS, reason="publishes twice more, a minute: in make chaos, so that the suite stays below ten")
+@only_chaos
 def test_a_killed_publish_leaves_the_former_release_intact(published, monkeypatch):
     other = settings(published.config.path.parent, publish={"release": "other"})
     write = publish._write

@@ -23,19 +23,6 @@ SAMPLES = Path(pydicom.__file__).parent / "data" / "test_files"
 KB = 1024
 
 
-@pytest.fixture(scope="module")
-def _server():
-    with s3.running() as server:
-        yield server
-
-
-@pytest.fixture
-def server(_server, monkeypatch):
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    return _server.fresh()
-
-
 def zipped(bodies, method=zipfile.ZIP_DEFLATED):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", method) as archive:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from dicom_bytes import written
 from dicom_json import differences, reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -49,19 +50,6 @@ def instance(**elements):
     for keyword, value in elements.items():
         setattr(data_set, keyword, value)
     return data_set
-
-
-def written(data_set, syntax=ExplicitVRLittleEndian):
-    """A file's bytes."""
-    data_set.file_meta = FileMetaDataset()
-    data_set.file_meta.TransferSyntaxUID = syntax
-    data_set.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
-    data_set.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pydicom.dcmwrite(buffer, data_set, enforce_file_format=True)
-    return buffer.getvalue()
 
 
 def raw_element(group, element, vr, value):

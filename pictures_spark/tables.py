@@ -4,11 +4,12 @@ The writer refuses any column that is not declared and, outside the identifiable
 the check is part of the write's own plan (``raise_error``), so it costs no second pass. Runs on the driver; work is Spark's.
 """
 
+import json
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from functools import reduce
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pictures_spark.errors import ChecksFailedError, InputError
 from pictures_spark.schema import Column, Table, table
@@ -42,21 +43,32 @@ def read(spark: "SparkSession", zones: Zones, zone: str, name: str, version: int
 
 def version(spark: "SparkSession", zones: Zones, zone: str, name: str) -> int | None:
     """The table's newest Delta version; None where it was never written."""
-    from delta.tables import DeltaTable
-
     if not exists(spark, zones, zone, name):
         return None
-    (newest,) = DeltaTable.forPath(spark, zones.table(zone, name)).history(1).select("version").collect()
-    return int(newest[0])
+    return int(_snapshot(spark, zones.table(zone, name)).version())
 
 
 def last_write(spark: "SparkSession", zones: Zones, zone: str, name: str) -> tuple[int, int]:
     """Newest version of a table and how many rows the commit that made it wrote, as Delta's log says; no data is read."""
+    snapshot = _snapshot(spark, zones.table(zone, name))
+    log = snapshot.deltaLog()
+    jvm = spark._jvm
+    commit = jvm.org.apache.hadoop.fs.Path(log.logPath(), f"{snapshot.version():020d}.json")  # type: ignore[union-attr]
+    stream = commit.getFileSystem(log.newDeltaHadoopConf()).open(commit)
+    try:
+        # Of a commit's actions this one comes first; the others may be as many as the table has files.
+        first = jvm.java.io.BufferedReader(jvm.java.io.InputStreamReader(stream, "UTF-8")).readLine()  # type: ignore[union-attr]
+    finally:
+        stream.close()
+    return int(snapshot.version()), int(json.loads(first)["commitInfo"]["operationMetrics"]["numOutputRows"])
+
+
+def _snapshot(spark: "SparkSession", location: str) -> Any:
+    """The JVM's view of a Delta table as it is now. Its log is listed; the history, which says the same, is a Spark job each time."""
     from delta.tables import DeltaTable
 
-    history = DeltaTable.forPath(spark, zones.table(zone, name)).history(1)
-    (newest,) = history.selectExpr("version", "CAST(operationMetrics['numOutputRows'] AS BIGINT)").collect()
-    return int(newest[0]), int(newest[1])
+    none = spark._jvm.scala.Option.empty()  # type: ignore[union-attr]
+    return DeltaTable.forPath(spark, location)._jdt.deltaLog().update(False, none, none)
 
 
 def replace(df: "DataFrame", zones: Zones, zone: str, name: str) -> None:

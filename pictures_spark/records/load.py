@@ -11,7 +11,7 @@ everything made of it is written; a run that was stopped before is made good by 
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date
@@ -22,7 +22,7 @@ from pictures_spark import tables
 from pictures_spark.errors import ConfigError, InputError
 from pictures_spark.job import Job
 from pictures_spark.keys import pseudonym_udf
-from pictures_spark.records import judging, latest, parquetfile
+from pictures_spark.records import contracts, judging, latest, parquetfile
 from pictures_spark.records.csvfile import Survey, load_block, read_block, survey
 from pictures_spark.records.source import EVENTS, Source, TableSpec, schema_version, source
 from pictures_spark.resources import load_schema
@@ -30,7 +30,7 @@ from pictures_spark.schema import table
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch, Table
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 # The generator's answers lie beside its extracts, and are no extract.
 _NOT_EXTRACTS = "truth"
@@ -223,6 +223,7 @@ def _load(job: Job, works: list[_Work], counts: Counter[str]) -> None:
     per_file = _per_file(rows, repeats)
     _count(job, works, per_file, counts)
     _quarantine(job, works, rows)
+    outcomes = _outcomes(works, rows, repeats)
     rows.unpersist()
     job.report.counts = _balanced(counts)
     job.check_quarantine_limit()
@@ -247,6 +248,7 @@ def _load(job: Job, works: list[_Work], counts: Counter[str]) -> None:
     if appended:
         tables.append(tables.union(appended), job.zones, "identifiable", EVENTS)
     repeats.unpersist()
+    _contracts(job, works, outcomes)
     _accept(job, works, per_file)
 
 
@@ -287,28 +289,31 @@ def _csv_reasons() -> tuple[str, ...]:
 def _judged(job: Job, found: Source, files: list[_File]) -> "DataFrame":
     """The rows of files, block by block, as rows of ``record_<source>``."""
 
-    blocks = []
-    for file in files:
-        places = {name.casefold(): at for at, name in enumerate(file.survey.header)}
-        wanted = [places.get(column.name.casefold()) for column in found.columns]
-        one = {
-            "path": file.path,
-            "sha256": file.sha256,
-            "compressed": file.survey.compressed,
-            "parquet": file.survey.parquet,
-            "forms": [column.formats[0] if column.formats else None for column in found.columns],
-            "fields": len(file.survey.header),
-            "wanted": wanted,
-            "names": [*(column.field for column in found.columns), "row_number", "read_fault"],
-        }
-        for block in file.survey.blocks:
-            blocks.append(one | {"offset": block.offset, "length": block.length, "row": block.first_row, "count": block.row_count})
-        if file.survey.open_row is not None:
-            blocks.append(one | {"offset": None, "row": file.survey.open_row, "count": 1})
+    blocks = [block for file in files for block in blocks_of(found, file)]
     # One block per task: equal work, and a lost task repeats little.
-    plan = job.spark.sparkContext.parallelize([(json.dumps(block),) for block in blocks], max(len(blocks), 1))
+    plan = job.spark.sparkContext.parallelize([(block,) for block in blocks], max(len(blocks), 1))
     rows = job.spark.createDataFrame(plan, "block string").mapInArrow(_reading(found), _layout(found))
     return _hashed(job, found, rows)
+
+
+def blocks_of(found: Source, file: _File) -> list[str]:
+    """The blocks of a file as a worker is told of them, each as JSON."""
+    facts = file.survey
+    places = {name.casefold(): at for at, name in enumerate(facts.header)}
+    one = {
+        "path": file.path,
+        "sha256": file.sha256,
+        "compressed": facts.compressed,
+        "parquet": facts.parquet,
+        "forms": [column.formats[0] if column.formats else None for column in found.columns],
+        "fields": len(facts.header),
+        "wanted": [places.get(column.name.casefold()) for column in found.columns],
+        "names": [*(column.field for column in found.columns), "row_number", "read_fault"],
+    }
+    blocks = [{"offset": b.offset, "length": b.length, "row": b.first_row, "count": b.row_count} for b in facts.blocks]
+    if facts.open_row is not None:
+        blocks.append({"offset": None, "row": facts.open_row, "count": 1})
+    return [json.dumps(one | block) for block in blocks]
 
 
 def _layout(found: Source) -> str:
@@ -420,7 +425,7 @@ def _narrow(job: Job, work: _Work) -> "DataFrame":
     rows = _with_order(job.read("identifiable", work.source.table), work)
     return rows.select(
         F.lit(work.source.name).alias("source"),
-        *("file_sha256", "row_number", "row_key", "content_hash", "fault", "fault_column", "nulled", "load_order", "fresh"),
+        *("file_sha256", "row_number", "row_key", "content_hash", "fault", "fault_column", "nulled", "month", "load_order", "fresh"),
     )
 
 
@@ -461,7 +466,7 @@ def _repeats(good: "DataFrame") -> "DataFrame":
     newest = key.orderBy(F.col("load_order").desc(), F.col("row_number").desc())
     oldest = Window.partitionBy("row_key", "content_hash").orderBy("load_order", "row_number")
     told = some.select(
-        *("source", "file_sha256", "row_number", "fresh"),
+        *("source", "file_sha256", "row_number", "month", "fresh"),
         (F.col("content_hash") == F.first("content_hash").over(newest)).alias("same"),
         F.row_number().over(oldest).alias("rank"),
         (F.min("fresh").over(key) != F.max("fresh").over(key)).alias("mixed"),
@@ -469,7 +474,7 @@ def _repeats(good: "DataFrame") -> "DataFrame":
     )
     state = F.when(~F.col("same"), "superseded").when(F.col("rank") > 1, "duplicate").otherwise("standing")
     touched = (state == "standing") & F.col("mixed") & F.col("differ")
-    repeats = told.select("source", "file_sha256", "row_number", "fresh", state.alias("state"), touched.alias("touched"))
+    repeats = told.select("source", "file_sha256", "row_number", "month", "fresh", state.alias("state"), touched.alias("touched"))
     repeats = repeats.persist()
     repeats.count()
     repeated.unpersist()
@@ -492,6 +497,51 @@ def _per_file(rows: "DataFrame", repeats: "DataFrame") -> dict[tuple[str, str], 
         found[(row.source, row.file_sha256)][row.state] += row["count"]
         found[(row.source, row.file_sha256)]["written"] -= row["count"]
     return found
+
+
+def _outcomes(works: list[_Work], rows: "DataFrame", repeats: "DataFrame") -> dict[str, Counter[tuple[str, str]]]:
+    """Source -> (month, reason) -> rows, of all rows that count and those of this run."""
+    from pyspark.sql import functions as F
+
+    found: dict[str, Counter[tuple[str, str]]] = {work.source.name: Counter() for work in works}
+    month = F.coalesce("month", F.lit(contracts.UNKNOWN)).alias("month")
+    reason = F.coalesce("fault", F.lit(contracts.ACCEPTED)).alias("reason")
+    for row in rows.groupBy("source", month, reason).agg(F.count(F.lit(1)).alias("n"), F.sum("nulled").alias("nulled")).collect():
+        found[row.source][(row.month, row.reason)] += row.n
+        if row.reason == contracts.ACCEPTED:
+            found[row.source][(row.month, contracts.LEFT_OUT)] += row.nulled
+    for row in repeats.where("state != 'standing'").groupBy("source", month, "state").count().collect():
+        found[row.source][(row.month, row.state)] += row["count"]
+        found[row.source][(row.month, contracts.ACCEPTED)] -= row["count"]
+    for work in works:
+        for file in work.new:
+            if file.fault is not None:
+                found[work.source.name][(contracts.UNKNOWN, file.fault)] += file.survey.row_count
+    return found
+
+
+def _contracts(job: Job, works: list[_Work], outcomes: dict[str, Counter[tuple[str, str]]]) -> None:
+    """Write what the sources of this run keep and break by month, and tell the sums."""
+    held = job.read("identifiable", "record_contract").where(~_named("source", outcomes)).collect()
+    rows = [tuple(row) for row in held]
+    for work in works:
+        name = work.source.name
+        settings = job.config["records"]["sources"][name]
+        days = date.fromisoformat(settings["from_date"]), date.fromisoformat(settings["to_date"])
+        sums: Counter[str] = Counter()
+        for month, contract, reason, count in contracts.judged(outcomes[name], days, settings["lag_days"]):
+            rows.append((name, month, contract, reason, count, job.run_id))
+            sums["months_without_rows" if reason == "no_rows" else f"broken_{contract}"] += count or 1
+        sums.pop(f"broken_{contracts.KEPT}", None)
+        job.report.details |= {f"{name}_{what}": count for what, count in sorted(sums.items())}
+    frame = job.spark.createDataFrame(rows, table("identifiable", "record_contract").spark_type())
+    tables.replace(frame, job.zones, "identifiable", "record_contract")
+
+
+def _named(column: str, names: "Iterable[str]") -> "Column":
+    from pyspark.sql import functions as F
+
+    return F.col(column).isin(sorted(names))
 
 
 def _faults(outcome: Counter[str]) -> dict[str, int]:

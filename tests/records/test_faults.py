@@ -134,7 +134,7 @@ def test_bad_dates(found, path):
         if column.type not in ("date", "datetime"):
             continue
         bad = [WHEN.strftime(form).replace("03", "02").replace("02", "30", 1) for form in column.formats[:1]]
-        bad = [text for text in ("2015-02-30", "20150230", "30/02/2015", "2015-02-30 10:00:00", "yesterday", "0", *bad)]
+        bad = ["2015-02-30", "20150230", "30/02/2015", "2015-02-30 10:00:00", "yesterday", "0", *bad]
         rows = [row(found, 0), *[row(found, 1, **{column.name: text}) for text in bad]]
         _, told, _ = judged(found, path, csv_bytes(found, rows))
         assert told[0]["fault"] is None
@@ -182,8 +182,8 @@ def test_columns_that_are_missing_too_many_or_in_another_order(found, path):
 def test_rows_with_one_key_are_told_whatever_way_the_person_is_written(found, path):
     number = next(chi for chi in PEOPLE if chi.startswith("0"))
     zero = PEOPLE.index(number)
-    lost = {name: number[1:] for name in found.person_columns}
-    spaced = {name: f" {number[:6]} {number[6:]}" for name in found.person_columns}
+    lost = dict.fromkeys(found.person_columns, number[1:])
+    spaced = dict.fromkeys(found.person_columns, f" {number[:6]} {number[6:]}")
     rows = [row(found, zero), row(found, zero, **lost), row(found, zero, **spaced), row(found, zero + 1)]
     if PERSON not in found.row_key:
         rows[3][found.row_key[0]] = "B2"

@@ -37,16 +37,23 @@ def local_session() -> SparkSession:
 
 def alternate(ours: Callable[[], object], peer: Callable[[], object], rounds: int = ROUNDS) -> tuple[float, float]:
     """Median seconds of both, after one round to warm up."""
-    ours()
-    peer()
-    taken: tuple[list[float], list[float]] = ([], [])
+    first, second = medians([ours, peer], rounds)
+    return first, second
+
+
+def medians(works: list[Callable[[], object]], rounds: int = ROUNDS) -> list[float]:
+    """Median seconds of each, in turn, after one round to warm up."""
+    for work in works:
+        work()
+    taken: list[list[float]] = [[] for _ in works]
     for number in range(rounds):
-        for which, run in enumerate((ours, peer)):
+        for which, run in enumerate(works):
             start = time.perf_counter()
             run()
             taken[which].append(time.perf_counter() - start)
-        print(f"  .. round {number + 1} of {rounds}: {taken[0][-1]:.2f} s, {taken[1][-1]:.2f} s", file=sys.stderr, flush=True)
-    return statistics.median(taken[0]), statistics.median(taken[1])
+        told = ", ".join(f"{times[-1]:.2f} s" for times in taken)
+        print(f"  .. round {number + 1} of {rounds}: {told}", file=sys.stderr, flush=True)
+    return [statistics.median(times) for times in taken]
 
 
 def line(name: str, ours: float, peer: float, peer_name: str, unit: str, n: int) -> str:

@@ -24,12 +24,16 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Codes:
-    """A code list ready to be matched: normalised, sorted, without repeats and, for prefixes, without what another prefix covers."""
+    """A code list ready to be matched: normalised, sorted, without repeats and, for prefixes, without what another prefix covers.
+
+    ``version`` is that of schemas/codelists/library.yaml, where the list is from there.
+    """
 
     name: str
     system: str
     expand: Expand
     codes: tuple[str, ...]
+    version: str | None = None
 
     @property
     def sha256(self) -> str:
@@ -68,6 +72,12 @@ def normalise(system: str, entry: str) -> str | None:
     return code if re.fullmatch(rules["pattern"], code) else None
 
 
+def library() -> dict[str, Any]:
+    """The lists of schemas/codelists, by the names of their files: system, version, SHA-256 of the file, meaning."""
+    found: dict[str, Any] = load_schema("codelists/library.yaml")
+    return found
+
+
 def resolve(question: Question, folder: Path) -> tuple[dict[str, Codes], list[str]]:
     """Every code list of a question, read and normalised, and what is wrong with them.
 
@@ -80,9 +90,14 @@ def resolve(question: Question, folder: Path) -> tuple[dict[str, Codes], list[st
         if codelist.system not in systems():
             faults.append(f"{where}: unknown coding system {codelist.system!r}{nearest(codelist.system, systems())}")
             continue
-        entries = list(codelist.codes or ())
+        entries, version = list(codelist.codes or ()), None
         if codelist.file is not None:
             entries, wrong = _read(codelist, folder)
+            known = {} if (folder / codelist.file).is_file() else library().get(PurePosixPath(codelist.file).stem, {})
+            version = known.get("version")
+            if known and known["system"] != codelist.system:
+                labels = [systems()[name]["label"] for name in (known["system"], codelist.system)]
+                wrong.append(f"file {codelist.file} is a list of {labels[0]}, not of {labels[1]}")
             faults += [f"{where}: {text}" for text in wrong]
             if wrong:
                 continue
@@ -98,7 +113,11 @@ def resolve(question: Question, folder: Path) -> tuple[dict[str, Codes], list[st
             faults.append(f"{where}: {shown}{more} does not look like {rules['label']}, which is {rules['looks_like']}")
             continue
         found[codelist.name] = Codes(
-            codelist.name, codelist.system, codelist.expand, _shortest({c for c in codes.values() if c is not None}, codelist.expand)
+            codelist.name,
+            codelist.system,
+            codelist.expand,
+            _shortest({c for c in codes.values() if c is not None}, codelist.expand),
+            version,
         )
     return found, faults
 

@@ -267,6 +267,7 @@ def manifest(job: Job, asked: Asked, plan: Plan, release: Release, run_id: str, 
         "spec_sha256": asked.spec_sha256,
         "codelists": {
             name: {"system": codes.system, "expand": codes.expand, "codes": list(codes.codes), "sha256": codes.sha256}
+            | ({"version": codes.version} if codes.version else {})
             for name, codes in asked.codes.items()
         },
         "release": release.name,

@@ -45,6 +45,9 @@ def event(inputs: Inputs, everybody: DataFrame, key: KeyRef) -> DataFrame:
     declared = table("deidentified", "event")
     records = inputs["record_event"].drop("run_id").join(record_links(inputs["crosswalk"]), ["scheme", "person_id"], "left")
     records = records.join(everybody.select("patient_id", "birth_date"), "patient_id", "left")
+    rebuilt = rebuilt_stays(inputs)
+    if not rebuilt.isEmpty():
+        records = records.join(rebuilt, "row_key", "left").withColumn("stay_key", F.coalesce("stay_key", "rebuilt_key"))
     guards = copied(declared, records, leave=("patient_id", "unit_raw"))
     age = guard(declared.by_name["age_years"], derive.age_years(F.col("birth_date"), F.col("date")))
     # A unit that the unit table does not list is free text.
@@ -62,6 +65,38 @@ def event(inputs: Inputs, everybody: DataFrame, key: KeyRef) -> DataFrame:
         F.concat(F.array(F.lit("events")), F.when(skip.isNull(), withheld_names("event", guards)).otherwise(F.array(skip))).alias(
             "counted"
         ),
+    )
+
+
+def rebuilt_stays(inputs: Inputs) -> DataFrame:
+    """(row_key, rebuilt_key): the stay of each linked inpatient episode whose source gives none.
+
+    The episodes of a person, of all sources that have admissions, are taken in the order of their first day (then last day, then key). An
+    episode goes on with those before it where it begins before the last day that they reach; or on that day or the day after it, where
+    the episode that reached it ended in a transfer; or on that day, where it does not say how it ended. Else it begins another stay. An
+    episode without a last day reaches its first. Within such a run of episodes, one without a stay belongs to that of the nearest before
+    it that has one, else of the nearest after it; where none has, they make a stay of their own. Stays that a source gives never change.
+    """
+    events = inputs["record_event"]
+    links = record_links(inputs["crosswalk"]).where(F.col("patient_id").isNotNull())
+    admitted = events.where(F.col("kind") == "admission").join(links, ["scheme", "person_id"])
+    admitted = admitted.select("patient_id", "row_key", "stay_key", "date", F.coalesce("end_date", "date").alias("last"))
+    episodes = admitted.join(admitted.where(F.col("stay_key").isNull()).select("patient_id").distinct(), "patient_id", "left_semi")
+    ended = events.where(F.col("kind") == "discharge").select("row_key", "status")
+    # Of several that reach the same day, a transfer counts most.
+    way = F.when(F.col("status") == "transfer", 2).when(F.col("status").isNull(), 1).otherwise(0)
+    episodes = episodes.join(ended, "row_key", "left").withColumn("reach", F.struct("last", way.alias("way")))
+    order = Window.partitionBy("patient_id").orderBy("date", "last", "row_key")
+    reached = F.max("reach").over(order.rowsBetween(Window.unboundedPreceding, -1))
+    rows = episodes.withColumn("reached", reached).withColumn("gap", F.date_diff("date", F.col("reached.last")))
+    goes_on = (F.col("gap") < 0) | ((F.col("reached.way") == 2) & (F.col("gap") <= 1)) | ((F.col("reached.way") == 1) & (F.col("gap") == 0))
+    rows = rows.withColumn("run", F.sum(F.when(goes_on, 0).otherwise(1)).over(order))
+    run = Window.partitionBy("patient_id", "run").orderBy("date", "last", "row_key")
+    before = F.last("stay_key", ignorenulls=True).over(run.rowsBetween(Window.unboundedPreceding, 0))
+    after = F.first("stay_key", ignorenulls=True).over(run.rowsBetween(0, Window.unboundedFollowing))
+    own = F.substring(F.sha2(F.concat(F.lit("stay "), F.first("row_key").over(run)), 256), 1, 32)
+    return (
+        rows.select("row_key", "stay_key", F.coalesce(before, after, own).alias("rebuilt_key")).where("stay_key IS NULL").drop("stay_key")
     )
 
 

@@ -59,6 +59,7 @@ class Survey:
     blocks: tuple[Block, ...] = ()
     open_row: int | None = None
     fault: str | None = None
+    parquet: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -1,6 +1,6 @@
 """`pictures records`: extract files in, typed events and people out.
 
-Enters: the CSV files that the settings name, below the extracts zone, and the declarations of schemas/records/. Leaves, in the
+Enters: the CSV and Parquet files that the settings name, below the extracts zone, and the declarations of schemas/records/. Leaves, in the
 identifiable zone: the rows as they came (``record_<source>``), ``record_event``, ``person``, ``person_residence``, ``source_cover``,
 ``record_file`` and quarantine. Files are opened by executors, block by block; the driver holds names, counts and hashes.
 
@@ -11,7 +11,7 @@ everything made of it is written; a run that was stopped before is made good by 
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date
@@ -22,15 +22,15 @@ from pictures_spark import tables
 from pictures_spark.errors import ConfigError, InputError
 from pictures_spark.job import Job
 from pictures_spark.keys import pseudonym_udf
-from pictures_spark.records import expressions
+from pictures_spark.records import contracts, judging, latest, parquetfile
 from pictures_spark.records.csvfile import Survey, load_block, read_block, survey
 from pictures_spark.records.source import EVENTS, Source, TableSpec, schema_version, source
 from pictures_spark.resources import load_schema
 from pictures_spark.schema import table
 
 if TYPE_CHECKING:
-    from pyarrow import RecordBatch
-    from pyspark.sql import DataFrame, SparkSession
+    from pyarrow import RecordBatch, Table
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 # The generator's answers lie beside its extracts, and are no extract.
 _NOT_EXTRACTS = "truth"
@@ -71,6 +71,12 @@ class _Work:
     def rebuild(self) -> bool:
         """Whether accepted files were judged by other declarations, so that everything is made again."""
         return any(row.schema_version != self.version for row in self.accepted.values())
+
+    @property
+    def read(self) -> bool:
+        """Whether there is a file of it that has rows and was not refused as a whole."""
+        judged = {file.sha256: file.fault is None and file.survey.row_count > 0 for file in self.new}
+        return any(judged.get(sha, row.quarantined_count < row.row_count) for sha, row in self.accepted.items()) or any(judged.values())
 
     @property
     def orders(self) -> dict[str, int]:
@@ -148,8 +154,12 @@ def _survey_batches(batches: "Iterator[RecordBatch]") -> "Iterator[RecordBatch]"
     import pyarrow as pa
 
     for batch in batches:
-        told = [json.dumps(survey(path).as_dict()) for path in batch.column("path").to_pylist()]
+        told = [json.dumps(_survey(path).as_dict()) for path in batch.column("path").to_pylist()]
         yield pa.RecordBatch.from_arrays([*batch.columns, pa.array(told, pa.string())], names=[*batch.schema.names, "survey"])
+
+
+def _survey(path: str) -> Survey:
+    return parquetfile.survey(path) if parquetfile.is_parquet(path) else survey(path)
 
 
 def _sort_out(job: Job, work: _Work, files: list[_File], counts: Counter[str]) -> None:
@@ -213,6 +223,7 @@ def _load(job: Job, works: list[_Work], counts: Counter[str]) -> None:
     per_file = _per_file(rows, repeats)
     _count(job, works, per_file, counts)
     _quarantine(job, works, rows)
+    outcomes = _outcomes(works, rows, repeats)
     rows.unpersist()
     job.report.counts = _balanced(counts)
     job.check_quarantine_limit()
@@ -227,7 +238,7 @@ def _load(job: Job, works: list[_Work], counts: Counter[str]) -> None:
             continue
         again = replaced.get(work.source.name, 0)
         changed = standing if work.rebuild else standing.where("fresh OR touched")
-        made = expressions.events(work.source, changed).withColumn("run_id", F.lit(job.run_id))
+        made = _events(work.source, changed).withColumn("run_id", F.lit(job.run_id))
         if work.rebuild or again or work.source.name in left_over:
             _replace_events(job, work, made, standing)
         else:
@@ -237,6 +248,7 @@ def _load(job: Job, works: list[_Work], counts: Counter[str]) -> None:
     if appended:
         tables.append(tables.union(appended), job.zones, "identifiable", EVENTS)
     repeats.unpersist()
+    _contracts(job, works, outcomes)
     _accept(job, works, per_file)
 
 
@@ -257,8 +269,9 @@ def _write_raw(job: Job, work: _Work) -> None:
         fields = [F.col(c.field) if c.field in known.columns else F.lit(None).cast("string").alias(c.field) for c in work.source.columns]
         # What was wrong with a row as CSV cannot be told from its columns, so it is carried on.
         from_csv = F.when(F.col("fault").isin(list(_csv_reasons())), F.col("fault")).alias("read_fault")
-        kept = known.where(F.col("file_sha256").isin(work.again)).select(*fields, "row_number", from_csv, "file_sha256", "run_id")
-        tables.replace(tables.union([expressions.judge(work.source, kept), *frames]), job.zones, zone, name)
+        kept = known.where(F.col("file_sha256").isin(work.again)).select(*fields, "row_number", from_csv, "file_sha256")
+        again = kept.mapInArrow(_judging(work.source), _layout(work.source))
+        tables.replace(tables.union([_hashed(job, work.source, again), *frames]), job.zones, zone, name)
         return
     if tables.exists(job.spark, job.zones, zone, name):
         # A run that was stopped may have left rows of files that are not accepted; they may have been judged by other declarations.
@@ -275,52 +288,134 @@ def _csv_reasons() -> tuple[str, ...]:
 
 def _judged(job: Job, found: Source, files: list[_File]) -> "DataFrame":
     """The rows of files, block by block, as rows of ``record_<source>``."""
+
+    blocks = [block for file in files for block in blocks_of(found, file)]
+    # One block per task: equal work, and a lost task repeats little.
+    plan = job.spark.sparkContext.parallelize([(block,) for block in blocks], max(len(blocks), 1))
+    rows = job.spark.createDataFrame(plan, "block string").mapInArrow(_reading(found), _layout(found))
+    return _hashed(job, found, rows)
+
+
+def blocks_of(found: Source, file: _File) -> list[str]:
+    """The blocks of a file as a worker is told of them, each as JSON."""
+    facts = file.survey
+    places = {name.casefold(): at for at, name in enumerate(facts.header)}
+    one = {
+        "path": file.path,
+        "sha256": file.sha256,
+        "compressed": facts.compressed,
+        "parquet": facts.parquet,
+        "forms": [column.formats[0] if column.formats else None for column in found.columns],
+        "fields": len(facts.header),
+        "wanted": [places.get(column.name.casefold()) for column in found.columns],
+        "names": [*(column.field for column in found.columns), "row_number", "read_fault"],
+    }
+    blocks = [{"offset": b.offset, "length": b.length, "row": b.first_row, "count": b.row_count} for b in facts.blocks]
+    if facts.open_row is not None:
+        blocks.append({"offset": None, "row": facts.open_row, "count": 1})
+    return [json.dumps(one | block) for block in blocks]
+
+
+def _layout(found: Source) -> str:
+    """The columns of judged rows as they leave the worker."""
+    texts = ", ".join(f"`{column.field}` string" for column in found.columns)
+    return f"{texts}, row_number long, file_sha256 string, {', '.join(f'{name} {type_}' for name, type_ in judging.JUDGED.items())}"
+
+
+def _hashed(job: Job, found: Source, rows: "DataFrame") -> "DataFrame":
     from pyspark.sql import functions as F
 
-    blocks = []
-    for file in files:
-        places = {name.casefold(): at for at, name in enumerate(file.survey.header)}
-        wanted = [places.get(column.name.casefold()) for column in found.columns]
-        one = {
-            "path": file.path,
-            "sha256": file.sha256,
-            "compressed": file.survey.compressed,
-            "fields": len(file.survey.header),
-            "wanted": wanted,
-            "names": [*(column.field for column in found.columns), "row_number", "read_fault", "file_sha256"],
-        }
-        for block in file.survey.blocks:
-            blocks.append(one | {"offset": block.offset, "length": block.length, "row": block.first_row, "count": block.row_count})
-        if file.survey.open_row is not None:
-            blocks.append(one | {"offset": None, "row": file.survey.open_row, "count": 1})
-    # One block per task: equal work, and a lost task repeats little.
-    plan = job.spark.sparkContext.parallelize([(json.dumps(block),) for block in blocks], max(len(blocks), 1))
-    texts = ", ".join(f"`{column.field}` string" for column in found.columns)
-    layout = f"{texts}, row_number long, read_fault string, file_sha256 string"
-    rows = job.spark.createDataFrame(plan, "block string").mapInArrow(_read_batches, layout)
-    return expressions.judge(found, rows).withColumn("run_id", F.lit(job.run_id))
+    content = F.xxhash64(*[F.col(column.field) for column in found.columns])
+    return rows.withColumn("content_hash", content).withColumn("run_id", F.lit(job.run_id))
 
 
-def _read_batches(batches: "Iterator[RecordBatch]") -> "Iterator[RecordBatch]":
+def _reading(found: Source) -> "Callable[[Iterator[RecordBatch]], Iterator[RecordBatch]]":
+    """What a worker does with blocks: read and judge their rows."""
+
+    def read(batches: "Iterator[RecordBatch]") -> "Iterator[RecordBatch]":
+        for batch in batches:
+            for text in batch.column("block").to_pylist():
+                block = json.loads(text)
+                count = 0
+                for rows in _rows_of(block):
+                    count += rows.num_rows
+                    yield from _judged_rows(found, rows.rename_columns(block["names"]), block["sha256"])
+                if count != block["count"]:
+                    raise OSError("a block of an extract file does not hold the rows that were counted in it")
+
+    return read
+
+
+def _judging(found: Source) -> "Callable[[Iterator[RecordBatch]], Iterator[RecordBatch]]":
+    """What a worker does with rows that are there already: judge them again."""
+
+    def judge(batches: "Iterator[RecordBatch]") -> "Iterator[RecordBatch]":
+        import pyarrow as pa
+
+        for batch in batches:
+            yield from _judged_rows(found, pa.Table.from_batches([batch]), None)
+
+    return judge
+
+
+def _judged_rows(found: Source, rows: "Table", sha256: str | None) -> "Iterator[RecordBatch]":
+    """Rows with what they were judged to be, as batches of the columns of `_layout`; of the file ``sha256`` where it is given."""
     import pyarrow as pa
 
-    for batch in batches:
-        for text in batch.column("block").to_pylist():
-            block = json.loads(text)
-            if block["offset"] is None:
-                columns: list[Any] = [pa.nulls(1, pa.string()) for _ in block["wanted"]]
-                columns += [pa.array([block["row"]], pa.int64()), pa.array(["unterminated_quote"])]
-                found = pa.table(columns, names=[f"c{at}" for at in range(len(columns))])
-            else:
-                data = load_block(block["path"], block["compressed"], block["offset"], block["length"])
-                found = read_block(data, block["fields"], block["wanted"], block["row"])
-            if found.num_rows != block["count"]:
-                raise OSError("a block of an extract file does not hold the rows that were counted in it")
-            sha256 = pa.DictionaryArray.from_arrays(pa.array([0] * found.num_rows, pa.int8()), pa.array([block["sha256"]])).cast(
-                pa.string()
-            )
-            rows = found.append_column("sha256", sha256).rename_columns(block["names"])
-            yield from rows.to_batches(max_chunksize=_BATCH_ROWS)
+    judged = judging.judge(found, rows)
+    if sha256 is not None:
+        rows = rows.append_column("file_sha256", pa.repeat(pa.scalar(sha256), rows.num_rows))
+    kept = rows.select([*(column.field for column in found.columns), "row_number", "file_sha256"])
+    made = pa.table([*kept.columns, *judged.columns], names=[*kept.column_names, *judged.column_names])
+    yield from made.to_batches(max_chunksize=_BATCH_ROWS)
+
+
+def _emitting(found: Source) -> "Callable[[Iterator[RecordBatch]], Iterator[RecordBatch]]":
+    """What a worker does with judged rows that stand: make their events."""
+
+    def emit(batches: "Iterator[RecordBatch]") -> "Iterator[RecordBatch]":
+        import pyarrow as pa
+
+        for batch in batches:
+            yield from judging.events(found, pa.Table.from_batches([batch])).combine_chunks().to_batches()
+
+    return emit
+
+
+def _events(found: Source, standing: "DataFrame") -> "DataFrame":
+    """The events of rows that stand: the columns of record_event but for ``run_id``."""
+    needed = standing.select(*judging.event_fields(found), "row_key", "file_sha256", "person_id")
+    return needed.mapInArrow(_emitting(found), ", ".join(f"{name} {type_}" for name, type_ in judging.EVENT.items()))
+
+
+def _tabled(found: Source, spec: TableSpec) -> "Callable[[Iterator[RecordBatch]], Iterator[RecordBatch]]":
+    """What a worker does with judged rows that stand: make rows of a table."""
+
+    def make(batches: "Iterator[RecordBatch]") -> "Iterator[RecordBatch]":
+        import pyarrow as pa
+
+        for batch in batches:
+            rows = pa.Table.from_batches([batch])
+            made = judging.table_rows(found, spec, rows)
+            kept = rows.select(["file_sha256", "load_order", "row_number"])
+            yield from pa.table([*made.columns, *kept.columns], names=[*made.column_names, *kept.column_names]).to_batches()
+
+    return make
+
+
+def _rows_of(block: dict[str, Any]) -> "Iterator[Table]":
+    """The rows of a block as text, with their numbers and what is wrong with them as rows of a file."""
+    import pyarrow as pa
+
+    if block["offset"] is None:
+        columns: list[Any] = [pa.nulls(1, pa.string()) for _ in block["wanted"]]
+        columns += [pa.array([block["row"]], pa.int64()), pa.array(["unterminated_quote"])]
+        yield pa.table(columns, names=[f"c{at}" for at in range(len(columns))])
+    elif block["parquet"]:
+        yield from parquetfile.read_group(block["path"], block["offset"], block["wanted"], block["forms"], block["row"])
+    else:
+        data = load_block(block["path"], block["compressed"], block["offset"], block["length"])
+        yield read_block(data, block["fields"], block["wanted"], block["row"])
 
 
 def _narrow(job: Job, work: _Work) -> "DataFrame":
@@ -330,7 +425,7 @@ def _narrow(job: Job, work: _Work) -> "DataFrame":
     rows = _with_order(job.read("identifiable", work.source.table), work)
     return rows.select(
         F.lit(work.source.name).alias("source"),
-        *("file_sha256", "row_number", "row_key", "content_hash", "fault", "fault_column", "nulled", "load_order", "fresh"),
+        *("file_sha256", "row_number", "row_key", "content_hash", "fault", "fault_column", "nulled", "month", "load_order", "fresh"),
     )
 
 
@@ -371,7 +466,7 @@ def _repeats(good: "DataFrame") -> "DataFrame":
     newest = key.orderBy(F.col("load_order").desc(), F.col("row_number").desc())
     oldest = Window.partitionBy("row_key", "content_hash").orderBy("load_order", "row_number")
     told = some.select(
-        *("source", "file_sha256", "row_number", "fresh"),
+        *("source", "file_sha256", "row_number", "month", "fresh"),
         (F.col("content_hash") == F.first("content_hash").over(newest)).alias("same"),
         F.row_number().over(oldest).alias("rank"),
         (F.min("fresh").over(key) != F.max("fresh").over(key)).alias("mixed"),
@@ -379,7 +474,7 @@ def _repeats(good: "DataFrame") -> "DataFrame":
     )
     state = F.when(~F.col("same"), "superseded").when(F.col("rank") > 1, "duplicate").otherwise("standing")
     touched = (state == "standing") & F.col("mixed") & F.col("differ")
-    repeats = told.select("source", "file_sha256", "row_number", "fresh", state.alias("state"), touched.alias("touched"))
+    repeats = told.select("source", "file_sha256", "row_number", "month", "fresh", state.alias("state"), touched.alias("touched"))
     repeats = repeats.persist()
     repeats.count()
     repeated.unpersist()
@@ -402,6 +497,51 @@ def _per_file(rows: "DataFrame", repeats: "DataFrame") -> dict[tuple[str, str], 
         found[(row.source, row.file_sha256)][row.state] += row["count"]
         found[(row.source, row.file_sha256)]["written"] -= row["count"]
     return found
+
+
+def _outcomes(works: list[_Work], rows: "DataFrame", repeats: "DataFrame") -> dict[str, Counter[tuple[str, str]]]:
+    """Source -> (month, reason) -> rows, of all rows that count and those of this run."""
+    from pyspark.sql import functions as F
+
+    found: dict[str, Counter[tuple[str, str]]] = {work.source.name: Counter() for work in works}
+    month = F.coalesce("month", F.lit(contracts.UNKNOWN)).alias("month")
+    reason = F.coalesce("fault", F.lit(contracts.ACCEPTED)).alias("reason")
+    for row in rows.groupBy("source", month, reason).agg(F.count(F.lit(1)).alias("n"), F.sum("nulled").alias("nulled")).collect():
+        found[row.source][(row.month, row.reason)] += row.n
+        if row.reason == contracts.ACCEPTED:
+            found[row.source][(row.month, contracts.LEFT_OUT)] += row.nulled
+    for row in repeats.where("state != 'standing'").groupBy("source", month, "state").count().collect():
+        found[row.source][(row.month, row.state)] += row["count"]
+        found[row.source][(row.month, contracts.ACCEPTED)] -= row["count"]
+    for work in works:
+        for file in work.new:
+            if file.fault is not None:
+                found[work.source.name][(contracts.UNKNOWN, file.fault)] += file.survey.row_count
+    return found
+
+
+def _contracts(job: Job, works: list[_Work], outcomes: dict[str, Counter[tuple[str, str]]]) -> None:
+    """Write what the sources of this run keep and break by month, and tell the sums."""
+    held = job.read("identifiable", "record_contract").where(~_named("source", outcomes)).collect()
+    rows = [tuple(row) for row in held]
+    for work in works:
+        name = work.source.name
+        settings = job.config["records"]["sources"][name]
+        days = date.fromisoformat(settings["from_date"]), date.fromisoformat(settings["to_date"])
+        sums: Counter[str] = Counter()
+        for month, contract, reason, count in contracts.judged(outcomes[name], days, settings["lag_days"]):
+            rows.append((name, month, contract, reason, count, job.run_id))
+            sums["months_without_rows" if reason == "no_rows" else f"broken_{contract}"] += count or 1
+        sums.pop(f"broken_{contracts.KEPT}", None)
+        job.report.details |= {f"{name}_{what}": count for what, count in sorted(sums.items())}
+    frame = job.spark.createDataFrame(rows, table("identifiable", "record_contract").spark_type())
+    tables.replace(frame, job.zones, "identifiable", "record_contract")
+
+
+def _named(column: str, names: "Iterable[str]") -> "Column":
+    from pyspark.sql import functions as F
+
+    return F.col(column).isin(sorted(names))
 
 
 def _faults(outcome: Counter[str]) -> dict[str, int]:
@@ -485,10 +625,15 @@ def _write_table(job: Job, found: Source, spec: TableSpec, standing: "DataFrame"
     """Make a table of its own from all rows of its source that stand."""
     from pyspark.sql import functions as F
 
-    rows = expressions.latest_rows(found, spec, standing)
+    declared = table("identifiable", spec.table).by_name
+    types = ", ".join(f"{name} {declared[name].type}" for name in spec.columns)
+    day = "date" if found.column(spec.latest_by).type in ("date", "datetime") else "string"
+    layout = f"{types}, _latest {day}, _open boolean, file_sha256 string, load_order long, row_number long"
+    rows = standing.mapInArrow(_tabled(found, spec), layout).withColumn("scheme", F.lit(found.scheme))
+    rows = latest.latest_rows(spec, rows)
     if spec.current:
         rows = _followed(rows, spec.one_per[0], spec.current["of"])
-    made = expressions.with_current(spec, rows).withColumn("run_id", F.lit(job.run_id))
+    made = latest.with_current(spec, rows).withColumn("run_id", F.lit(job.run_id))
     done = tables.refresh(made, job.zones, "identifiable", spec.table)
     job.report.details[f"{spec.table}_rows"] = done["written"] + done["unchanged"]
 
@@ -557,10 +702,15 @@ def masters(merges: dict[str, str]) -> dict[str, str]:
 
 
 def _cover(job: Job, works: list[_Work]) -> None:
-    """What each source can tell and for which days: the settings' days, the declaration's kinds."""
+    """What each source can tell and for which days: the settings' days, the declaration's kinds.
+
+    A source of which no file was ever read has no cover: that nothing is found in it would say nothing.
+    """
     settings = job.config["records"]
     rows = []
     for work in works:
+        if not work.read:
+            continue
         days = settings["sources"][work.source.name]
         dates = date.fromisoformat(days["from_date"]), date.fromisoformat(days["to_date"])
         rows.append((work.source.name, settings["site"], *dates, days["lag_days"], work.source.kinds, job.run_id))

@@ -1,11 +1,11 @@
 """A record source as declared in schemas/records/: columns, keys and what a row becomes, checked as a whole before anything is read.
 
-Pure; driver. `pictures_spark.records.expressions` turns a source into Spark expressions.
+Pure; driver. `pictures_spark.records.judging` is what a source does with rows.
 """
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +16,14 @@ from pictures_spark.records import codes, dates
 from pictures_spark.resources import load_schema, schemas_dir
 from pictures_spark.schema import table, vocabulary
 
-TYPES = ("text", "date", "datetime", "number", "integer", "map", "code", "codes", "identity", "measure", "comparator", "unit")
+TYPES = ("text", "date", "datetime", "time", "number", "integer", "map", "code", "codes", "identity", "measure", "comparator", "unit")
 PERSON = "person"
 EVENTS = "record_event"
 # Columns of record_<source> beside those of the file.
-OWN_COLUMNS = ("person_id", "row_key", "row_number", "content_hash", "fault", "fault_column", "nulled", "file_sha256", "run_id")
+OWN_COLUMNS = (
+    *("person_id", "row_key", "row_number", "content_hash", "fault", "fault_column", "nulled", "month", "file_sha256"),
+    *("read_fault", "run_id"),
+)
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,14 @@ class SourceColumn:
 
 @dataclass(frozen=True)
 class EventSpec:
-    """What a row becomes in record_event: one event per code, or one in all."""
+    """What a row becomes in record_event: one event per code, or one in all; in rows where every column of ``when`` has a listed text.
+
+    ``first_position`` is the position of its first code: the codes of several entries of one kind are numbered on.
+    """
 
     kind: str
     date: tuple[str, ...]
+    time: str | None = None
     end_date: str | None = None
     codes: tuple[str, ...] = ()
     code: tuple[str, ...] = ()
@@ -62,12 +69,15 @@ class EventSpec:
     comparator: str | None = None
     unit: str | None = None
     status: str | None = None
+    when: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    first_position: int = 0
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Every column that the events are made of."""
-        single = (self.end_date, self.measure, self.value, self.comparator, self.unit, self.status)
-        return (*self.date, *self.codes, *self.code, *[name for name in single if name is not None])
+        single = (self.time, self.end_date, self.measure, self.value, self.comparator, self.unit, self.status)
+        conditions = [name for name, _ in self.when]
+        return (*self.date, *self.codes, *self.code, *conditions, *[name for name in single if name is not None])
 
 
 @dataclass(frozen=True)
@@ -93,7 +103,10 @@ class TableSpec:
 
 @dataclass(frozen=True)
 class Source:
-    """A record source."""
+    """A record source.
+
+    Where the columns of ``stay_key`` are all filled they name a stay; sources with the same ``stays`` number their stays together.
+    """
 
     name: str
     meaning: str
@@ -104,6 +117,7 @@ class Source:
     events: tuple[EventSpec, ...]
     tables: tuple[TableSpec, ...]
     stay_key: tuple[str, ...] = ()
+    stays: str = ""
     earliest_date: str | None = None
 
     @property
@@ -149,7 +163,7 @@ def source_from(raw: dict[str, Any]) -> Source:
         The declaration is faulty: all faults at once.
     """
     where = f"record source {raw.get('source', '?')}"
-    known = {"source", "meaning", "row_key", "person", "stay_key", "earliest_date", "columns", "emits"}
+    known = {"source", "meaning", "row_key", "person", "stay_key", "stays", "earliest_date", "columns", "emits"}
     faults = [f"unknown field {name}" for name in sorted(set(raw) - known)]
     faults += [f"needs {name}" for name in ("source", "meaning", "row_key", "person", "columns", "emits") if name not in raw]
     if faults:
@@ -164,9 +178,10 @@ def source_from(raw: dict[str, Any]) -> Source:
             person_columns=tuple(raw["person"]["columns"]),
             scheme=raw["person"]["scheme"],
             columns=columns,
-            events=tuple(_event(entry) for entry in emits if entry.get("table", EVENTS) == EVENTS),
+            events=_numbered([event for e in emits if e.get("table", EVENTS) == EVENTS for event in _events(e)], columns),
             tables=tuple(TableSpec(**{**e, "one_per": tuple(e["one_per"])}) for e in emits if e.get("table", EVENTS) != EVENTS),
             stay_key=tuple(raw.get("stay_key", ())),
+            stays=raw.get("stays", raw["source"]),
             earliest_date=raw.get("earliest_date"),
         )
     except (TypeError, KeyError) as error:
@@ -200,12 +215,35 @@ def _columns(entries: list[dict[str, Any]]) -> tuple[tuple[SourceColumn, ...], l
     return tuple(columns), faults
 
 
-def _event(entry: dict[str, Any]) -> EventSpec:
-    values = {key: value for key, value in entry.items() if key != "table"}
+def _events(entry: dict[str, Any]) -> list[EventSpec]:
+    """An entry of emits: one, or one for each number of its ``repeat``, which stands for ``{n}`` in its names."""
+    values = {key: value for key, value in entry.items() if key not in ("table", "repeat")}
     for listed in ("date", "codes", "code"):
         if listed in values:
             values[listed] = tuple(name for text in values[listed] for name in _expand(text))
-    return EventSpec(**values)
+    if "when" in values:
+        values["when"] = tuple((name, tuple(texts)) for name, texts in values["when"].items())
+    if "repeat" not in entry:
+        return [EventSpec(**values)]
+    low, high = entry["repeat"]
+    return [EventSpec(**{key: _filled(value, n) for key, value in values.items()}) for n in range(low, high + 1)]
+
+
+def _filled(value: Any, number: int) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_filled(item, number) for item in value)
+    return value.replace("{n}", str(number)) if isinstance(value, str) else value
+
+
+def _numbered(events: list[EventSpec], columns: tuple[SourceColumn, ...]) -> tuple[EventSpec, ...]:
+    """Events of which those of one kind have positions that follow each other."""
+    counts = {column.name: column.count for column in columns}
+    used: dict[str, int] = {}
+    numbered = []
+    for event in events:
+        numbered.append(replace(event, first_position=used.get(event.kind, 0)))
+        used[event.kind] = used.get(event.kind, 0) + sum(counts.get(name, 1) for name in event.codes)
+    return tuple(numbered)
 
 
 def _expand(text: str) -> list[str]:
@@ -230,14 +268,17 @@ def _faults(found: Source) -> list[str]:
     uses = [("row_key", name) for name in found.row_key if name != PERSON] + [("stay_key", name) for name in found.stay_key]
     uses += [("person", name) for name in found.person_columns]
     kinds = vocabulary("event_kind")
-    seen: set[str] = set()
+    seen: dict[str, bool] = {}
     for event in found.events:
         if event.kind not in kinds:
             faults.append(f"kind {event.kind!r} is not in the vocabulary event_kind")
-        if event.kind in seen:
+        # Without a list of codes an event has no position.
+        if event.kind in seen and not (event.codes and seen[event.kind]):
             faults.append(f"kind {event.kind} is emitted twice: the events of a row are told apart by kind and position")
-        seen.add(event.kind)
+        seen[event.kind] = bool(event.codes)
+        uses += [(f"{event.kind} when", name) for name, _ in event.when]
         wanted = {
+            "time": ((event.time,), ("time",)),
             "date": (event.date, ("date", "datetime")),
             "end_date": ((event.end_date,), ("date", "datetime")),
             "codes": (event.codes, ("code", "codes")),
@@ -282,12 +323,20 @@ def _column_faults(column: SourceColumn, by_name: dict[str, SourceColumn]) -> li
         faults.append("a needed value cannot have on_error")
     if column.not_before is not None and column.not_before not in by_name:
         faults.append(f"not_before: column {column.not_before} is not declared")
-    needed = {"date": "formats", "datetime": "formats", "map": "values", "code": "systems", "codes": "systems", "identity": "scheme"}
+    needed = {
+        "date": "formats",
+        "datetime": "formats",
+        "time": "formats",
+        "map": "values",
+        "code": "systems",
+        "codes": "systems",
+        "identity": "scheme",
+    }
     if column.type in needed and not getattr(column, needed[column.type]):
         faults.append(f"type {column.type} needs {needed[column.type]}")
     try:
         for format_ in column.formats:
-            dates.layout(format_)
+            dates.layout(format_, dates.TIME if column.type == "time" else dates.DAY)
         for system in column.systems:
             codes.system(system)
         if column.scheme:
@@ -345,6 +394,7 @@ def raw_table_of(found: Source) -> dict[str, Any]:
             "nullable": False,
             "meaning": "Values that were left out because they could not be read and the row stands without.",
         },
+        text("month", "Month of the first day that the row tells, YYYY-MM; null where it tells none."),
         text("file_sha256", "Extract file the row came from.", nullable=False),
     ]
     columns = [text(column.field, column.meaning) for column in found.columns]

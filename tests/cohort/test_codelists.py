@@ -1,12 +1,13 @@
 """Code lists: every entry has the shape of its system, or the list is refused."""
 
+import hashlib
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pictures_spark.cohort.codelists import normalise, resolve, systems
+from pictures_spark.cohort.codelists import library, normalise, resolve, systems
 from pictures_spark.cohort.model import CodeList, Question
 from pictures_spark.records import codes
 from pictures_spark.resources import schemas_dir
@@ -124,11 +125,18 @@ def test_an_unknown_system_is_refused(tmp_path):
 
 
 def test_the_library_is_found_and_every_list_of_it_can_be_used(tmp_path):
-    for path in (schemas_dir() / "codelists").glob("*.csv"):
-        system = {"anticoagulants": "bnf"}.get(path.stem, "icd10")
-        found, faults = asked(tmp_path, name=path.name, system=system)
+    files = {path.stem: path for path in (schemas_dir() / "codelists").glob("*.csv")}
+    assert library().keys() == files.keys()
+    for name, entry in library().items():
+        # Another content needs another version: write both into library.yaml.
+        assert entry["sha256"] == hashlib.sha256(files[name].read_bytes()).hexdigest(), name
+        found, faults = asked(tmp_path, name=f"{name}.csv", system=entry["system"])
         assert faults == []
         assert found["x"].codes
+        assert found["x"].version == entry["version"]
+        _, (fault,) = asked(tmp_path, name=f"{name}.csv", system="read2")
+        assert "is a list of" in fault
+        assert fault.endswith("not of Read v2")
 
 
 @given(st.lists(st.from_regex(r"[A-Z][0-9]{1,4}", fullmatch=True), min_size=1, max_size=8))

@@ -48,6 +48,14 @@ def test_another_source_needs_no_python():
     assert found.kinds == ["attendance"]
 
 
+def test_entries_of_one_kind_are_numbered_on():
+    raw = changed(["emits"], [{"kind": "procedure", "repeat": [1, 3], "date": ["Day"], "codes": ["Code_{n}"], "when": {"Who": ["a"]}}])
+    events = source_from(raw).events
+    assert [(event.codes, event.first_position, event.when) for event in events] == [
+        ((f"Code_{n}",), n - 1, (("Who", ("a",)),)) for n in (1, 2, 3)
+    ]
+
+
 def changed(path, value):
     raw = copy.deepcopy(GOOD)
     at = raw
@@ -86,7 +94,9 @@ def changed(path, value):
         (["emits", 0, "date"], ["Who"], "date: column Who is not of type date"),
         (["emits", 0, "codes"], ["Code_{1-4}"], "codes: column Code_4 is not declared"),
         (["emits", 0, "colour"], "red", "emits or person is not well formed"),
-        (["emits"], [GOOD["emits"][0]] * 2, "kind attendance is emitted twice"),
+        (["emits"], [{"kind": "attendance", "date": ["Day"]}] * 2, "kind attendance is emitted twice"),
+        (["emits", 0, "when"], {"Nobody": ["1"]}, "attendance when: column Nobody is not declared"),
+        (["emits", 0, "time"], "Who", "time: column Who is not of type time"),
         (["emits"], [], "nothing is emitted"),
         (["source"], "event", "the name event cannot be used"),
     ],
@@ -104,7 +114,7 @@ def test_all_faults_are_told_at_once():
 
 
 def test_an_undeclared_source_says_what_there_is():
-    with pytest.raises(ConfigError, match=r"add schemas/records/smr99\.yaml; there are chi, deaths"):
+    with pytest.raises(ConfigError, match=r"add schemas/records/smr99\.yaml; there are ae2, chi, deaths"):
         source("smr99")
 
 

@@ -33,7 +33,7 @@ from pictures_spark.synthetic.samples import sample_facts
 from pictures_spark.synthetic.scans import studies
 
 HELD_OUT = Path(__file__).parent.parent / "tests" / "radiology" / "held_out.csv"
-_BEFORE = "no|not|without|denies|negative for|no evidence of|no sign of|no signs of|absence of|free of|ruled out|rules out|resolved|never|nor|neither"
+_BEFORE = "no|not|without|denies|negative for|absence of|free of|ruled out|rules out|resolved|never|nor|neither"
 _AFTER = "unlikely|not seen|is excluded|was ruled out|has resolved|have resolved|has been excluded|is not present|absent"
 
 

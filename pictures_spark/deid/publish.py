@@ -4,13 +4,13 @@ What enters: header, object, pixel, record and crosswalk tables at the Delta ver
 tables (TABLES.md), each replaced as a whole, and last one row of ``release`` that pins their versions. A run that is killed on the way
 leaves the former release as it was: its versions stay readable, and a reader asks by release.
 
-The order of work: build the frames (`tables_images`, `tables_people`), take a census of the strings in them, count by it what was
-withheld and why, look in it for identifiers (`tables_check`), and only then write. Executors do the work; the driver sees counts.
+The order of work: build the frames (`tables_images`, `tables_people`, `tables_reports`), take a census of the strings in them, count by it
+what was withheld and why, look in it for identifiers (`tables_check`), and only then write. Executors do the work; the driver sees counts.
 
 Counts: ``seen`` = header instances + record events + reports; ``written`` = rows of image, event and report; the rest is skipped by a named
-rule (``skipped_unlinked`` events and reports of people the crosswalk does not know, ``skipped_no_series`` instances without a study or series UID,
-``skipped_vanished`` instances that no readable archive object holds any more). Details: rows per table, and per column how many rows had a
-value withheld.
+rule (``skipped_unlinked`` events and reports of people the crosswalk does not know, ``skipped_no_series`` instances without a study or
+series UID, ``skipped_vanished`` instances that no readable archive object holds any more). Details: rows per table, and per column how many
+rows had a value withheld.
 """
 
 import json

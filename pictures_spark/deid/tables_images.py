@@ -275,9 +275,7 @@ def _told_by_facts() -> list[str]:
     return cast(StructType, StructType.fromDDL(FACT_COLUMNS)).fieldNames()
 
 
-def study(
-    studies: DataFrame, study_tags: DataFrame, all_series: DataFrame, people: DataFrame, site: str, reported: DataFrame
-) -> DataFrame:
+def study(studies: DataFrame, study_tags: DataFrame, all_series: DataFrame, people: DataFrame, site: str, reported: DataFrame) -> DataFrame:
     """One row per study; its scan date is the earliest of its series. ``study_tags`` is `study_tag`, ``reported`` its reports' findings."""
     scans = all_series.groupBy("study_id").agg(F.min("scan_date").alias("scan_date"))
     conflicts = study_tags.groupBy("study_id").agg(_tag_conflicts())

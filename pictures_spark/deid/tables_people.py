@@ -95,7 +95,10 @@ def stay(events: DataFrame) -> DataFrame:
 
 
 def patient(everybody: DataFrame, studies: DataFrame, records: DataFrame) -> DataFrame:
-    """One row per person with a linked scan or a linked record (their patient_id); sex from the register, else that of most of the person's studies."""
+    """One row per person with a linked scan or a linked record; sex from the register, else that of most of the person's studies.
+
+    ``records`` has their patient_id, as often as it comes.
+    """
     scanned = studies.where(F.col("patient_id").isNotNull()).groupBy("patient_id").agg(F.mode("sex", True).alias("header_sex"))
     recorded = records.select("patient_id").distinct().withColumn("header_sex", F.lit(None).cast("string"))
     seen = scanned.unionByName(recorded).groupBy("patient_id").agg(F.max("header_sex").alias("header_sex"))

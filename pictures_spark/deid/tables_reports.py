@@ -22,7 +22,9 @@ def report(inputs: Inputs, studies: DataFrame, key: KeyRef) -> DataFrame:
     A report belongs to the one study that has its accession number and its person. Accession numbers of several systems may be the same, so
     the number alone is not enough; and of several studies it cannot be told which.
     """
-    reports = inputs["record_report"].select("report_key", "person_id", "scheme", "report_date", "status", F.trim("accession_number").alias("accession"))
+    reports = inputs["record_report"].select(
+        "report_key", "person_id", "scheme", "report_date", "status", F.trim("accession_number").alias("accession")
+    )
     linked = reports.join(record_links(inputs["crosswalk"]), ["scheme", "person_id"], "left")
     accession = pseudonym_udf(key, "accession")(F.when(F.col("accession") != "", F.col("accession")))
     linked = linked.withColumn("accession_id", accession)
@@ -50,13 +52,17 @@ def report(inputs: Inputs, studies: DataFrame, key: KeyRef) -> DataFrame:
         "status",
         why.alias("study_link"),
         skip.alias("skip"),
-        F.concat(F.array(F.lit("reports")), F.when(skip.isNotNull(), F.array(skip)).otherwise(F.array().cast("array<string>"))).alias("counted"),
+        F.concat(F.array(F.lit("reports")), F.when(skip.isNotNull(), F.array(skip)).otherwise(F.array().cast("array<string>"))).alias(
+            "counted"
+        ),
     )
 
 
 def report_finding(inputs: Inputs, reports: DataFrame) -> DataFrame:
     """What each report says; ``reports`` is `report` of linked people. Of a cancelled report nothing is told."""
-    standing = reports.where(~F.col("status").eqNullSafe("cancelled")).select("report_key", "report_id", "study_id", "patient_id", "report_date")
+    standing = reports.where(~F.col("status").eqNullSafe("cancelled")).select(
+        "report_key", "report_id", "study_id", "patient_id", "report_date"
+    )
     told = inputs["record_report_finding"].where("finding IS NOT NULL").drop("run_id", "text_hash")
     return told.join(standing, "report_key").select(*_columns("report_finding"), "report_date")
 

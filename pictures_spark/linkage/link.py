@@ -1,8 +1,8 @@
 """`pictures link`: every identifier in images and records to one person, or to the reason why not.
 
 Enters, from the identifiable zone: PatientID with birth date and sex of ``header_instance``, the person identifiers of ``record_event``
-and ``record_report`` and the register ``person``. Leaves ``crosswalk`` there: identifier -> upi -> keyed patient_id. All work is Spark's on executors, where the key
-is read; the driver sees counts only.
+and ``record_report``, and the register ``person``. Leaves ``crosswalk`` there: identifier -> upi -> keyed patient_id. All work is Spark's
+on executors, where the key is read; the driver sees counts only.
 
 An image's identifier is tried as each scheme of schemas/linkage.yaml. It is linked where it is an identifier, is in the register (as the
 current or an older number of somebody) and no header that carries it contradicts the register in everything that is compared.
@@ -99,7 +99,10 @@ def read_as(rows: "DataFrame", schemes: list[str]) -> "DataFrame":
 
 
 def records(named: "DataFrame") -> "DataFrame":
-    """Distinct identifiers (scheme, person_id) of the records. They were read when the records were loaded, and have no other evidence beside them."""
+    """Distinct identifiers (scheme, person_id) of the records.
+
+    They were read when the records were loaded, and have no other evidence beside them.
+    """
     from pyspark.sql import functions as F
 
     return (

@@ -58,16 +58,20 @@ def scores(pairs: Iterable[tuple[Iterable[Finding], Iterable[Finding]]]) -> list
     First over all and per finding, where everything about a finding must be right; then per value of each attribute, where finding and that
     attribute must be.
     """
-    pairs = [(frozenset(found), frozenset(true)) for found, true in pairs]
-    names = sorted({one.finding for pair in pairs for side in pair for one in side})
-    told = [_score("all", pairs, lambda one: one)]
-    told += [_score(name, pairs, lambda one, name=name: one if one.finding == name else None) for name in names]  # type: ignore[misc]
-    for attribute, values in (("polarity", ("affirmed", "negated")), ("certainty", ("certain", "possible")), ("subject", ("patient", "family", "other"))):
+    sets = [(frozenset(found), frozenset(true)) for found, true in pairs]
+    names = sorted({one.finding for pair in sets for side in pair for one in side})
+    told = [_score("all", sets, lambda one: one)]
+    told += [_score(name, sets, lambda one, name=name: one if one.finding == name else None) for name in names]  # type: ignore[misc]
+    for attribute, values in (
+        ("polarity", ("affirmed", "negated")),
+        ("certainty", ("certain", "possible")),
+        ("subject", ("patient", "family", "other")),
+    ):
         for value in values:
             told.append(
                 _score(
                     f"{attribute} {value}",
-                    pairs,
+                    sets,
                     lambda one, attribute=attribute, value=value: one.finding if getattr(one, attribute) == value else None,  # type: ignore[misc]
                 )
             )

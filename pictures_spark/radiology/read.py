@@ -49,7 +49,8 @@ def _findings_of(batches: "Iterator[RecordBatch]") -> "Iterator[RecordBatch]":
     for batch in batches:
         rows: list[tuple[str, int, str | None, str | None, str | None, str | None]] = []
         for key, text_hash, text in zip(*(batch.column(name).to_pylist() for name in ("report_key", "text_hash", "text")), strict=True):
-            rows += [(key, text_hash, *found) for found in findings(text) or [(None, None, None, None)]]
+            told = findings(text)
+            rows += [(key, text_hash, *found) for found in told] if told else [(key, text_hash, None, None, None, None)]
         columns = list(zip(*rows, strict=True)) or [()] * 6
         types = (pa.string(), pa.int64(), *[pa.string()] * 4)
         names = [column.split()[0] for column in _TOLD.split(", ")]

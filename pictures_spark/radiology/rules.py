@@ -79,11 +79,11 @@ class Rules:
 def longest(trie: Trie, words: list[str], start: int) -> tuple[int, Any]:
     """End and entry of the longest phrase that starts there; (start, None) where none does."""
     end, entry = start, None
-    node: Trie | None = trie
+    node = trie
     for place in range(start, len(words)):
-        node = node.get(words[place])
-        if node is None:
+        if words[place] not in node:
             break
+        node = node[words[place]]
         if None in node:
             end, entry = place + 1, node[None]
     return end, entry
@@ -244,6 +244,9 @@ def _digest() -> str:
     """Hash of the rule files and of the code that reads them."""
     digest = hashlib.sha256()
     package = Path(__file__).resolve().parent
-    for path in [*(schemas_dir() / "reports" / name for name in FILES), *(package / name for name in ("findings.py", "rules.py", "words.py"))]:
+    for path in [
+        *(schemas_dir() / "reports" / name for name in FILES),
+        *(package / name for name in ("findings.py", "rules.py", "words.py")),
+    ]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]

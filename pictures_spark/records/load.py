@@ -2,7 +2,8 @@
 
 Enters: the CSV files that the settings name, below the extracts zone, and the declarations of schemas/records/. Leaves, in the
 identifiable zone: the rows as they came (``record_<source>``), ``record_event``, ``person``, ``person_residence``, ``source_cover``,
-``record_file`` and quarantine, and from the texts of reports ``record_report_finding``. Files are opened by executors, block by block; the driver holds names, counts and hashes.
+``record_file`` and quarantine, and from the texts of reports ``record_report_finding``. Files are opened by executors, block by block; the
+driver holds names, counts and hashes.
 
 The typed tables are a function of the accepted files alone, in the order in which they were loaded: of the rows with one key the one that
 was loaded last counts, where it has no fault; where several rows say the same, the first of them stands for all. A file is accepted when

@@ -29,7 +29,7 @@ def extract(*rows):
     return out.getvalue()
 
 
-def test_reports_are_read_once_and_again_where_they_or_the_rules_change(tmp_path, _session, monkeypatch):
+def test_reports_are_read_once_and_again_where_they_or_the_rules_change(tmp_path, spark, monkeypatch):
     config = settings(tmp_path, records={"quarantine_limit": 1.0})
     config["records"]["sources"] = {"reports": config["records"]["sources"]["reports"]}
     zones = Zones(config, "identifiable")
@@ -40,7 +40,7 @@ def test_reports_are_read_once_and_again_where_they_or_the_rules_change(tmp_path
     def loaded():
         report = run_job("records", config, "identifiable", load.run)
         report.balance()
-        rows = tables.read(_session, zones, "identifiable", "record_report_finding").collect()
+        rows = tables.read(spark, zones, "identifiable", "record_report_finding").collect()
         return report, sorted((row.report_key, row.finding, row.polarity, row.certainty, row.subject) for row in rows if row.finding), rows
 
     (folder / "reports1.csv").write_text(
@@ -70,7 +70,7 @@ def test_reports_are_read_once_and_again_where_they_or_the_rules_change(tmp_path
     report, told, rows = loaded()
     assert report.details["reports_read"] == 1
     assert [row for row in told if row[0] == "3"] == [("3", "mass", "affirmed", "possible", "patient")]
-    kept = {row.report_key: row.status for row in tables.read(_session, zones, "identifiable", "record_report").collect()}
+    kept = {row.report_key: row.status for row in tables.read(spark, zones, "identifiable", "record_report").collect()}
     assert kept == {"1": "final", "2": "final", "3": "addended"}
 
     monkeypatch.setattr(read, "nlp_version", lambda: "2.0-other")

@@ -83,7 +83,7 @@ def init_key(zones: Zones, key_id: str) -> bool:
 def pseudonym(key: bytes, kind: str, value: str) -> str:
     """Keyed pseudonym of an identifier: 32 hex digits of HMAC-SHA-256 over its kind and value.
 
-    ``kind`` (patient, study, series, image, accession, event, stay, frame_of_reference, object) keeps equal strings of different
+    ``kind`` (patient, study, series, image, accession, event, stay, report, frame_of_reference, object) keeps equal strings of different
     meaning apart. At 10^10 values the chance of any collision in 128 bits is about 10^-19.
     """
     return hmac.digest(key, f"{kind}\x1f{value}".encode(), "sha256")[:16].hex()

@@ -50,6 +50,7 @@ class Column:
     rollup: str | None = None
     deid: str | None = None
     label: str | None = None
+    empty_is_value: bool = False
 
     @property
     def allowed(self) -> tuple[str, ...] | None:

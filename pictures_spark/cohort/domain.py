@@ -79,8 +79,8 @@ class Field:
 
     @property
     def empty_is_missing(self) -> bool:
-        """Whether an empty set says that it could not be told (a closed list) rather than that there is nothing in it (flags)."""
-        return self.kind == "set" and self.column.vocabulary is not None
+        """Whether an empty set says that it could not be told (a closed list) rather than that there is nothing in it (flags, findings)."""
+        return self.kind == "set" and self.column.vocabulary is not None and not self.column.empty_is_value
 
     @property
     def personal(self) -> bool:

@@ -4,13 +4,13 @@ What enters: header, object, pixel, record and crosswalk tables at the Delta ver
 tables (TABLES.md), each replaced as a whole, and last one row of ``release`` that pins their versions. A run that is killed on the way
 leaves the former release as it was: its versions stay readable, and a reader asks by release.
 
-The order of work: build the frames (`tables_images`, `tables_people`), take a census of the strings in them, count by it what was
-withheld and why, look in it for identifiers (`tables_check`), and only then write. Executors do the work; the driver sees counts.
+The order of work: build the frames (`tables_images`, `tables_people`, `tables_reports`), take a census of the strings in them, count by it
+what was withheld and why, look in it for identifiers (`tables_check`), and only then write. Executors do the work; the driver sees counts.
 
-Counts: ``seen`` = header instances + record events; ``written`` = rows of image and event; the rest is skipped by a named rule
-(``skipped_unlinked`` events of people the crosswalk does not know, ``skipped_no_series`` instances without a study or series UID,
-``skipped_vanished`` instances that no readable archive object holds any more). Details: rows per table, and per column how many rows had a
-value withheld.
+Counts: ``seen`` = header instances + record events + reports; ``written`` = rows of image, event and report; the rest is skipped by a named
+rule (``skipped_unlinked`` events and reports of people the crosswalk does not know, ``skipped_no_series`` instances without a study or
+series UID, ``skipped_vanished`` instances that no readable archive object holds any more). Details: rows per table, and per column how many
+rows had a value withheld.
 """
 
 import json
@@ -24,7 +24,9 @@ from pyspark.sql import functions as F
 from pictures_spark import tables
 from pictures_spark.deid import tables_images as from_images
 from pictures_spark.deid import tables_people as from_people
-from pictures_spark.deid.tables_check import COUNTED, census, counts, findings, only_pseudonyms, refuse
+from pictures_spark.deid import tables_reports as from_reports
+from pictures_spark.deid.tables_check import COUNTED, census, counts, only_pseudonyms, refuse
+from pictures_spark.deid.tables_check import findings as leaks
 from pictures_spark.errors import InputError
 from pictures_spark.job import Job
 from pictures_spark.report import utc_now
@@ -38,6 +40,8 @@ INPUTS = (
     "person",
     "person_residence",
     "record_event",
+    "record_report",
+    "record_report_finding",
     "source_cover",
     "pixel_feature",
     "pixel_text",
@@ -82,13 +86,19 @@ def run(job: Job) -> None:
     study_tags = _settled(from_images.study_tag(tags, series, studies))
     events = from_people.event(inputs, people, key)
     linked = events.where(F.col("skip").isNull())
-    patients = _settled(from_people.patient(people, studies, linked))
+    reports = _settled(from_reports.report(inputs, studies, key))
+    linked_reports = reports.where(F.col("skip").isNull())
+    findings = _settled(from_reports.report_finding(inputs, linked_reports))
+    recorded = linked.select("patient_id").unionByName(linked_reports.select("patient_id"))
+    patients = _settled(from_people.patient(people, studies, recorded))
     settings = job.config["records"]
     frames = {
         "patient": patients,
         "residence": from_people.residence(inputs, patients, people),
         "source_cover": from_people.source_cover(inputs),
-        "study": from_images.study(studies, study_tags, series, people, settings["site"]),
+        "study": from_images.study(
+            studies, study_tags, series, people, settings["site"], from_reports.study_findings(linked_reports, findings)
+        ),
         "series": series,
         "image": from_images.image(images, studies, series),
         "tag": from_images.tag_rows(tags),
@@ -97,6 +107,8 @@ def run(job: Job) -> None:
         "burned_in_text": from_images.burned_in_text(images, inputs["pixel_text"]),
         "event": events,
         "stay": from_people.stay(linked),
+        "report": reports.drop("report_key"),
+        "report_finding": findings.drop("report_date"),
     }
 
     job.say("looking for identifiers")
@@ -105,10 +117,10 @@ def run(job: Job) -> None:
     other_keys = inputs["crosswalk"].where(F.col("patient_id").isNotNull() & (F.col("key_id") != key_id)).limit(1).count()
     if counted.pop("not_linked_yet", 0) or other_keys:
         raise InputError("publish: the crosswalk does not cover these headers and records under this key; run `pictures link` first")
-    refuse(findings(strings, inputs, {settings["site"], *settings["sources"]}))
+    refuse(leaks(strings, inputs, {settings["site"], *settings["sources"]}))
 
     job.say("writing")
-    frames["event"] = linked
+    frames |= {"event": linked, "report": linked_reports.drop("report_key")}
     release = _next_name(job, [row["release"] for row in releases])
     written = dict(zip(frames, _together(lambda name: _write(job, name, frames[name], release), frames), strict=True))
 
@@ -116,8 +128,8 @@ def run(job: Job) -> None:
     skipped = {name: n for name, n in sorted(counted.items()) if name.startswith("skipped_")}
     withheld = {name: n for name, n in sorted(counted.items()) if name.startswith("withheld_")}
     job.report.counts = {
-        "seen": counted.get("images", 0) + counted.get("events", 0),
-        "written": rows["image"] + rows["event"],
+        "seen": sum(counted.get(name, 0) for name in ("images", "events", "reports")),
+        "written": rows["image"] + rows["event"] + rows["report"],
         **skipped,
     }
     job.report.balance()

@@ -275,11 +275,12 @@ def _told_by_facts() -> list[str]:
     return cast(StructType, StructType.fromDDL(FACT_COLUMNS)).fieldNames()
 
 
-def study(studies: DataFrame, study_tags: DataFrame, all_series: DataFrame, people: DataFrame, site: str) -> DataFrame:
-    """One row per study; its scan date is the earliest of its series. ``study_tags`` is `study_tag`."""
+def study(studies: DataFrame, study_tags: DataFrame, all_series: DataFrame, people: DataFrame, site: str, reported: DataFrame) -> DataFrame:
+    """One row per study; its scan date is the earliest of its series. ``study_tags`` is `study_tag`, ``reported`` its reports' findings."""
     scans = all_series.groupBy("study_id").agg(F.min("scan_date").alias("scan_date"))
     conflicts = study_tags.groupBy("study_id").agg(_tag_conflicts())
-    frame = studies.join(scans, "study_id", "left").join(conflicts, "study_id", "left").withColumn("site", F.lit(site))
+    frame = studies.join(scans, "study_id", "left").join(conflicts, "study_id", "left").join(reported, "study_id", "left")
+    frame = frame.withColumn("site", F.lit(site))
     frame = frame.withColumn("tag_conflicts", F.coalesce("tag_conflicts", F.array().cast("array<string>")))
     return _only(with_ages(frame, people, "study"), "study")
 

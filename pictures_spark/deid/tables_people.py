@@ -129,10 +129,13 @@ def stay(events: DataFrame) -> DataFrame:
     return frame.where(F.col("patient_id") == F.col("other_patient_id")).drop("other_patient_id")
 
 
-def patient(everybody: DataFrame, studies: DataFrame, events: DataFrame) -> DataFrame:
-    """One row per person with a linked scan or a linked event; sex from the register, else that of most of the person's studies."""
+def patient(everybody: DataFrame, studies: DataFrame, records: DataFrame) -> DataFrame:
+    """One row per person with a linked scan or a linked record; sex from the register, else that of most of the person's studies.
+
+    ``records`` has their patient_id, as often as it comes.
+    """
     scanned = studies.where(F.col("patient_id").isNotNull()).groupBy("patient_id").agg(F.mode("sex", True).alias("header_sex"))
-    recorded = events.select("patient_id").distinct().withColumn("header_sex", F.lit(None).cast("string"))
+    recorded = records.select("patient_id").distinct().withColumn("header_sex", F.lit(None).cast("string"))
     seen = scanned.unionByName(recorded).groupBy("patient_id").agg(F.max("header_sex").alias("header_sex"))
     frame = seen.join(everybody, "patient_id", "left")
     declared = table("deidentified", "patient")

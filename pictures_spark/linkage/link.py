@@ -1,8 +1,8 @@
 """`pictures link`: every identifier in images and records to one person, or to the reason why not.
 
-Enters, from the identifiable zone: PatientID with birth date and sex of ``header_instance``, the person identifiers of ``record_event`` and
-the register ``person``. Leaves ``crosswalk`` there: identifier -> upi -> keyed patient_id. All work is Spark's on executors, where the key
-is read; the driver sees counts only.
+Enters, from the identifiable zone: PatientID with birth date and sex of ``header_instance``, the person identifiers of ``record_event``
+and ``record_report``, and the register ``person``. Leaves ``crosswalk`` there: identifier -> upi -> keyed patient_id. All work is Spark's
+on executors, where the key is read; the driver sees counts only.
 
 An image's identifier is tried as each scheme of schemas/linkage.yaml. It is linked where it is an identifier, is in the register (as the
 current or an older number of somebody) and no header that carries it contradicts the register in everything that is compared.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 IMAGES, RECORDS = "dicom", "records"
-_INPUTS = ("header_instance", "record_event", "person")
+_INPUTS = ("header_instance", "record_event", "record_report", "person")
 
 
 def run(job: Job) -> None:
@@ -38,7 +38,8 @@ def run(job: Job) -> None:
     rules = load_schema("linkage.yaml")
     people = job.read("identifiable", "person")
     found = judged(images(job.read("identifiable", "header_instance"), rules), people, rules)
-    found = found.unionByName(judged(records(job.read("identifiable", "record_event")), people, rules)).persist()
+    named = [job.read("identifiable", name).select("scheme", "person_id") for name in ("record_event", "record_report")]
+    found = found.unionByName(judged(records(tables.union(named)), people, rules)).persist()
     done = tables.refresh(crosswalk(job, found, rules), job.zones, "identifiable", "crosswalk")
     report.counts = {
         "seen": done["written"] + done["unchanged"],
@@ -97,12 +98,15 @@ def read_as(rows: "DataFrame", schemes: list[str]) -> "DataFrame":
     )
 
 
-def records(events: "DataFrame") -> "DataFrame":
-    """Distinct identifiers of the records. They were read when the records were loaded, and have no other evidence beside them."""
+def records(named: "DataFrame") -> "DataFrame":
+    """Distinct identifiers (scheme, person_id) of the records.
+
+    They were read when the records were loaded, and have no other evidence beside them.
+    """
     from pyspark.sql import functions as F
 
     return (
-        events.select("scheme", "person_id")
+        named.select("scheme", "person_id")
         .distinct()
         .select(
             F.col("person_id").alias("source_id"),

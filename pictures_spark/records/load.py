@@ -2,7 +2,8 @@
 
 Enters: the CSV and Parquet files that the settings name, below the extracts zone, and the declarations of schemas/records/. Leaves, in the
 identifiable zone: the rows as they came (``record_<source>``), ``record_event``, ``person``, ``person_residence``, ``source_cover``,
-``record_file`` and quarantine. Files are opened by executors, block by block; the driver holds names, counts and hashes.
+``record_file`` and quarantine, and from the texts of reports ``record_report_finding``. Files are opened by executors, block by block; the
+driver holds names, counts and hashes.
 
 The typed tables are a function of the accepted files alone, in the order in which they were loaded: of the rows with one key the one that
 was loaded last counts, where it has no fault; where several rows say the same, the first of them stands for all. A file is accepted when
@@ -22,6 +23,7 @@ from pictures_spark import tables
 from pictures_spark.errors import ConfigError, InputError
 from pictures_spark.job import Job
 from pictures_spark.keys import pseudonym_udf
+from pictures_spark.radiology.read import REPORTS, read_reports
 from pictures_spark.records import contracts, judging, latest, parquetfile
 from pictures_spark.records.csvfile import Survey, load_block, read_block, survey
 from pictures_spark.records.source import EVENTS, Source, TableSpec, schema_version, source
@@ -112,6 +114,8 @@ def run(job: Job) -> None:
         _load(job, working, counts)
     job.report.counts = _balanced(counts)
     _cover(job, works)
+    if any(spec.table == REPORTS for found in sources for spec in found.tables):
+        read_reports(job)
     for name in (EVENTS, "person"):
         job.report.tables[name] = job.version("identifiable", name)
 

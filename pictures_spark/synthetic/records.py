@@ -31,6 +31,7 @@ COLUMNS: dict[str, list[str]] = {
         "chi", "SampleDate", "TestCode", "Result", "QuantityUnit", "ReadCodeValue", "ArithmeticComparator", "RangeLowValue",
         "RangeHighValue",
     ],
+    "reports": ["CHI", "REPORT_ID", "ACCESSION_NUMBER", "EXAM_DATE", "EXAM_NAME", "REPORT_DATE", "REPORT_STATUS", "REPORT_TEXT"],
 }  # fmt: skip
 # What is broken in a row that is added: a day that no calendar has, a code of no system, a person who is not named.
 FAULTS: dict[str, list[tuple[str, dict[str, str]]]] = {

@@ -28,6 +28,7 @@ from pictures_spark.synthetic import truth
 from pictures_spark.synthetic.archive import MTIME, files, place
 from pictures_spark.synthetic.people import population
 from pictures_spark.synthetic.records import COLUMNS, Days, Row, extracts
+from pictures_spark.synthetic.reports import reports
 from pictures_spark.synthetic.samples import sample_facts
 from pictures_spark.synthetic.scans import studies
 
@@ -96,13 +97,15 @@ def plan(settings: dict[str, int], cover: dict[str, Days]) -> tuple[list[Made], 
     people = population(seed, settings["people"], settings["imaged"], cover["chi"][0], set(sample_dates))
     planned = studies(seed, people, settings["max_frames"])
     placed = place(planned)
-    records = extracts(seed, people, cover)
+    told = reports(seed, planned)
+    records = [*extracts(seed, people, cover), told.extract]
     made = [Made("archive", path, build) for path, build in files(placed).items()]
     tables = {f"{extract.source}.csv": (COLUMNS[extract.source], extract.rows) for extract in records}
     tables |= {
         "truth/people.csv": (truth.COLUMNS["people"], truth.people_rows(people)),
         "truth/scans.csv": (truth.COLUMNS["scans"], truth.scan_rows(placed)),
-        "truth/canaries.csv": (truth.COLUMNS["canaries"], truth.canary_rows(people, placed, sample_identifiers)),
+        "truth/canaries.csv": (truth.COLUMNS["canaries"], truth.canary_rows(people, placed, sample_identifiers, told.canaries)),
+        "truth/findings.csv": (truth.COLUMNS["findings"], told.truth),
         "truth/faults.csv": (truth.COLUMNS["faults"], truth.fault_rows(records)),
     }
     made += [Made("extracts", path, lambda c=columns, r=rows: _csv(c, r)) for path, (columns, rows) in tables.items()]  # type: ignore[misc]

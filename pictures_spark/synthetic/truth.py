@@ -15,6 +15,7 @@ COLUMNS = {
     ],
     "canaries": ["kind", "value"],
     "faults": ["source", "row", "fault"],
+    "findings": ["report_id", "finding", "polarity", "certainty", "subject"],
 }  # fmt: skip
 
 
@@ -55,8 +56,8 @@ def scan_rows(placed: list[Placed]) -> list[Row]:
     ]
 
 
-def canary_rows(people: list[Person], placed: list[Placed], samples: tuple[tuple[str, str], ...]) -> list[Row]:
-    """Every value that must not be found outside the identifiable zone, with its kind, sorted."""
+def canary_rows(people: list[Person], placed: list[Placed], samples: tuple[tuple[str, str], ...], reports: list[str]) -> list[Row]:
+    """Every value that must not be found outside the identifiable zone, with its kind, sorted; ``reports``: words of report texts only."""
     found: set[tuple[str, str]] = {(f"sample_{kind}", value) for kind, value in samples}
 
     def add(kind: str, *values: str | None) -> None:
@@ -65,9 +66,10 @@ def canary_rows(people: list[Person], placed: list[Placed], samples: tuple[tuple
     for person in people:
         add("chi", *person.chis)
         add("name", person.forename, person.surname)
-        add("birth_date", f"{person.birth:%Y-%m-%d}", f"{person.birth:%Y%m%d}")
+        add("birth_date", f"{person.birth:%Y-%m-%d}", f"{person.birth:%Y%m%d}", f"{person.birth:%d/%m/%Y}")
         for stay in person.residences:
             add("postcode", stay.postcode, stay.postcode.replace(" ", ""))
+    add("report", *reports)
     for item in placed:
         study, hospital = item.study, item.study.hospital
         add("accession", study.accession)

@@ -113,6 +113,25 @@ def test_an_empty_set_of_flags_is_not_missing():
     )
 
 
+@pytest.mark.parametrize(
+    ("test", "answers"),
+    [("small_vessel_disease", "T F F ?"), ("{ne: small_vessel_disease}", "F T T ?"), ("{is_missing: true}", "F F F T")],
+)
+def test_a_report_that_affirms_nothing_is_an_answer_and_no_report_is_none(test, answers):
+    a, b, c, d = answers.split()
+    spec(
+        f"unit: study, population: all, steps: [{{id: reported, where: {{findings_affirmed: {test}}}}}]",
+        f"x1 T {a}\nx2 T {b}\nx3 T {c}\nx4 T {d}",
+        study="""
+            study_id | findings_affirmed
+            x1       | infarct small_vessel_disease
+            x2       | infarct
+            x3       | {}
+            x4       |
+        """,
+    )
+
+
 def test_unknown_in_a_closed_list_is_a_missing_value():
     spec(
         'unit: series, steps: [{id: plain, where: {contrast: "no"}}, {id: not_plain, where: {contrast: {ne: "no"}}}, '

@@ -48,10 +48,22 @@ def test_the_canaries_are_many_and_of_every_kind(house, scanner):
 
 def test_the_scanner_finds_the_canaries_where_they_belong(house, scanner):
     """The same scan inside the identifiable zone must be full of hits, or it looks at the wrong thing."""
-    for name in ("header_instance", "person", "record_event", "pixel_text"):
+    for name in ("header_instance", "person", "record_event", "record_reports", "record_report", "pixel_text"):
         hits = scanner.scan(house.home / "identifiable" / "tables" / name)
         assert any(hit.form.startswith("parquet column") for hit in hits), name
     assert scanner.scan(house.home / "identifiable" / "mongodb")
+
+
+def test_report_texts_hold_canaries_of_every_kind(house):
+    """Names of patients and of who referred or reported, numbers, birth dates and words that are in no other file: all are searched for."""
+    texts = [row.text.lower() for row in house.read("identifiable", "record_report")]
+    told = {}
+    for row in house.truth("canaries"):
+        told.setdefault(row["kind"], []).append(row["value"].lower())
+    for kind in ("synthetic_name", "synthetic_chi", "synthetic_birth_date", "synthetic_physician", "synthetic_report"):
+        assert any(value in text for value in told[kind] for text in texts), kind
+    assert len(texts) > 20
+    assert all(any(word in text for word in told["synthetic_report"]) for text in texts)
 
 
 @pytest.mark.parametrize("zone", OUTSIDE)

@@ -60,7 +60,7 @@ def look_up(unit: dict, name: str):
         declared = table("deidentified", level)
         if name in declared.by_name:
             value = row[name] if row is not None else None
-            closed = declared.by_name[name].vocabulary is not None
+            closed = declared.by_name[name].vocabulary is not None and not declared.by_name[name].empty_is_value
             return None if closed and value in ("unknown", []) else value
     raise AssertionError(name)
 

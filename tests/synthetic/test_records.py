@@ -43,7 +43,13 @@ def test_planted_faults_are_where_the_truth_says(made):
             case "bad_code":
                 assert any("?" in value for value in values)
             case "no_identifier":
-                names = {"chi": ("CHI", "UPI_NUMBER"), "smr01": ("UPI_NUMBER", "CI_CHI_NUMBER"), "pis": ("Pat UPI",), "labs": ("chi",)}
+                names = {
+                    "chi": ("CHI", "UPI_NUMBER"),
+                    "smr01": ("UPI_NUMBER", "CI_CHI_NUMBER"),
+                    "pis": ("Pat UPI",),
+                    "labs": ("chi",),
+                    "reports": ("CHI",),
+                }
                 assert not any(row[name] for name in names[fault["source"]])
             case other:
                 pytest.fail(f"an unknown kind of fault: {other}")

@@ -102,6 +102,10 @@ def _parser() -> argparse.ArgumentParser:
         if action == "import":
             sub.add_argument("database", help="database of SmiServices on the MongoDB of the settings")
 
+    idc = commands.add_parser("import-idc", parents=[shared], help="the public series of the Imaging Data Commons as a catalogue, with invented people")
+    idc.add_argument("--events", type=_count, default=10_000_000, metavar="N", help="make at least N record events (10000000)")
+    idc.add_argument("--times", type=_count, default=1, metavar="N", help="the catalogue N times over, each time with other people (1)")
+
     keys = commands.add_parser("keys", parents=[shared], help="make the pseudonymisation key")
     keys.add_argument("action", choices=["init"], help="make the key if there is none")
 
@@ -141,6 +145,9 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
         case "mongo":
             action = getattr(import_module("pictures_spark.dicom.parity"), arguments.action)
             run_job(f"mongo-{arguments.action}", config, "identifiable", action)
+        case "import-idc":
+            heart = _heart("pictures_spark.synthetic.idc")
+            run_job("import-idc", config, "importer", lambda job: heart(job, arguments.events, arguments.times))
         case "quarantine":
             quarantine = import_module("pictures_spark.quarantine")
             match arguments.action:

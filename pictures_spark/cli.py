@@ -53,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for job in JOBS:
         sub = commands.add_parser(job.name, parents=[shared], help=job.help, description=job.help)
+        if job.name == "synth":
+            sub.add_argument("--tables", type=_count, metavar="N", help="make a nation of N people as de-identified tables, with its answer key")
         if job.name == "catalogue":
             sub.add_argument("--limit", type=_count, metavar="N", help="read at most N files in this run; the rest is for the next")
             sub.add_argument("--dry-run", action="store_true", help="print what a run would do and how long it may take; write nothing")
@@ -124,7 +126,7 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
         What went wrong, in one sentence.
     """
     for job in JOBS:
-        if arguments.command == job.name and job.name != "catalogue":
+        if arguments.command == job.name and job.name not in ("catalogue", "synth"):
             run_job(job.name, config, job.role, _heart(job.module))
             return
     match arguments.command:
@@ -145,6 +147,11 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
         case "mongo":
             action = getattr(import_module("pictures_spark.dicom.parity"), arguments.action)
             run_job(f"mongo-{arguments.action}", config, "identifiable", action)
+        case "synth" if arguments.tables:
+            heart = _heart("pictures_spark.synthetic.nation_tables")
+            run_job("synth-tables", config, "importer", lambda job: heart(job, arguments.tables))
+        case "synth":
+            run_job("synth", config, "synthesiser", _heart("pictures_spark.synthetic.synth"))
         case "import-idc":
             heart = _heart("pictures_spark.synthetic.idc")
             run_job("import-idc", config, "importer", lambda job: heart(job, arguments.events, arguments.times))

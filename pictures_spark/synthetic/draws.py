@@ -44,7 +44,7 @@ class Draws:
     def bits(self, stream: str, index: npt.NDArray[np.int64], slot: npt.NDArray[np.int64] | int = 0) -> Bits:
         """64 random bits per index."""
         start = np.uint64(int.from_bytes(hashlib.sha256(f"{self.seed}\x1f{stream}".encode()).digest()[:8], "little"))
-        slots = np.asarray(slot).astype(np.uint64)
+        slots = np.atleast_1d(np.asarray(slot)).astype(np.uint64)
         return mixed(mixed(np.asarray(index).astype(np.uint64) * _STEP + start) + (slots + np.uint64(1)) * _STEP)
 
     def uniform(self, stream: str, index: Whole, slot: Whole | int = 0) -> Real:

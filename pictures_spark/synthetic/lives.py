@@ -81,12 +81,12 @@ class Events:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Scans that an illness led to: place in the batch, day, name of the protocol, and why (condition and number)."""
+    """Scans that an illness led to: place in the batch, day, and a number that tells them from the person's others."""
 
     protocol: str
     who: Whole
     on: Whole
-    reason: str
+    number: int
 
 
 @dataclass(frozen=True)
@@ -174,11 +174,11 @@ def lead(draws: Draws, people: People, alive_on: Whole | None = None, first: int
         # What would have come after death does not.
         who = np.flatnonzero((onsets[name] < NEVER) & (onsets[name] <= people.death))
         events += _follows(draws, name, number, condition, people, who, onsets[name][who], pace)
-        for scan in condition.get("scans", ()):
+        for place, scan in enumerate(condition.get("scans", ())):
             had = who[draws.happens(f"scan/{name}/{scan['protocol']}", people.index[who], scan["share"])]
             on = onsets[name][had] + draws.whole(f"scan/{name}/{scan['protocol']}/day", people.index[had], *scan["days"])
             keep = people.here(had, on)
-            scans.append(Wanted(scan["protocol"], had[keep], on[keep], name))
+            scans.append(Wanted(scan["protocol"], had[keep], on[keep], number * 10 + place))
     events += _everyday(draws, people, data["everyday"], first, last, busy)
     events += _deaths(people, which, tuple(codes))
     kept = [event.where(_kept(people, event, first, last)) for event in events]

@@ -53,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for job in JOBS:
         sub = commands.add_parser(job.name, parents=[shared], help=job.help, description=job.help)
+        if job.name == "synth":
+            sub.add_argument("--tables", type=_count, metavar="N", help="make a nation of N people as de-identified tables, with its answer key")
         if job.name == "catalogue":
             sub.add_argument("--limit", type=_count, metavar="N", help="read at most N files in this run; the rest is for the next")
             sub.add_argument("--dry-run", action="store_true", help="print what a run would do and how long it may take; write nothing")
@@ -102,6 +104,10 @@ def _parser() -> argparse.ArgumentParser:
         if action == "import":
             sub.add_argument("database", help="database of SmiServices on the MongoDB of the settings")
 
+    idc = commands.add_parser("import-idc", parents=[shared], help="the public series of the Imaging Data Commons as a catalogue, with invented people")
+    idc.add_argument("--events", type=_count, default=10_000_000, metavar="N", help="make at least N record events (10000000)")
+    idc.add_argument("--times", type=_count, default=1, metavar="N", help="the catalogue N times over, each time with other people (1)")
+
     keys = commands.add_parser("keys", parents=[shared], help="make the pseudonymisation key")
     keys.add_argument("action", choices=["init"], help="make the key if there is none")
 
@@ -120,7 +126,7 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
         What went wrong, in one sentence.
     """
     for job in JOBS:
-        if arguments.command == job.name and job.name != "catalogue":
+        if arguments.command == job.name and job.name not in ("catalogue", "synth"):
             run_job(job.name, config, job.role, _heart(job.module))
             return
     match arguments.command:
@@ -141,6 +147,14 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
         case "mongo":
             action = getattr(import_module("pictures_spark.dicom.parity"), arguments.action)
             run_job(f"mongo-{arguments.action}", config, "identifiable", action)
+        case "synth" if arguments.tables:
+            heart = _heart("pictures_spark.synthetic.nation_tables")
+            run_job("synth-tables", config, "importer", lambda job: heart(job, arguments.tables))
+        case "synth":
+            run_job("synth", config, "synthesiser", _heart("pictures_spark.synthetic.synth"))
+        case "import-idc":
+            heart = _heart("pictures_spark.synthetic.idc")
+            run_job("import-idc", config, "importer", lambda job: heart(job, arguments.events, arguments.times))
         case "quarantine":
             quarantine = import_module("pictures_spark.quarantine")
             match arguments.action:

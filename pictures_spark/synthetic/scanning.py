@@ -1,0 +1,234 @@
+"""Scans of people who do not exist, as rows of study, series, image_feature and burned_in_text.
+
+Enters: wanted scans (protocol, person, day) and schemas/synthetic/scanning.yaml. Leaves: Arrow tables, and which study is spoiled by which
+trap. Pure. Headers are told by publish's own rules, once for each protocol, device and trap; what differs between people is drawn.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pictures_spark.resources import load_schema
+from pictures_spark.schema import table
+from pictures_spark.synthetic.draws import Draws, Flags, Whole, completed_years
+from pictures_spark.synthetic.lives import NEVER, People
+from pictures_spark.synthetic.nation import dates
+from pictures_spark.synthetic.published import ARROW, ZONE
+from pictures_spark.synthetic.told import told
+
+# What found the planted text: no detector did.
+_PLANTED = "planted"
+
+
+@dataclass(frozen=True)
+class Scans:
+    """Studies of a batch of people, all of one protocol: places in the batch, days, and a number that no other study of the person has."""
+
+    protocol: str
+    who: Whole
+    on: Whole
+    number: Whole
+
+
+@dataclass(frozen=True)
+class Made:
+    """Tables by name, and the studies that a trap has spoiled: (study_id, trap)."""
+
+    tables: Mapping[str, pa.Table]
+    traps: pa.Table
+
+
+@cache
+def scanning() -> dict[str, Any]:
+    """The data."""
+    found: dict[str, Any] = load_schema("synthetic/scanning.yaml")
+    return found
+
+
+def header(protocol: str, number: int, device: Sequence[Any], trap: str | None) -> dict[str, Any]:
+    """The header that all images of a protocol's series have."""
+    data = scanning()
+    plan = data["protocols"][protocol]
+    series = plan["series"][number]
+    found = {**data["common"][series["Modality"]], "Manufacturer": device[0], "ManufacturerModelName": device[1]}
+    found |= {"StudyDescription": plan["StudyDescription"], **{name: value for name, value in series.items() if name[0].isupper()}}
+    if "plane" in series:
+        found["ImageOrientationPatient"] = data["planes"][series["plane"]]
+    rule: dict[str, Any] = next((row for row in data["traps"] if row["id"] == trap), {})
+    if series["Modality"] in rule.get("only", [series["Modality"]]):
+        found |= rule.get("set", {})
+    return {name: value for name, value in found.items() if value is not None}
+
+
+@cache
+def _devices(modality: str) -> tuple[tuple[Any, ...], ...]:
+    return tuple(tuple(device) for device in scanning()["devices"][modality])
+
+
+@cache
+def _traps() -> tuple[str | None, ...]:
+    return (None, *(row["id"] for row in scanning()["traps"]))
+
+
+@cache
+def _looks(protocol: str, number: int) -> pa.Table:
+    """Columns of ``series`` for every device and trap, row = device * traps + trap."""
+    series = scanning()["protocols"][protocol]["series"][number]
+    declared = table(ZONE, "series").by_name
+    rows = [
+        told(header(protocol, number, device, trap), max(series["images"][0], 1), series.get("step"))
+        for device in _devices(series["Modality"])
+        for trap in _traps()
+    ]
+    return pa.table({name: pa.array([row[name] for row in rows], ARROW[declared[name].type]) for name in rows[0]})
+
+
+def trap_of(draws: Draws, index: Whole, board: Whole, number: Whole) -> Whole:
+    """Place of each study's trap in `_traps`, 0 for none, at the rates of its board's profile."""
+    profiles = scanning()["profiles"]
+    rates = np.array([[profile.get(trap, 0.0) for trap in _traps()] for profile in profiles])
+    rates[:, 0] = 1 - rates[:, 1:].sum(axis=1)
+    ends = np.cumsum(rates, axis=1)
+    drawn = draws.uniform("trap", index, number)
+    return np.minimum((ends[board % len(profiles)] <= drawn[:, None]).sum(axis=1), len(_traps()) - 1)
+
+
+def made(draws: Draws, group: People, ids: pa.Array, board: Whole, scans: Scans, clean: bool = False) -> Made:
+    """The rows of one protocol's scans.
+
+    Parameters
+    ----------
+    board : health board of each person of the batch; the site that scanned.
+    clean : no trap.
+    """
+    plan = scanning()["protocols"][scans.protocol]
+    who, on, index = scans.who, scans.on, group.index[scans.who]
+    trap = np.zeros(len(who), np.int64) if clean else trap_of(draws, index, board[who], scans.number)
+    reasons = np.array([None, *(row.get("unlinked") for row in scanning()["traps"])], object)[trap]
+    linked = np.array([reason is None for reason in reasons], bool)
+    person = pc.if_else(pa.array(linked), ids.take(pa.array(who)), pa.scalar(None, pa.string()))
+    study_id = draws.names("study", index, scans.number)
+    times = draws.whole("time", index, 8 * 3600, 18 * 3600 - 1, scans.number)
+    age = _ages(group, who, on, linked)
+    clock = pa.array([f"{t // 3600:02d}:{t // 60 % 60:02d}:{t % 60:02d}" for t in times.tolist()], pa.string())
+    boards = np.array([f"board-{number:02d}" for number in range(len(load_schema("synthetic/nation.yaml")["health_boards"]))])
+    parts = [_series(draws, scans, number, index, board[who], trap) for number in range(len(plan["series"]))]
+    rows = []
+    for number, (looks, images) in enumerate(parts):
+        frame_of = draws.names("frame", index, scans.number * 100 + (0 if plan.get("one_frame") else number))
+        own = {
+            "series_id": draws.names("series", index, scans.number * 100 + number),
+            "study_id": study_id,
+            "patient_id": person,
+            "scan_date": dates(on),
+            "scan_time": clock,
+            "scan_date_source": pa.repeat(pa.scalar("AcquisitionDate"), len(who)),
+            "image_count": pa.array(images),
+            "frame_count": pa.array(images),
+            "n_objects": pa.array(images),
+            "conflict_count": pa.array(np.zeros(len(who), np.int64)),
+            "frame_of_reference_id": frame_of,
+            **age,
+        }
+        rows.append(pa.table({**dict(zip(looks.column_names, looks.columns, strict=True)), **own}))
+    study = {
+        "study_id": study_id,
+        "patient_id": person,
+        "unlinked_reason": pa.array(reasons.tolist(), pa.string()),
+        "accession_id": draws.names("accession", index, scans.number),
+        "study_date": dates(on),
+        "study_time": clock,
+        "site": pa.array(boards[board[who]]),
+        "scan_date": dates(on),
+        "series_count": pa.array(np.full(len(who), len(rows))),
+        "description_norm": _study_words(plan, len(who)),
+        "conflict_count": pa.array(np.zeros(len(who), np.int64)),
+        "conflict_flags": _empty_lists(len(who)),
+        "tag_conflicts": _empty_lists(len(who)),
+        **age,
+    }
+    spoiled = np.flatnonzero(trap)
+    names = np.array([name or "" for name in _traps()])
+    series = pa.concat_tables(rows)
+    return Made(
+        {"study": pa.table(study), "series": series, **_pixels(plan, rows)},
+        pa.table({"uid": study_id.take(pa.array(spoiled)), "trap": pa.array(names[trap[spoiled]])}),
+    )
+
+
+def _series(draws: Draws, scans: Scans, number: int, index: Whole, board: Whole, trap: Whole) -> tuple[pa.Table, Whole]:
+    """What each study's series looks like, and how many images it has. A board has one device of a kind."""
+    series = scanning()["protocols"][scans.protocol]["series"][number]
+    devices = _devices(series["Modality"])
+    device = draws.choice(f"device/{series['Modality']}", board, [weight for *_, weight in devices])
+    looks = _looks(scans.protocol, number).take(pa.array(device * len(_traps()) + trap))
+    return looks, draws.whole("images", index, *series["images"], scans.number * 100 + number)
+
+
+def _ages(group: People, who: Whole, on: Whole, linked: Flags) -> dict[str, pa.Array]:
+    birth, death = group.birth[who], group.death[who]
+    early = on < birth
+    return {
+        "age_years": pa.array(completed_years(birth, on), mask=~linked | early),
+        "before_birth": pa.array(early, mask=~linked),
+        "after_death": pa.array((on > death) & (death < NEVER), mask=~linked),
+    }
+
+
+def _study_words(plan: Mapping[str, Any], count: int) -> pa.Array:
+    from pictures_spark.deid.derive import description_words
+
+    return pa.array([sorted(description_words(plan["StudyDescription"]))], pa.list_(pa.string())).take(pa.array(np.zeros(count, np.int64)))
+
+
+def _empty_lists(count: int) -> pa.Array:
+    return pa.array([[]], pa.list_(pa.string())).take(pa.array(np.zeros(count, np.int64)))
+
+
+def _pixels(plan: Mapping[str, Any], rows: Sequence[pa.Table]) -> dict[str, pa.Table]:
+    """What the pixels would tell: features of each series, and whether its images have text."""
+    features, texts = [], []
+    for entry, found in zip(plan["series"], rows, strict=True):
+        count, series_id = found.num_rows, found.column("series_id")
+        for name, value in entry.get("features", {}).items():
+            features.append(
+                pa.table(
+                    {
+                        "level": pa.repeat(pa.scalar("series"), count),
+                        "id": series_id,
+                        "series_id": series_id,
+                        "feature": pa.repeat(pa.scalar(name), count),
+                        "version": pa.repeat(pa.scalar(_PLANTED), count),
+                        "value": pa.array(np.full(count, float(value))),
+                        "status": pa.repeat(pa.scalar("ok"), count),
+                    }
+                )
+            )
+        if entry["Modality"] in ("CR", "DX", "US"):
+            text = entry.get("text", False)
+            box = {name: pa.array(np.full(count, at), mask=np.full(count, not text)) for name, at in zip(("x0", "y0", "x1", "y1"), (8, 8, 220, 24), strict=True)}
+            whole = {name: pa.array(np.zeros(count, np.int64), mask=np.full(count, not text)) for name in ("frame_from", "frame_to")}
+            texts.append(
+                pa.table(
+                    {
+                        # One image stands for all of the series: these tables have no images.
+                        "image_id": series_id,
+                        "locator_id": series_id,
+                        "series_id": series_id,
+                        **whole,
+                        **box,
+                        "plane": pa.repeat(pa.scalar("pixel"), count),
+                        "kind": pa.repeat(pa.scalar("text" if text else None, pa.string()), count),
+                        "verdict": pa.repeat(pa.scalar("text" if text else "clean"), count),
+                        "engine_version": pa.repeat(pa.scalar(_PLANTED), count),
+                        "rule": pa.repeat(pa.scalar(_PLANTED), count),
+                    }
+                )
+            )
+    found = {"image_feature": features, "burned_in_text": texts}
+    return {name: pa.concat_tables(parts) for name, parts in found.items() if parts}

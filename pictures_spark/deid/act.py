@@ -14,6 +14,7 @@ what became of each element's bytes; only what it has not seen is parsed and jud
 
 import logging
 import re
+import struct
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -33,15 +34,18 @@ from pictures_spark.deid.dicom_identity import Identity
 from pictures_spark.deid.dicom_pixels import (
     DOUBLE_PIXELS,
     FLOAT_PIXELS,
+    NATIVE,
     OFFSET_TABLES,
     PIXEL_DATA,
     NotCleanableError,
     Pixels,
     copy_pixels,
+    native_length,
     treat_pixels,
 )
-from pictures_spark.deid.dicom_read import MalformedError, Node, Source, items_of, read
+from pictures_spark.deid.dicom_read import MalformedError, Node, Source, element_of, items_of, read
 from pictures_spark.deid.dicom_scrub import LONG, Scrub, normal
+from pictures_spark.deid.dicom_series import Template, differences
 from pictures_spark.deid.dicom_write import Element, Items, encode, file_head, fits, text
 from pictures_spark.deid.plan import Action, Plan
 
@@ -92,6 +96,7 @@ _OPTION_CODES = {
 _CLEAN_PIXELS = "113101"
 # What is remembered, at most: people, contexts of a person, elements of a context, and bytes of an element.
 _PEOPLE, _CONTEXTS, _ELEMENTS, _REMEMBERED_BYTES = 64, 64, 4096, 4096
+_SAMPLES, _TEMPLATES = 64, 16
 
 
 class WithheldError(Exception):
@@ -151,6 +156,11 @@ class Deidentifier:
                 raise WithheldError("not_readable") from None
 
     def _one(self, data: bytes, identity: Identity) -> Deidentified:
+        person = self._person(identity)
+        if identity.verdict == "clean" and not identity.boxes:
+            result = person.by_template(data)
+            if result is not None:
+                return result
         source = read(data)
         sop_class, instance_uid = source.text(_SOP_CLASS), source.text(_SOP_INSTANCE)
         image = sop_class in self.plan.image_classes and len(source.pixels) == 1
@@ -172,7 +182,7 @@ class Deidentifier:
             raise WithheldError("unknown_class_uid")
 
         plan = self.plan.for_class(sop_class)
-        treatment, raws = self._person(identity).treatment(source, plan)
+        treatment, raws = person.treatment(source, plan)
         elements = treatment.encoded(source, raws)
         if image and any(len(elements.get(tag, b"")) <= 8 for tag in _IMAGE_ESSENTIALS):
             raise WithheldError("not_readable")
@@ -182,12 +192,10 @@ class Deidentifier:
             syntax = pixels.transfer_syntax
             elements.update((tag, encode([element])) for tag, element in pixels.header.items())
         elements.update((e.tag, encode([e])) for e in _statements(plan, identity, image))
-        written = plan.policy["written"]
+        if pixels is not None and source.nodes is None and pixels.as_they_were:
+            person.learn(source, elements, treatment)
         image_uid = treatment.uid(_SOP_INSTANCE, instance_uid)
-        parts = [
-            file_head(sop_class, image_uid, syntax, written["implementation_class_uid"], written["implementation_version_name"]),
-            *(elements[tag] for tag in sorted(elements)),
-        ]
+        parts = [_head(plan, sop_class, image_uid, syntax), *(elements[tag] for tag in sorted(elements))]
         if pixels is not None:
             parts += pixels.parts()
         study_uid, series_uid = (treatment.uid(tag, uid) if (uid := source.text(tag)) else None for tag in (_STUDY, _SERIES))
@@ -210,6 +218,11 @@ class Deidentifier:
                 self._people.clear()
             person = self._people[who] = _Person(identity)
         return person
+
+
+def _head(plan: Plan, sop_class: str, image_uid: str, syntax: str) -> bytes:
+    written = plan.policy["written"]
+    return file_head(sop_class, image_uid, syntax, written["implementation_class_uid"], written["implementation_version_name"])
 
 
 def _statements(plan: Plan, identity: Identity, image: bool) -> Iterator[Element]:
@@ -235,6 +248,20 @@ class _Said(NamedTuple):
     others: frozenset[str]
 
 
+class _Learned(NamedTuple):
+    """A template and what its files have in common."""
+
+    key: tuple
+    template: Template
+    treatment: "_Treatment"
+    sop_class: str
+    syntax: str
+    native_length: int
+    study_uid: str | None
+    series_uid: str | None
+    image_uid: str
+
+
 _NOTHING = _Said(frozenset(), frozenset())
 
 
@@ -245,6 +272,59 @@ class _Person:
         self.identity = identity
         self._said: dict[tuple, dict[bytes, _Said]] = {}
         self._treatments: dict[tuple, _Treatment] = {}
+        self._templates: list[_Learned] = []
+        self._samples: dict[tuple, tuple[Source, dict[int, bytes]]] = {}
+
+    def by_template(self, data: bytes) -> Deidentified | None:
+        """The result for a file that is like others before it; None where there were none like it."""
+        for place, learned in enumerate(self._templates):
+            try:
+                found = learned.template.read(data, learned.native_length)
+                parts = None if found is None else learned.template.pieces(found[0])
+            except (MalformedError, ValueError, IndexError, struct.error):
+                return None
+            if found is None:
+                continue
+            if parts is None:
+                return None
+            if place:
+                self._templates.insert(0, self._templates.pop(place))
+            raw = found[0].get(_SOP_INSTANCE)
+            image_uid = learned.image_uid if raw is None else learned.treatment.uid(_SOP_INSTANCE, raw[8:].decode("latin-1"))
+            head = _head(learned.treatment.plan, learned.sop_class, image_uid, learned.syntax)
+            return Deidentified(b"".join([head, *parts, *found[1]]), learned.study_uid, learned.series_uid, image_uid, 0)
+        return None
+
+    def learn(self, source: Source, made: dict[int, bytes], treatment: "_Treatment") -> None:
+        """Make a template of a file and the one like it before, or remember it until there is one."""
+        key = (id(treatment), source.syntax, tuple(source.places))
+        former = self._samples.get(key)
+        if former is None:
+            if len(self._samples) >= _SAMPLES:
+                self._samples.clear()
+            self._samples[key] = (source._replace(data=source.data[: source.places[source.pixels[0]].value + 8]), made)
+            return
+        slots = differences(former[0], source, treatment.plan.identifiers)
+        known = next((learned for learned in self._templates if learned.key == key), None)
+        if slots is None or not source.text(_SOP_INSTANCE):
+            return
+        if known is not None:
+            slots |= known.template.slots
+            self._templates.remove(known)
+        template = Template(former[0], slots, former[1], treatment.slot)
+        uids = {tag: treatment.uid(tag, uid) if (uid := former[0].text(tag)) else None for tag in (_STUDY, _SERIES, _SOP_INSTANCE)}
+        learned = _Learned(
+            key=key,
+            template=template,
+            treatment=treatment,
+            sop_class=source.text(_SOP_CLASS),
+            syntax=source.syntax if source.syntax not in NATIVE else "1.2.840.10008.1.2.1",
+            native_length=native_length(source),
+            study_uid=uids[_STUDY],
+            series_uid=uids[_SERIES],
+            image_uid=uids[_SOP_INSTANCE] or "",
+        )
+        self._templates = [learned, *self._templates][:_TEMPLATES]
 
     def treatment(self, source: Source, plan: Plan) -> "tuple[_Treatment, dict[int, bytes]]":
         """The treatment that holds for a file, and its top-level elements as bytes."""
@@ -397,6 +477,21 @@ class _Treatment:
         for element in _blocks(result, self.creators):
             result[element.tag] = encode([element])
         return result
+
+    def slot(self, tag: int, raw: bytes, implicit: bool) -> bytes | None:
+        """A top-level element, treated and encoded; None where it says something about people, or would open or close a private block."""
+        made = self._memory.get(raw)
+        if made is None:
+            node = element_of(raw, implicit)
+            if _said(node, self.charsets, self.plan) is not _NOTHING:
+                return None
+            element = self._treated(node, self.charsets, self.creators) if self._wanted(tag, self.creators) else None
+            made = encode([element]) if element is not None else b""
+            if len(raw) <= _REMEMBERED_BYTES:
+                if len(self._memory) >= _ELEMENTS:
+                    self._memory.clear()
+                self._memory[raw] = made
+        return None if not made and self._wanted(tag, self.creators) else made
 
     def items(self, nodes: dict[int, Node], charsets: list[str]) -> Items:
         """The elements of an item that stay, treated."""

@@ -33,7 +33,7 @@ _SAMPLES_PER_PIXEL, _PHOTOMETRIC, _PLANAR = 0x00280002, 0x00280004, 0x00280006
 _BITS_ALLOCATED, _BITS_STORED, _HIGH_BIT, _REPRESENTATION, _LOSSY = 0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00282110
 _LOSSY_SYNTAXES = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 _UNDEFINED_LENGTH = 0xFFFFFFFF
-_NATIVE = frozenset((IMPLICIT_LITTLE, EXPLICIT_LITTLE, DEFLATED))
+NATIVE = frozenset((IMPLICIT_LITTLE, EXPLICIT_LITTLE, DEFLATED))
 _ENCODERS = {RLELossless: RLELosslessEncoder, JPEGLSLossless: JPEGLSLosslessEncoder, JPEG2000Lossless: JPEG2000LosslessEncoder}
 
 
@@ -43,12 +43,14 @@ class NotCleanableError(Exception):
 
 @dataclass(frozen=True)
 class Pixels:
-    """Pixel elements as they are written; ``header`` replaces elements of the data set, ``blanked`` counts boxes that were filled."""
+    """Pixel elements as they are written; ``header`` replaces elements of the data set, ``blanked`` counts boxes that were filled;
+    ``as_they_were`` where the bytes were copied and nothing goes with them."""
 
     transfer_syntax: str
     elements: list[Element]
     header: dict[int, Element] = field(default_factory=dict)
     blanked: int = 0
+    as_they_were: bool = False
 
     def parts(self) -> list[bytes]:
         """The pixel elements as bytes, in pieces, so that the pixels are copied once only."""
@@ -82,23 +84,30 @@ def copy_pixels(source: Source) -> Pixels | None:
     if source.nodes is not None or _overlay_without_data(source.places):
         return None
     place = source.places[source.pixels[0]]
-    native = source.syntax in _NATIVE
+    native = source.syntax in NATIVE
     if native == place.undefined:
         raise ValueError("pixel data and transfer syntax disagree")
     view = memoryview(source.data)[place.value : place.end]
     if not native:
         value, changed = without_comments(view, source.number(0x00280008, 1))
         tables = [] if changed else [Element(tag, "OV", source.raw(tag)) for tag in OFFSET_TABLES if source.raw(tag)]
-        return Pixels(source.syntax, [Element(PIXEL_DATA, "OB", value, encapsulated=True), *tables])  # type: ignore[arg-type]
-    bits = {FLOAT_PIXELS: 32, DOUBLE_PIXELS: 64}.get(place.tag) or source.number(_BITS_ALLOCATED)
+        elements = [Element(PIXEL_DATA, "OB", value, encapsulated=True), *tables]  # type: ignore[arg-type]
+        return Pixels(source.syntax, elements, as_they_were=not changed and not tables)
+    # What follows the last frame is no part of the image and could be anything.
+    view = view[: native_length(source)]
+    bits = source.number(_BITS_ALLOCATED)
+    vr = {FLOAT_PIXELS: "OF", DOUBLE_PIXELS: "OD"}.get(place.tag, "OW" if bits > 8 else "OB")
+    return Pixels(EXPLICIT_LITTLE, [Element(place.tag, vr, view)], as_they_were=source.syntax != DEFLATED)  # type: ignore[arg-type]
+
+
+def native_length(source: Source) -> int:
+    """Bytes that the header says native pixels take."""
+    bits = {FLOAT_PIXELS: 32, DOUBLE_PIXELS: 64}.get(source.pixels[0]) or source.number(_BITS_ALLOCATED)
     samples = source.number(_SAMPLES_PER_PIXEL, 1) or 1
     values = (source.number(0x00280008, 1) or 1) * source.number(0x00280010) * source.number(0x00280011) * samples
     if source.text(_PHOTOMETRIC) == "YBR_FULL_422":
         values = values // 3 * 2
-    # What follows the last frame is no part of the image and could be anything.
-    view = view[: values // 8 + (values % 8 > 0) if bits == 1 else values * (bits // 8)]
-    vr = {FLOAT_PIXELS: "OF", DOUBLE_PIXELS: "OD"}.get(place.tag, "OW" if bits > 8 else "OB")
-    return Pixels(EXPLICIT_LITTLE, [Element(place.tag, vr, view)])  # type: ignore[arg-type]
+    return values // 8 + (values % 8 > 0) if bits == 1 else values * (bits // 8)
 
 
 def treat_pixels(dataset: Dataset, pixels: Any, offset_tables: Sequence[Element], boxes: Sequence[Box]) -> Pixels:

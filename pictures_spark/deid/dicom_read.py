@@ -222,7 +222,7 @@ def _places(data: bytes, position: int, implicit: bool) -> tuple[dict[int, Place
         last = tag
         undefined = length == _UNDEFINED
         if tag in _PIXELS:
-            position = _end_of_fragments(data, value) if undefined else value + length
+            position = end_of_fragments(data, value) if undefined else value + length
             pixels = (*pixels, tag)
             places[tag] = Place(tag, vr, start, value, min(position, end), undefined)
             if tag == 0x7FE00010:
@@ -239,7 +239,7 @@ def _places(data: bytes, position: int, implicit: bool) -> tuple[dict[int, Place
     return places, pixels
 
 
-def _end_of_fragments(data: bytes, position: int) -> int:
+def end_of_fragments(data: bytes, position: int) -> int:
     """Where the fragments end, before their delimiter; the end of the file where it lacks one."""
     while True:
         if position + 8 > len(data):
@@ -248,6 +248,45 @@ def _end_of_fragments(data: bytes, position: int) -> int:
         if (group, number) != (0xFFFE, 0xE000) or length == _UNDEFINED:
             return position
         position += 8 + length
+
+
+def end_of_sequence(data: bytes, position: int, implicit: bool) -> int:
+    """Where a sequence of undefined length whose items start here ends.
+
+    Raises
+    ------
+    MalformedError, IndexError, struct.error
+        It does not.
+    """
+    return _items(data, position, len(data), implicit, 0)[1]
+
+
+def meta_places(data: bytes) -> list[Place]:
+    """The elements of the file meta information of a file that `read` could walk."""
+    places = []
+    position = 132
+    while True:
+        group, number, vr, length = _HEAD(data, position)
+        if group != 2:
+            return places
+        value = position + 8
+        if vr in _LONG_VRS:
+            value, length = position + 12, _LENGTH(data, position + 8)[0]
+        places.append(Place(group << 16 | number, _VRS[vr], position, value, value + length, False))
+        position = value + length
+
+
+def element_of(raw: bytes, implicit: bool) -> Node:
+    """The one element that is encoded here.
+
+    Raises
+    ------
+    MalformedError, IndexError, struct.error
+        The bytes are no element.
+    """
+    places, _ = _places(raw, 0, implicit)
+    (place,) = places.values()
+    return _node(raw, place, implicit, 0)
 
 
 def _node(data: bytes, place: Place, implicit: bool, depth: int) -> Node:
@@ -308,7 +347,7 @@ def _item(data: bytes, position: int, end: int, implicit: bool, depth: int) -> t
             vr = _VRS[code]
         if length == _UNDEFINED:
             if tag in _PIXELS and vr != "SQ":
-                behind = _end_of_fragments(data, value)
+                behind = end_of_fragments(data, value)
                 nodes[tag] = Node(tag, vr, data[value:behind])
                 position = behind + 8
                 continue

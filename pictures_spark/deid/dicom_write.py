@@ -5,12 +5,13 @@ group lengths, no padding, a preamble of zeros, our own file meta information.
 """
 
 import struct
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 _LONG_VRS = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"))
 _NULL_PADDED = frozenset(("OB", "OW", "OF", "OD", "OL", "OV", "UI", "UN"))
-_UNDEFINED = 0xFFFFFFFF
+_PREAMBLE = bytes(128) + b"DICM"
 _SHORT_LIMIT = 0xFFFE
 
 
@@ -38,17 +39,19 @@ def fits(vr: str, value: bytes) -> bool:
 
 def file_head(sop_class: str, sop_instance: str, transfer_syntax: str, class_uid: str, version_name: str) -> bytes:
     """Preamble and file meta information."""
-    body = encode(
-        [
-            Element(0x00020001, "OB", b"\x00\x01"),
-            text(0x00020002, "UI", sop_class),
-            text(0x00020003, "UI", sop_instance),
-            text(0x00020010, "UI", transfer_syntax),
-            text(0x00020012, "UI", class_uid),
-            text(0x00020013, "SH", version_name),
-        ]
-    )
-    return b"".join((bytes(128), b"DICM", encode([Element(0x00020000, "UL", struct.pack("<I", len(body)))]), body))
+    before, behind = _around_instance(sop_class, transfer_syntax, class_uid, version_name)
+    uid = sop_instance.encode() + b"\0" * (len(sop_instance) % 2)
+    length = len(before) + 8 + len(uid) + len(behind)
+    head = b"\2\0\0\0UL\4\0" + struct.pack("<I", length)
+    return b"".join((_PREAMBLE, head, before, b"\2\0\3\0UI", struct.pack("<H", len(uid)), uid, behind))
+
+
+@lru_cache(256)
+def _around_instance(sop_class: str, transfer_syntax: str, class_uid: str, version_name: str) -> tuple[bytes, bytes]:
+    """File meta information before and behind the instance UID."""
+    before = encode([Element(0x00020001, "OB", b"\x00\x01"), text(0x00020002, "UI", sop_class)])
+    behind = [text(0x00020010, "UI", transfer_syntax), text(0x00020012, "UI", class_uid), text(0x00020013, "SH", version_name)]
+    return before, encode(behind)
 
 
 def encode(elements: Items) -> bytes:

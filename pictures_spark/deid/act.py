@@ -191,7 +191,7 @@ class Deidentifier:
         if pixels is not None:
             syntax = pixels.transfer_syntax
             elements.update((tag, encode([element])) for tag, element in pixels.header.items())
-        elements.update((e.tag, encode([e])) for e in _statements(plan, identity, image))
+        elements.update(person.statements(plan, image))
         if pixels is not None and source.nodes is None and pixels.as_they_were:
             person.learn(source, elements, treatment)
         image_uid = treatment.uid(_SOP_INSTANCE, instance_uid)
@@ -272,8 +272,16 @@ class _Person:
         self.identity = identity
         self._said: dict[tuple, dict[bytes, _Said]] = {}
         self._treatments: dict[tuple, _Treatment] = {}
+        self._statements: dict[bool, dict[int, bytes]] = {}
         self._templates: list[_Learned] = []
         self._samples: dict[tuple, tuple[Source, dict[int, bytes]]] = {}
+
+    def statements(self, plan: Plan, image: bool) -> dict[int, bytes]:
+        """What every result of the person says of itself, encoded, by tag."""
+        made = self._statements.get(image)
+        if made is None:
+            made = self._statements[image] = {e.tag: encode([e]) for e in _statements(plan, self.identity, image)}
+        return made
 
     def by_template(self, data: bytes) -> Deidentified | None:
         """The result for a file that is like others before it; None where there were none like it."""
@@ -310,6 +318,13 @@ class _Person:
             return
         if known is not None:
             slots |= known.template.slots
+        # The template holds the creator of a private block; so it must be of a file in which the block's slots stayed.
+        blocks = {tag for tag in slots if tag >> 16 & 1}
+        base = next((sample for sample in (former, (source, made)) if blocks <= sample[1].keys()), None)
+        if base is None:
+            return
+        self._samples[key] = former = base
+        if known is not None:
             self._templates.remove(known)
         template = Template(former[0], slots, former[1], treatment.slot)
         uids = {tag: treatment.uid(tag, uid) if (uid := former[0].text(tag)) else None for tag in (_STUDY, _SERIES, _SOP_INSTANCE)}
@@ -395,7 +410,8 @@ def _said(node: Node, charsets: list[str], plan: Plan) -> _Said:
     """The identifiers of the person that an element holds, at any depth, whole and by name part."""
     names: set[str] = set()
     others: set[str] = set()
-    for each, own in _walk(node, charsets):
+    found = _walk(node, charsets) if node.vr in ("SQ", "UN") else ((node, charsets),)
+    for each, own in found:
         vr = each.vr
         if vr == "UN" and each.tag in DicomDictionary:
             vr = DicomDictionary[each.tag][0]
@@ -648,6 +664,8 @@ class _Treatment:
         if not value:
             return ""
         if value in UID_dictionary and tag not in self.plan.instances:
+            return value
+        if tag in self.plan.classes and value in self.plan.private_classes:
             return value
         if tag in self.plan.classes:
             raise WithheldError("unknown_class_uid")

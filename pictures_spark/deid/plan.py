@@ -69,6 +69,7 @@ _SECTIONS = {
     "private": dict,
     "accept": dict,
     "classes": list,
+    "private_classes": list,
     "instances": list,
     "identifiers": list,
     "limits": dict,
@@ -97,6 +98,7 @@ class Plan:
     classes: frozenset[int]
     instances: frozenset[int]
     identifiers: frozenset[int]
+    private_classes: frozenset[str]
     image_classes: frozenset[str]
     private: dict[tuple[str, int, int], tuple[str, re.Pattern[str] | None]]
     fingerprint: str
@@ -279,6 +281,7 @@ def compile_plan(values: dict[str, Any]) -> Plan:
         classes=frozenset(tags("classes")),
         instances=frozenset(tags("instances")),
         identifiers=frozenset(tags("identifiers")),
+        private_classes=frozenset(values["private_classes"]),
         image_classes=frozenset(load_schema("deid/image_sop_classes.yaml")),
         private=private,
         fingerprint=hashlib.sha256(json.dumps([values, standard], sort_keys=True).encode()).hexdigest(),

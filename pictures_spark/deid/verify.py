@@ -273,6 +273,7 @@ def _allowed_text(element: DataElement, holder: Dataset, policy: dict[str, Any],
 def _uids(elements: list, meta: list[DataElement], source: _Source, policy: dict[str, Any], identity: Identity) -> list[Finding]:
     expected = {identity.uid(uid) for uid in source.uids | source.registered}
     own = ("ImplementationClassUID",)
+    expected |= set(policy["private_classes"])
     if "uids" in policy["options"]:
         expected |= source.uids
     findings = []
@@ -429,7 +430,8 @@ def _identifiers(elements: list, result: bytes, policy: dict[str, Any], source: 
     known = {value.strip() for value in source.identifiers | identity.known}
     known = {value for value in known if len(value) >= shortest and value not in ours}
     findings = []
-    for value in known | {uid for uid in source.uids if len(uid) >= 16}:
+    uids = () if "uids" in policy["options"] else source.uids - set(policy["private_classes"])
+    for value in known | {uid for uid in uids if len(uid) >= 16}:
         if len(value) >= _SEARCH_IN_BYTES and any(needle in result for needle in _encodings(value)):
             findings.append(Finding("identifier"))
     short = {value.upper() for value in known}

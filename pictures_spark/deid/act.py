@@ -616,10 +616,8 @@ class _Treatment:
             return None
         if len(value) % size or not fits(vr, value):
             return Element(tag, vr, b"")
-        if vr in _NUMBERS and len(value) <= 8 * size:
-            if any(self.values.in_number(str(number)) for number in np.frombuffer(value, dtype=_NUMBERS[vr]).tolist()):
-                return Element(tag, vr, b"")
-        return Element(tag, vr, value)
+        numbers = np.frombuffer(value, dtype=_NUMBERS[vr]).tolist() if vr in _NUMBERS and len(value) <= 8 * size else []
+        return Element(tag, vr, b"" if any(self.values.in_number(str(number)) for number in numbers) else value)
 
     def _text(self, tag: int, vr: str, value: bytes, action: Action, charsets: list[str]) -> Element | None:
         values = _ascii_values(value)

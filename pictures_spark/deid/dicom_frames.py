@@ -13,7 +13,7 @@ _COLOUR_SEGMENTS = {0xE0: (b"JFIF\0", b"JFXX\0"), 0xE8: (b"mrfx", b"SPIFF\0"), 0
 _LENGTHS_OF_COLOUR_SEGMENTS = {0xE0: 16, 0xE8: 34, 0xEE: 14}
 # What encoders write of themselves.
 _ENCODER = re.compile(
-    rb"(?:\0\x01)?(?:Kakadu|OpenJPEG|JasPer|LEAD Technologies|Aware|Pegasus|AccuSoft|Created by|CREATOR|LuraWave|gd-jpeg|Lavc)[\x20-\x7e]{0,48}\0*"
+    rb"(?:\0\x01)?(?:Kakadu|OpenJPEG|Created by OpenJPEG|JasPer|LEAD Technologies|Aware|Pegasus|AccuSoft|LuraWave|Lavc)[\x20-\x7e]{0,32}\0*"
 )
 _ENCODER_NUMBERS = re.compile(rb"[0-9]{5,}")
 _SOI, _SOC, _EOI = b"\xff\xd8", b"\xff\x4f", b"\xff\xd9"
@@ -71,7 +71,7 @@ def _offsets(before: list[memoryview], after: list[bytes], table: bytes) -> byte
 
 
 def _clean(fragment: memoryview, whole: bool) -> bytes | None:
-    """A fragment without comments, and without what follows its end where it is a ``whole`` frame; None where there is nothing to leave out."""
+    """A fragment without comments and, where it is a ``whole`` frame, without what follows its end; None where nothing is left out."""
     start = bytes(fragment[:2])
     if start == _SOI:
         spans = _jpeg_spans(fragment)

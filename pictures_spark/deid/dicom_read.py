@@ -229,10 +229,7 @@ def _places(data: bytes, position: int, implicit: bool) -> tuple[dict[int, Place
                 # What follows the pixels is padding, signatures and whatever else was put there; none of it stays.
                 break
             continue
-        if undefined:
-            position = _items(data, value, end, implicit or vr == "UN", 0)[1]
-        else:
-            position = value + length
+        position = _items(data, value, end, implicit or vr == "UN", 0)[1] if undefined else value + length
         if position > end:
             raise MalformedError
         places[tag] = Place(tag, vr, start, value, position, undefined)
@@ -263,7 +260,7 @@ def end_of_sequence(data: bytes, position: int, implicit: bool) -> int:
 
 def meta_places(data: bytes) -> list[Place]:
     """The elements of the file meta information of a file that `read` could walk."""
-    places = []
+    places: list[Place] = []
     position = 132
     while True:
         group, number, vr, length = _HEAD(data, position)

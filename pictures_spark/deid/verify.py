@@ -26,7 +26,7 @@ from pydicom.datadict import dictionary_has_tag, dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.encaps import generate_fragments
 from pydicom.pixels import get_decoder
-from pydicom.uid import UID_dictionary
+from pydicom.uid import UID, UID_dictionary
 
 from pictures_spark.deid.dicom_codes import standard_code
 from pictures_spark.deid.dicom_identity import Box, Identity
@@ -308,7 +308,7 @@ def _moved(value: str, days: int) -> str | None:
 
 
 def _cleaned(elements: list, policy: dict[str, Any], source: _Source, identity: Identity) -> list[Finding]:
-    """Text that stays holds no name of the file, no identifier, nothing that reads like one, and known words only where the policy says so."""
+    """Text that stays holds no identifier and nothing that reads like one, and known words only where the policy says so."""
     shortest = policy["limits"]["identifier_length"]
     names = {_bare(word) for word in source.names}
     names = {word for word in names if len(word) >= 2}
@@ -401,9 +401,7 @@ def _frames(dataset: Dataset) -> np.ndarray:
     """Samples as they are coded: (frames, rows, columns[, samples])."""
     syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
     if syntax is None:
-        implicit = dataset.original_encoding[0]
-        dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2" if implicit else "1.2.840.10008.1.2.1"
-        syntax = dataset.file_meta.TransferSyntaxUID
+        syntax = dataset.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2" if dataset.original_encoding[0] else "1.2.840.10008.1.2.1")
     array, about = get_decoder(str(syntax)).as_array(dataset, raw=True)
     return array if int(about["number_of_frames"]) > 1 else array[np.newaxis]
 

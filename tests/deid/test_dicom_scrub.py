@@ -119,7 +119,18 @@ def test_the_number_of_another_person_goes_by_its_check_digit():
     assert SCRUB.clean("matrix 256 256 32") == "matrix 256 256 32"
 
 
-@pytest.mark.parametrize(("a", "b", "same"), [("abcdef", "abcdef", True), ("abcdef", "abcde", True), ("abcdef", "xabcdef", True), ("abcdef", "abdcef", True), ("abcdef", "abxdef", True), ("abcdef", "badcfe", False), ("abcdef", "abc", False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("a", "b", "same"),
+    [
+        ("abcdef", "abcdef", True),
+        ("abcdef", "abcde", True),
+        ("abcdef", "xabcdef", True),
+        ("abcdef", "abdcef", True),
+        ("abcdef", "abxdef", True),
+        ("abcdef", "badcfe", False),
+        ("abcdef", "abc", False),
+    ],
+)
 def test_one_slip(a, b, same):
     assert one_slip(a, b) is same
     assert one_slip(b, a) is same
@@ -159,7 +170,7 @@ def test_no_text_takes_long():
 
 
 def test_vocabulary_is_words_not_names():
-    names = [line for line in ("smith", "macdonald", "campbell", "robertson", "stewart", "anderson", "quillfeather", "morwenna", "hoskins")]
+    names = ["smith", "macdonald", "campbell", "robertson", "stewart", "anderson", "quillfeather", "morwenna", "hoskins"]
     assert not [name for name in names if known_word(name)]
     assert all(known_word(word) for word in ("HEAD", "flair", "T2", "3mm", "b1000", "femur", "Kidney"))
 

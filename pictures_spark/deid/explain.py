@@ -5,6 +5,7 @@ What enters: a compiled policy, a tag or path, a script. What leaves: text. No d
 
 import re
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,34 +99,31 @@ def rows(plan: Plan) -> Iterator[Row]:
 
 
 def page(plan: Plan) -> str:
-    """The plan as a page of docs/: what is not removed, one row per attribute, and how the rest is counted."""
+    """The plan as a page of docs/: every attribute that somebody decided upon, and what its value representation decides for the rest."""
     everything = list(rows(plan))
-    kept = [row for row in everything if row.action != Action.REMOVE]
-    by_reason: dict[tuple[str, str], int] = {}
-    for row in everything:
-        if row.action == Action.REMOVE:
-            key = (row.reason, re.sub(r", [XZDU/*]+$", "", row.source))
-            by_reason[key] = by_reason.get(key, 0) + 1
+    by_vr = Counter((row.vr, row.action) for row in everything if row.source == "policy by_vr")
     lines = [
         f"# De-identification plan: {plan.name}",
         "",
         "Generated from `conf/deid/` and `schemas/deid/` by `make docs`; change it there. `pictures deid explain <keyword>` tells of one",
-        "attribute. An attribute that is not listed is removed, and so is every attribute that the standard's dictionary does not have.",
+        "attribute, `pictures deid plan` of all. An attribute that the standard's dictionary does not have is removed, and so is every",
+        "private attribute that is not listed here.",
         "",
         f"Options of PS3.15 Table E.1-1: {', '.join(plan.policy['options'])}. Text is cleaned by rule `{plan.policy['text']}`.",
         "",
-        "## Removed",
+        "## By value representation, where neither the standard's table nor the policy names the attribute",
         "",
-        "| reason | says | attributes |",
+        "| VR | action | attributes |",
         "|---|---|---|",
-        *(f"| {reason} | {source} | {count:,} |" for (reason, source), count in sorted(by_reason.items())),
+        *(f"| {vr} | {action} | {count:,} |" for (vr, action), count in sorted(by_vr.items())),
         "",
-        "## Kept, mapped, moved or cleaned",
+        "## By attribute",
         "",
         "| tag | keyword or private creator | VR | action | reason | says |",
         "|---|---|---|---|---|---|",
-        *(f"| {row.tag} | {row.keyword} | {row.vr} | {row.action} | {row.reason} | {row.source} |" for row in kept),
     ]
+    named = (row for row in everything if row.source not in ("policy by_vr", "policy default"))
+    lines += [f"| {row.tag} | {row.keyword} | {row.vr} | {row.action} | {row.reason} | {row.source} |" for row in named]
     return "\n".join(lines) + "\n"
 
 

@@ -41,7 +41,8 @@ def test_the_table_has_every_attribute_and_the_page_every_one_that_stays():
     assert {row.action for row in everything} >= {"keep", "remove", "clean", "shift", "uid", "recurse", "patient", "accession"}
     text = page(PLAN)
     assert "| (0008,103E) | SeriesDescription |" in text
-    assert "InstitutionAddress" not in text
+    assert "| (0008,0081) | InstitutionAddress | ST | remove |" in text
+    assert "| CS | keep |" in text
 
 
 SCRIPT = """<script>

@@ -111,6 +111,21 @@ def _parser() -> argparse.ArgumentParser:
     keys = commands.add_parser("keys", parents=[shared], help="make the pseudonymisation key")
     keys.add_argument("action", choices=["init"], help="make the key if there is none")
 
+    deid = commands.add_parser("deid", help="read de-identification policies")
+    actions = deid.add_subparsers(dest="action", required=True, metavar="action")
+    for action, text in (
+        ("explain", "what happens to an attribute, why, and who says so"),
+        ("plan", "what happens to every attribute, tab-separated"),
+        ("import-ctp", "a policy from a script of CTP's DICOM anonymizer, with what could not be carried"),
+    ):
+        sub = actions.add_parser(action, parents=[shared], help=text, description=text)
+        if action == "import-ctp":
+            sub.add_argument("script", metavar="FILE", help="the script, XML or lines")
+        else:
+            sub.add_argument("--policy", default="default", metavar="NAME", help="conf/deid/<NAME>.yaml (default: default)")
+        if action == "explain":
+            sub.add_argument("attribute", metavar="TAG", help="keyword, tag (0010,0010), 0019,xx0C,CREATOR, or a path with dots")
+
     commands.add_parser("demo", parents=[shared], help="run every job on the synthetic archive")
     commands.add_parser("doctor", parents=[shared], help="check this machine and say what to do")
     commands.add_parser("docs", help="write the generated pages of docs/")
@@ -168,6 +183,15 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
                     quarantine.waive(config, arguments.object_id, arguments.reason, arguments.because)
         case "maintain":
             import_module("pictures_spark.maintain").run(config, arguments.zone, arguments.dry_run)
+        case "deid":
+            explained = import_module("pictures_spark.deid.explain")
+            match arguments.action:
+                case "explain":
+                    explained.print_explanation(arguments.policy, arguments.attribute)
+                case "plan":
+                    explained.print_plan(arguments.policy)
+                case "import-ctp":
+                    explained.print_import(arguments.script)
         case "keys":
             import_module("pictures_spark.doctor").init_keys(config)
         case "demo":

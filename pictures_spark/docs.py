@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pictures_spark.deid.explain import page
+from pictures_spark.deid.plan import load_plan
 from pictures_spark.quarantine import reasons
 from pictures_spark.resources import conf_dir, load_schema
 from pictures_spark.schema import ZONES, Column, Table, tables, vocabulary
@@ -15,7 +17,12 @@ _ZONE_TITLES = {
 
 def pages() -> dict[str, str]:
     """File name below docs/ -> text."""
-    return {"data-dictionary.md": _dictionary(), "quarantine.md": _quarantine(), "settings.md": _settings()}
+    return {
+        "data-dictionary.md": _dictionary(),
+        "deid-plan.md": page(load_plan("default")),
+        "quarantine.md": _quarantine(),
+        "settings.md": _settings(),
+    }
 
 
 def write() -> None:

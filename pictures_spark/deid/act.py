@@ -5,8 +5,11 @@ leaves: a new file in which every element was decided upon - the whole tree, fil
 :class:`WithheldError` with a reason of schemas/deid/withheld.yaml. Pure; runs on executors. Nothing in an error quotes a value.
 
 The result is built up, not cut down: an element is written only where the plan keeps its tag, the value has the form of its value
-representation, and no identifier of the person is in it. So private elements, overlays, curves, signatures, group lengths and padding
-need no rule of their own.
+representation, and no identifier of the person is in it. So unknown private elements, overlays, curves, signatures, group lengths and
+padding need no rule of their own.
+
+The instances of a series are nearly the same bytes. A :class:`Deidentifier` remembers, for a person and for what a file says about people,
+what became of each element's bytes; only what it has not seen is parsed and judged.
 """
 
 import logging
@@ -17,26 +20,33 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from io import BytesIO
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-from pydicom import Dataset, dcmread
+from pydicom import dcmread
 from pydicom._dicom_dict import DicomDictionary
 from pydicom._uid_dict import UID_dictionary
-from pydicom.dataelem import RawDataElement
-from pydicom.valuerep import format_number_as_ds
+from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.valuerep import TEXT_VR_DELIMS, format_number_as_ds
 
 from pictures_spark.deid.dicom_codes import standard_code
 from pictures_spark.deid.dicom_identity import Identity
 from pictures_spark.deid.dicom_pixels import (
     DOUBLE_PIXELS,
     FLOAT_PIXELS,
+    NATIVE,
     OFFSET_TABLES,
     PIXEL_DATA,
     NotCleanableError,
+    Pixels,
+    copy_pixels,
+    native_length,
     treat_pixels,
 )
-from pictures_spark.deid.dicom_write import Element, Items, fits, text, write_file
+from pictures_spark.deid.dicom_read import MalformedError, Node, Source, element_of, items_of, read
+from pictures_spark.deid.dicom_scrub import LONG, Scrub, normal
+from pictures_spark.deid.dicom_series import Template, differences
+from pictures_spark.deid.dicom_write import Element, Items, encode, file_head, fits, text
 from pictures_spark.deid.plan import Action, Plan
 
 # pydicom's warnings and log lines quote element values; on an executor they would end in a log file.
@@ -44,26 +54,49 @@ logging.getLogger("pydicom").addHandler(logging.NullHandler())
 logging.getLogger("pydicom").propagate = False
 
 _SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
-_PATIENT_NAME, _PATIENT_ID = 0x00100010, 0x00100020
+_PATIENT_NAME, _PATIENT_ID, _CHARACTER_SET = 0x00100010, 0x00100020, 0x00080005
 _PIXEL_TAGS = (PIXEL_DATA, FLOAT_PIXELS, DOUBLE_PIXELS)
 _PIXEL_REPRESENTATION = 0x00280103
 # Without these nobody can show the pixels: PhotometricInterpretation, Rows, Columns, BitsAllocated.
 _IMAGE_ESSENTIALS = (0x00280004, 0x00280010, 0x00280011, 0x00280100)
-# One item per frame, or common to all: the number of items has a meaning (PS3.3 C.7.6.16).
+# One item per frame, or common to all: the number of items has a meaning (PS3.3 C.7.6.16). So it has in a report, whose items are
+# referred to by their number (PS3.3 C.17.3.2.5).
 _FUNCTIONAL_GROUPS = (0x52009229, 0x52009230)
+_CONTENT_SEQUENCE = 0x0040A730
+_REPORTS = "1.2.840.10008.5.1.4.1.1.88."
 _CODE_VALUE, _CODE_SCHEME, _CODE_MEANING, _LONG_CODE, _URN_CODE = 0x00080100, 0x00080102, 0x00080104, 0x00080119, 0x00080120
 _WORD = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8, "AT": 2, "OW": 2, "OF": 4, "OD": 8, "OV": 8, "OB": 1}
-_NUMBER = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
+_NUMBERS = {"US": "<u2", "SS": "<i2", "UL": "<u4", "SL": "<i4"}
+_TEXT_VRS = frozenset(("LO", "SH", "ST", "LT", "UT", "UC"))
+_ONE_VALUE = frozenset(("ST", "LT", "UT"))
+_CHARSET_VRS = _TEXT_VRS | {"PN"}
+_LIMITS = {"SH": 16, "LO": 64, "ST": 1024, "LT": 10240}
 _CODE_STRING = re.compile(r"[A-Z0-9 _]{0,16}")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,12}")
-_DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 _TIME = re.compile(r"[0-2][0-9](:?[0-5][0-9](:?[0-6][0-9](\.[0-9]{1,6})?)?)?")
+_AGE = re.compile(r"([0-9]{3})([DWMY])")
 _DATE = re.compile(r"([0-9]{4})(\.?)([0-9]{2})\2([0-9]{2})")
 _DATE_TIME = re.compile(r"([0-9]{8})(([0-2][0-9])?([0-5][0-9])?([0-6][0-9](\.[0-9]{1,6})?)?([+-][0-9]{4})?)")
 _DIGITS = re.compile(r"[0-9]+")
 _WORDS = re.compile(r"[A-Za-z0-9]+")
-# From this length on an identifier is looked for inside other words too; a shorter one must be the whole word.
-_SUBSTRING_LENGTH = 6
+# PS3.16 CID 7050: what says that an option was applied.
+_OPTION_CODES = {
+    "graphics": "113103",
+    "structured_content": "113104",
+    "descriptors": "113105",
+    "full_dates": "113106",
+    "modified_dates": "113107",
+    "patient": "113108",
+    "device": "113109",
+    "uids": "113110",
+    "safe_private": "113111",
+    "institution": "113112",
+}
+_CLEAN_PIXELS = "113101"
+# What is remembered, at most: people, contexts of a person, elements of a context, and bytes of an element.
+_PEOPLE, _CONTEXTS, _ELEMENTS, _REMEMBERED_BYTES = 64, 64, 4096, 4096
+_SAMPLES, _TEMPLATES = 64, 16
 
 
 class WithheldError(Exception):
@@ -93,168 +126,501 @@ def deidentify(data: bytes, plan: Plan, identity: Identity) -> Deidentified:
     WithheldError
         It cannot be made safe, or is no image; ``reason`` says which.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return _deidentify(data, plan, identity)
-        except (WithheldError, MemoryError):
-            raise
-        except NotCleanableError:
-            raise WithheldError("pixels_not_cleanable") from None
-        except Exception:  # noqa: BLE001 - whatever a damaged file makes the parser raise, it means that it cannot be read
-            raise WithheldError("not_readable") from None
+    return Deidentifier(plan)(data, identity)
 
 
-def _deidentify(data: bytes, plan: Plan, identity: Identity) -> Deidentified:
-    dataset = dcmread(BytesIO(data), force=True)
-    raw = {tag: _raw(dataset, tag) for tag in sorted(map(int, dataset.keys()))}
-    sop_class = _uid_of(raw.get(_SOP_CLASS))
-    present = [tag for tag in _PIXEL_TAGS if tag in raw]
-    if sop_class not in plan.image_classes or len(present) != 1:
-        # A DICOMDIR says what it is in its file meta information only.
-        said = sop_class or str(getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID", ""))
-        if not said:
+class Deidentifier:
+    """De-identifies instances one after the other, those of a series at the price of their differences. Belongs to one thread."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._people: dict[tuple, _Person] = {}
+
+    def __call__(self, data: bytes, identity: Identity) -> Deidentified:
+        """The de-identified instance, the same whatever was de-identified before.
+
+        Raises
+        ------
+        WithheldError
+            It cannot be made safe, or is no image; ``reason`` says which.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                return self._one(data, identity)
+            except (WithheldError, MemoryError):
+                raise
+            except NotCleanableError:
+                raise WithheldError("pixels_not_cleanable") from None
+            except Exception:  # noqa: BLE001 - whatever a damaged file makes the parser raise, it means that it cannot be read
+                raise WithheldError("not_readable") from None
+
+    def _one(self, data: bytes, identity: Identity) -> Deidentified:
+        person = self._person(identity)
+        if identity.verdict == "clean" and not identity.boxes:
+            result = person.by_template(data)
+            if result is not None:
+                return result
+        source = read(data)
+        sop_class, instance_uid = source.text(_SOP_CLASS), source.text(_SOP_INSTANCE)
+        image = sop_class in self.plan.image_classes and len(source.pixels) == 1
+        report = sop_class.startswith(_REPORTS) and self.plan.policy["objects"]["structured_reports"] == "clean"
+        if not image and not report:
+            # A DICOMDIR says what it is in its file meta information only.
+            said = sop_class or source.media_class
+            if not said:
+                raise WithheldError("not_readable")
+            raise WithheldError("not_an_image" if said in UID_dictionary else "unknown_class_uid")
+        if not instance_uid:
             raise WithheldError("not_readable")
-        raise WithheldError("not_an_image" if said in UID_dictionary else "unknown_class_uid")
-    source = {tag: _uid_of(raw.get(tag)) for tag in (_SOP_INSTANCE, _SERIES, _STUDY)}
-    if not source[_SOP_INSTANCE]:
-        raise WithheldError("not_readable")
-    if identity.verdict not in ("clean", "text"):
-        raise WithheldError("text_not_determined")
-    if (identity.verdict == "text") != bool(identity.boxes):
-        raise WithheldError("pixels_not_cleanable")
-    syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
-    if syntax is not None and str(syntax) not in UID_dictionary:
-        raise WithheldError("unknown_class_uid")
+        if image:
+            if identity.verdict not in ("clean", "text"):
+                raise WithheldError("text_not_determined")
+            if (identity.verdict == "text") != bool(identity.boxes):
+                raise WithheldError("pixels_not_cleanable")
+        if source.syntax not in UID_dictionary:
+            raise WithheldError("unknown_class_uid")
 
-    signed = _unsigned_short(raw.get(_PIXEL_REPRESENTATION)) == 1
-    treatment = _Treatment(plan, identity, _Scrub(_identifiers(dataset, plan, identity), plan.policy["limits"]), signed)
-    elements = {e.tag: e for e in treatment.items(dataset, top=True)}
-    if any(tag not in elements or not elements[tag].value for tag in _IMAGE_ESSENTIALS):
-        raise WithheldError("not_readable")
-    offset_tables = [Element(tag, "OV", bytes(raw[tag].value or b"")) for tag in OFFSET_TABLES if tag in raw]
-    pixels = treat_pixels(dataset, raw[present[0]], offset_tables, identity.boxes)
-    elements.update(pixels.header)
-    elements.update((e.tag, e) for e in _statements(plan, identity))
+        plan = self.plan.for_class(sop_class)
+        treatment, raws = person.treatment(source, plan)
+        elements = treatment.encoded(source, raws)
+        if image and any(len(elements.get(tag, b"")) <= 8 for tag in _IMAGE_ESSENTIALS):
+            raise WithheldError("not_readable")
+        pixels = self._pixels(data, source, identity) if image else None
+        syntax = "1.2.840.10008.1.2.1"
+        if pixels is not None:
+            syntax = pixels.transfer_syntax
+            elements.update((tag, encode([element])) for tag, element in pixels.header.items())
+        elements.update(person.statements(plan, image))
+        if pixels is not None and source.nodes is None and pixels.as_they_were:
+            person.learn(source, elements, treatment)
+        image_uid = treatment.uid(_SOP_INSTANCE, instance_uid)
+        parts = [_head(plan, sop_class, image_uid, syntax), *(elements[tag] for tag in sorted(elements))]
+        if pixels is not None:
+            parts += pixels.parts()
+        study_uid, series_uid = (treatment.uid(tag, uid) if (uid := source.text(tag)) else None for tag in (_STUDY, _SERIES))
+        return Deidentified(b"".join(parts), study_uid, series_uid, image_uid, pixels.blanked if pixels is not None else 0)
+
+    def _pixels(self, data: bytes, source: Source, identity: Identity) -> Pixels:
+        if not identity.boxes:
+            copied = copy_pixels(source)
+            if copied is not None:
+                return copied
+        dataset = dcmread(BytesIO(data), force=True)
+        tables = [Element(tag, "OV", source.raw(tag)) for tag in OFFSET_TABLES if source.raw(tag)]
+        return treat_pixels(dataset, dataset.get_item(source.pixels[0]), tables, identity.boxes)
+
+    def _person(self, identity: Identity) -> "_Person":
+        who = (identity.key, identity.patient, identity.shift_days, identity.known)
+        person = self._people.get(who)
+        if person is None:
+            if len(self._people) >= _PEOPLE:
+                self._people.clear()
+            person = self._people[who] = _Person(identity)
+        return person
+
+
+def _head(plan: Plan, sop_class: str, image_uid: str, syntax: str) -> bytes:
     written = plan.policy["written"]
-    image_uid = identity.uid(source[_SOP_INSTANCE])
-    result = write_file(
-        [*elements.values(), *pixels.elements],
-        sop_class=sop_class,
-        sop_instance=image_uid,
-        transfer_syntax=pixels.transfer_syntax,
-        class_uid=written["implementation_class_uid"],
-        version_name=written["implementation_version_name"],
-    )
-    study_uid, series_uid = (identity.uid(source[tag]) if source[tag] else None for tag in (_STUDY, _SERIES))
-    return Deidentified(result, study_uid, series_uid, image_uid, pixels.blanked)
+    return file_head(sop_class, image_uid, syntax, written["implementation_class_uid"], written["implementation_version_name"])
 
 
-def _statements(plan: Plan, identity: Identity) -> Iterator[Element]:
+def _statements(plan: Plan, identity: Identity, image: bool) -> Iterator[Element]:
     """What every result says of itself (PS3.15 E.1, PS3.3 C.7.1.1 and C.12.1)."""
-    written = plan.policy["written"]
+    written, options = plan.policy["written"], plan.policy["options"]
     yield text(_PATIENT_ID, "LO", identity.patient)
     yield text(_PATIENT_NAME, "PN", identity.patient)
-    yield text(0x00120062, "CS", "YES")  # PatientIdentityRemoved
+    yield text(0x00120062, "CS", "YES")  # PatientIdentityRemoved: no image comes here without a verdict on its pixels
     yield text(0x00120063, "LO", f"{written['method']} {plan.name}")  # DeidentificationMethod
-    codes = [_code_items("DCM", code) for code in written["method_codes"]]
+    names = sorted({*written["method_codes"], *(_OPTION_CODES[option] for option in options), *([_CLEAN_PIXELS] if image else [])})
+    codes = [_code_items("DCM", code) for code in names]
     yield Element(0x00120064, "SQ", [code for code in codes if code is not None])  # DeidentificationMethodCodeSequence
-    yield text(0x00280301, "CS", "NO")  # BurnedInAnnotation: no result without a verdict on the pixels
-    yield text(0x00280303, "CS", "MODIFIED")  # LongitudinalTemporalInformationModified
+    if image:
+        yield text(0x00280301, "CS", "NO")  # BurnedInAnnotation
+    modified = "UNMODIFIED" if "full_dates" in options else "MODIFIED" if "modified_dates" in options else "REMOVED"
+    yield text(0x00280303, "CS", modified)  # LongitudinalTemporalInformationModified
+
+
+class _Said(NamedTuple):
+    """What an element says about people: names in it, and other identifiers."""
+
+    names: frozenset[str]
+    others: frozenset[str]
+
+
+class _Learned(NamedTuple):
+    """A template and what its files have in common."""
+
+    key: tuple
+    template: Template
+    treatment: "_Treatment"
+    sop_class: str
+    syntax: str
+    native_length: int
+    study_uid: str | None
+    series_uid: str | None
+    image_uid: str
+
+
+_NOTHING = _Said(frozenset(), frozenset())
+
+
+class _Person:
+    """What was learned of one person's files: what elements say about people, and what became of them."""
+
+    def __init__(self, identity: Identity) -> None:
+        self.identity = identity
+        self._said: dict[tuple, dict[bytes, _Said]] = {}
+        self._treatments: dict[tuple, _Treatment] = {}
+        self._statements: dict[bool, dict[int, bytes]] = {}
+        self._templates: list[_Learned] = []
+        self._samples: dict[tuple, tuple[Source, dict[int, bytes]]] = {}
+
+    def statements(self, plan: Plan, image: bool) -> dict[int, bytes]:
+        """What every result of the person says of itself, encoded, by tag."""
+        made = self._statements.get(image)
+        if made is None:
+            made = self._statements[image] = {e.tag: encode([e]) for e in _statements(plan, self.identity, image)}
+        return made
+
+    def by_template(self, data: bytes) -> Deidentified | None:
+        """The result for a file that is like others before it; None where there were none like it."""
+        for place, learned in enumerate(self._templates):
+            try:
+                found = learned.template.read(data, learned.native_length)
+                parts = None if found is None else learned.template.pieces(found[0])
+            except (MalformedError, ValueError, IndexError, struct.error):
+                return None
+            if found is None:
+                continue
+            if parts is None:
+                return None
+            if place:
+                self._templates.insert(0, self._templates.pop(place))
+            raw = found[0].get(_SOP_INSTANCE)
+            image_uid = learned.image_uid if raw is None else learned.treatment.uid(_SOP_INSTANCE, raw[8:].decode("latin-1"))
+            head = _head(learned.treatment.plan, learned.sop_class, image_uid, learned.syntax)
+            return Deidentified(b"".join([head, *parts, *found[1]]), learned.study_uid, learned.series_uid, image_uid, 0)
+        return None
+
+    def learn(self, source: Source, made: dict[int, bytes], treatment: "_Treatment") -> None:
+        """Make a template of a file and the one like it before, or remember it until there is one."""
+        key = (id(treatment), source.syntax, tuple(source.places))
+        former = self._samples.get(key)
+        if former is None:
+            if len(self._samples) >= _SAMPLES:
+                self._samples.clear()
+            self._samples[key] = (source._replace(data=source.data[: source.places[source.pixels[0]].value + 8]), made)
+            return
+        slots = differences(former[0], source, treatment.plan.identifiers)
+        known = next((learned for learned in self._templates if learned.key == key), None)
+        if slots is None or not source.text(_SOP_INSTANCE):
+            return
+        if known is not None:
+            slots |= known.template.slots
+        # The template holds the creator of a private block; so it must be of a file in which the block's slots stayed.
+        blocks = {tag for tag in slots if tag >> 16 & 1}
+        base = next((sample for sample in (former, (source, made)) if blocks <= sample[1].keys()), None)
+        if base is None:
+            return
+        self._samples[key] = former = base
+        if known is not None:
+            self._templates.remove(known)
+        template = Template(former[0], slots, former[1], treatment.slot)
+        uids = {tag: treatment.uid(tag, uid) if (uid := former[0].text(tag)) else None for tag in (_STUDY, _SERIES, _SOP_INSTANCE)}
+        learned = _Learned(
+            key=key,
+            template=template,
+            treatment=treatment,
+            sop_class=source.text(_SOP_CLASS),
+            syntax=source.syntax if source.syntax not in NATIVE else "1.2.840.10008.1.2.1",
+            native_length=native_length(source),
+            study_uid=uids[_STUDY],
+            series_uid=uids[_SERIES],
+            image_uid=uids[_SOP_INSTANCE] or "",
+        )
+        self._templates = [learned, *self._templates][:_TEMPLATES]
+
+    def treatment(self, source: Source, plan: Plan) -> "tuple[_Treatment, dict[int, bytes]]":
+        """The treatment that holds for a file, and its top-level elements as bytes."""
+        charset, signed = source.raw(_CHARACTER_SET), source.number(_PIXEL_REPRESENTATION) == 1
+        charsets = _charsets(charset)
+        known = self._said.setdefault((source.implicit, charset), {})
+        raws: dict[int, bytes] = {}
+        found: list[_Said] = []
+        saying: list[bytes] = []
+        creators: list[bytes] = []
+        for tag in source.places if source.nodes is None else source.nodes:
+            if tag in _PIXEL_TAGS or tag in OFFSET_TABLES:
+                continue
+            if source.nodes is None:
+                place = source.places[tag]
+                raw = source.data[place.start : place.end]
+                raws[tag] = raw
+                said = known.get(raw)
+                if said is None:
+                    said = _said(source.node(tag), charsets, plan)
+                    if len(known) >= _ELEMENTS:
+                        known.clear()
+                    if len(raw) <= _REMEMBERED_BYTES:
+                        known[raw] = said
+                if tag >> 16 & 1 and 0x10 <= tag & 0xFFFF <= 0xFF:
+                    creators.append(raw)
+            else:
+                raw, said = b"", _said(source.node(tag), charsets, plan)
+            if said is not _NOTHING:
+                found.append(said)
+                saying.append(raw)
+        context = (source.implicit, charset, signed, plan.sop_class, tuple(creators), tuple(saying))
+        treatment = self._treatments.get(context) if source.nodes is None else None
+        if treatment is None:
+            names = frozenset().union(*(said.names for said in found))
+            others = frozenset().union(self.identity.known, *(said.others for said in found))
+            treatment = _Treatment(plan, self.identity, names, others, signed, charsets, _creators_of(source))
+            if source.nodes is None:
+                if len(self._treatments) >= _CONTEXTS:
+                    self._treatments.clear()
+                self._treatments[context] = treatment
+        return treatment, raws
+
+
+def _creators_of(source: Source) -> dict[int, str]:
+    """Private creators at the top: tag of the creator element -> its text."""
+    tags = source.places if source.nodes is None else source.nodes
+    return {tag: source.text(tag) for tag in tags if tag >> 16 & 1 and 0x10 <= tag & 0xFFFF <= 0xFF}
+
+
+def _charsets(raw: bytes) -> list[str]:
+    """Python's names of the character sets that a data set declares; an unknown one is read as latin-1."""
+    names = [part.strip(" \0") for part in raw.decode("latin-1").split("\\")]
+    try:
+        return list(convert_encodings(names or [""]))
+    except Exception:  # noqa: BLE001 - a damaged name of a character set
+        return ["latin-1"]
+
+
+def _decoded(value: bytes, charsets: list[str]) -> str:
+    try:
+        return decode_bytes(value, charsets, TEXT_VR_DELIMS).strip(" \0")
+    except Exception:  # noqa: BLE001 - bytes that are not of the declared character set
+        return value.decode("latin-1").strip(" \0")
+
+
+def _said(node: Node, charsets: list[str], plan: Plan) -> _Said:
+    """The identifiers of the person that an element holds, at any depth, whole and by name part."""
+    names: set[str] = set()
+    others: set[str] = set()
+    found = _walk(node, charsets) if node.vr in ("SQ", "UN") else ((node, charsets),)
+    for each, own in found:
+        vr = each.vr
+        if vr == "UN" and each.tag in DicomDictionary:
+            vr = DicomDictionary[each.tag][0]
+        if vr != "PN" and vr != "DA" and each.tag not in plan.identifiers:
+            continue
+        value = bytes(each.value)  # type: ignore[arg-type]
+        for form in {value.decode("latin-1").strip(" \0"), _decoded(value, own)}:
+            parts = [part.strip() for part in form.split("\\")]
+            if vr == "PN":
+                names.update(re.split(r"[\\^= ,]+", form))
+                names.update(part for part in parts if part)
+            else:
+                others.update(parts)
+    names.discard("")
+    others.discard("")
+    return _Said(frozenset(names), frozenset(others)) if names or others else _NOTHING
+
+
+def _walk(node: Node, charsets: list[str]) -> Iterator[tuple[Node, list[str]]]:
+    """Every element that is no sequence, at any depth, with the character sets of its item."""
+    value = node.value
+    if not isinstance(value, list) and node.vr == "UN" and DicomDictionary.get(node.tag, ("",))[0] == "SQ":
+        try:
+            value = items_of(value)
+        except MalformedError:
+            return  # never written either
+    if not isinstance(value, list):
+        yield node, charsets
+        return
+    for item in value:
+        own = item.get(_CHARACTER_SET)
+        inner = _charsets(own.value) if own is not None and isinstance(own.value, bytes) else charsets
+        for each in item.values():
+            yield from _walk(each, inner)
 
 
 class _Treatment:
-    """The plan applied to the data sets of one instance."""
+    """The plan applied to the data sets of instances that say the same about people."""
 
-    def __init__(self, plan: Plan, identity: Identity, scrub: "_Scrub", signed: bool) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        identity: Identity,
+        names: frozenset[str],
+        others: frozenset[str],
+        signed: bool,
+        charsets: list[str],
+        creators: dict[int, str],
+    ) -> None:
         self.plan = plan
         self.identity = identity
-        self.scrub = scrub
         self.signed = signed
+        self.charsets = charsets
+        self.creators = creators
+        self.mask = plan.sop_class.startswith(_REPORTS)
+        self.scrub = Scrub(names, others, plan.policy["limits"]["identifier_length"])
+        self.values = _Values(self.scrub, plan.policy["limits"])
+        self._memory: dict[bytes, bytes] = {}
+        self._uids: dict[str, str] = {}
 
-    def items(self, dataset: Dataset, top: bool = False) -> Items:
-        """The elements of a data set or item that stay, treated."""
-        kept = []
-        for tag in sorted(map(int, dataset.keys())):
-            # Pixels are written apart at the top level, and belong nowhere else (icons, thumbnails).
+    def encoded(self, source: Source, raws: dict[int, bytes]) -> dict[int, bytes]:
+        """The top-level elements that stay, treated and encoded, by tag."""
+        result: dict[int, bytes] = {}
+        memory = self._memory
+        for tag in source.nodes if source.nodes is not None else raws:
             if tag in _PIXEL_TAGS or tag in OFFSET_TABLES:
                 continue
-            decision = self.plan.decide(tag)
-            if decision.action is not Action.REMOVE:
-                element = self._element(dataset, tag, decision.action)
-                if element is not None:
-                    kept.append(element)
-        return kept
+            raw = raws.get(tag, b"")
+            made = memory.get(raw) if raw else None
+            if made is None:
+                element = self._treated(source.node(tag), self.charsets, self.creators) if self._wanted(tag, self.creators) else None
+                made = encode([element]) if element is not None else b""
+                if raw and len(raw) <= _REMEMBERED_BYTES:
+                    if len(memory) >= _ELEMENTS:
+                        memory.clear()
+                    memory[raw] = made
+            if made:
+                result[tag] = made
+        for element in _blocks(result, self.creators):
+            result[element.tag] = encode([element])
+        return result
 
-    def _element(self, dataset: Dataset, tag: int, action: Action) -> Element | None:
+    def slot(self, tag: int, raw: bytes, implicit: bool) -> bytes | None:
+        """A top-level element, treated and encoded; None where it says something about people, or would open or close a private block."""
+        made = self._memory.get(raw)
+        if made is None:
+            node = element_of(raw, implicit)
+            if _said(node, self.charsets, self.plan) is not _NOTHING:
+                return None
+            element = self._treated(node, self.charsets, self.creators) if self._wanted(tag, self.creators) else None
+            made = encode([element]) if element is not None else b""
+            if len(raw) <= _REMEMBERED_BYTES:
+                if len(self._memory) >= _ELEMENTS:
+                    self._memory.clear()
+                self._memory[raw] = made
+        return None if not made and self._wanted(tag, self.creators) else made
+
+    def items(self, nodes: dict[int, Node], charsets: list[str]) -> Items:
+        """The elements of an item that stay, treated."""
+        own = nodes.get(_CHARACTER_SET)
+        if own is not None and isinstance(own.value, bytes):
+            charsets = _charsets(own.value)
+        creators = {
+            tag: node.value.decode("latin-1").strip(" \0")
+            for tag, node in nodes.items()
+            if tag >> 16 & 1 and 0x10 <= tag & 0xFFFF <= 0xFF and isinstance(node.value, bytes)
+        }
+        kept = []
+        for tag, node in nodes.items():
+            # Pixels are written apart at the top level, and belong nowhere else (icons, thumbnails).
+            if tag in _PIXEL_TAGS or tag in OFFSET_TABLES or not self._wanted(tag, creators):
+                continue
+            element = self._treated(node, charsets, creators)
+            if element is not None:
+                kept.append(element)
+        return [*kept, *_blocks({element.tag for element in kept}, creators)]
+
+    def _wanted(self, tag: int, creators: dict[int, str]) -> bool:
+        if tag >> 16 & 1:
+            creator = creators.get(_creator_tag(tag), "") if tag & 0xFFFF > 0xFF else ""
+            return bool(creator) and self.plan.decide_private(creator, tag).action is not Action.REMOVE
+        return self.plan.decide(tag).action is not Action.REMOVE
+
+    def _treated(self, node: Node, charsets: list[str], creators: dict[int, str]) -> Element | None:
+        tag = node.tag
+        if tag >> 16 & 1:
+            vr, pattern = self.plan.private[creators[_creator_tag(tag)], tag >> 16, tag & 0xFF]
+            if node.vr not in (vr, "UN") or isinstance(node.value, list):
+                return None
+            return self._private(tag, vr, pattern, node.value)
+        action = self.plan.decide(tag).action
         allowed = DicomDictionary[tag][0].split(" or ")
-        raw = _raw(dataset, tag)
-        vr = raw.VR if raw.VR not in (None, "UN") else self._own_vr(allowed, raw)
-        if vr not in allowed or (vr == "SQ" and raw.VR == "UN"):
+        value = node.value
+        vr = node.vr
+        if vr == "UN" or " or " in vr:
+            vr = self._own_vr(allowed, value)
+        if vr not in allowed:
             return None
         if vr == "SQ":
-            return self._sequence(dataset, tag, action)
-        value = bytes(raw.value or b"")
+            if not isinstance(value, list):
+                try:
+                    value = items_of(value)
+                except MalformedError:
+                    return None
+            return self._sequence(tag, value, action, charsets)
+        if isinstance(value, list):
+            return None
         if action is Action.EMPTY:
             return Element(tag, vr, b"")
         if action is Action.PATIENT:
             return None  # written with the statements, whether the source had it or not
         if vr in _WORD:
-            return self._binary(tag, vr, value, raw.is_little_endian)
-        return self._text(tag, vr, value, action)
+            return self._binary(tag, vr, value)
+        return self._text(tag, vr, value, action, charsets)
 
-    def _own_vr(self, allowed: list[str], raw: RawDataElement) -> str:
-        """The VR that implicit VR leaves open (PS3.5 A.1): words of a table, else signed where the pixels are."""
-        if "OW" in allowed and len(raw.value or b"") > 2:
+    def _own_vr(self, allowed: list[str], value: "bytes | list") -> str:
+        """The VR that the file leaves open (PS3.5 A.1): words of a table, else signed where the pixels are."""
+        if "OW" in allowed and len(value) > 2:
             return "OW"
         if "SS" in allowed:
             return "SS" if self.signed else "US"
         return allowed[0]
 
-    def _sequence(self, dataset: Dataset, tag: int, action: Action) -> Element | None:
+    def _private(self, tag: int, vr: str, pattern: "re.Pattern[str] | None", value: bytes) -> Element | None:
+        if vr in _WORD:
+            made = self._binary(tag, vr, value)
+            return made if made is not None and made.value else None
+        values = _ascii_values(value)
+        if pattern is not None:
+            fine = any(values) and all(pattern.fullmatch(part) and not self.values.in_text(part) for part in values)
+            return text(tag, vr, "\\".join(values)) if fine else None
+        treated = self._safe(vr, values, Action.KEEP)
+        return text(tag, vr, treated) if treated and fits(vr, treated.encode()) else None
+
+    def _sequence(self, tag: int, items: list[dict[int, Node]], action: Action, charsets: list[str]) -> Element | None:
         if action is Action.EMPTY:
             return Element(tag, "SQ", [])
         if action is not Action.RECURSE:
             return None
-        items = list(dataset[tag].value or [])
-        keep_all = tag in _FUNCTIONAL_GROUPS
+        keep_all = tag in _FUNCTIONAL_GROUPS or tag == _CONTENT_SEQUENCE
         treated = []
         for item in items:
-            elements = self._item(item)
-            if elements or keep_all or (elements is not None and not len(item)):
+            elements = self._item(item, charsets)
+            if elements or keep_all or (elements is not None and not item):
                 treated.append(elements or [])
         return Element(tag, "SQ", treated) if treated or not items else None
 
-    def _item(self, item: Dataset) -> Items | None:
+    def _item(self, item: dict[int, Node], charsets: list[str]) -> Items | None:
         """A treated item; None where it is a code that no published scheme has."""
-        elements = self.items(item)
+        elements = self.items(item, charsets)
         if not any(tag in item for tag in (_CODE_VALUE, _LONG_CODE, _URN_CODE)):
             return elements
-        scheme = _ascii(_raw(item, _CODE_SCHEME)) if _CODE_SCHEME in item else ""
-        value = next((_ascii(_raw(item, tag)) for tag in (_CODE_VALUE, _LONG_CODE) if tag in item), "")
+        scheme = _ascii(item[_CODE_SCHEME]) if _CODE_SCHEME in item else ""
+        value = next((_ascii(item[tag]) for tag in (_CODE_VALUE, _LONG_CODE) if tag in item), "")
         code = _code_items(scheme or "", value or "")
         # Of the rest of a code item only its sequences (modifiers, equivalent codes) mean something without the source's own scheme.
         return None if code is None else [*code, *(e for e in elements if e.vr == "SQ")]
 
-    def _binary(self, tag: int, vr: str, value: bytes, little: bool) -> Element | None:
+    def _binary(self, tag: int, vr: str, value: bytes) -> Element | None:
         size = _WORD[vr]
         if vr.startswith("O") and tag not in self.plan.bulk:
             return None
         if len(value) % size or not fits(vr, value):
             return Element(tag, vr, b"")
-        if not little and size > 1:
-            value = np.frombuffer(value, dtype=f">u{size}").astype(f"<u{size}").tobytes()
-        if vr in ("US", "SS", "UL", "SL") and len(value) <= 8 * size:
-            numbers = np.frombuffer(value, dtype=f"<{'i' if vr.startswith('S') else 'u'}{size}")
-            if any(self.scrub.in_number(str(number)) for number in numbers.tolist()):
-                return Element(tag, vr, b"")
-        return Element(tag, vr, value)
+        numbers = np.frombuffer(value, dtype=_NUMBERS[vr]).tolist() if vr in _NUMBERS and len(value) <= 8 * size else []
+        return Element(tag, vr, b"" if any(self.values.in_number(str(number)) for number in numbers) else value)
 
-    def _text(self, tag: int, vr: str, value: bytes, action: Action) -> Element | None:
-        try:
-            values = [part.strip(" \0") for part in value.decode("ascii").split("\\")]
-        except UnicodeDecodeError:
-            values = []
+    def _text(self, tag: int, vr: str, value: bytes, action: Action, charsets: list[str]) -> Element | None:
+        values = _ascii_values(value)
         if action is Action.ACCESSION:
             accession = value.strip(b" \0").decode("latin-1")
             return text(tag, vr, self.identity.accession(accession) if accession else "")
@@ -265,22 +631,50 @@ class _Treatment:
             return text(tag, vr, self.plan.policy["dummy"])
         if pattern is not None:
             return text(tag, vr, "")
-        if action is Action.UID:
-            return text(tag, vr, "\\".join(self._uid(tag, part) for part in value.decode("latin-1").split("\\")))
+        if action is Action.CLEAN:
+            return self._cleaned(tag, vr, value, charsets)
+        if vr == "UI":
+            parts = value.decode("latin-1").split("\\")
+            return text(tag, vr, "\\".join(self.uid(tag, part) for part in parts))
         treated = self._safe(vr, values, action)
         if treated is None or not fits(vr, treated.encode()):
             return text(tag, vr, "")
         return text(tag, vr, treated)
 
-    def _uid(self, tag: int, value: str) -> str:
+    def _cleaned(self, tag: int, vr: str, value: bytes, charsets: list[str]) -> Element | None:
+        """Free text as the policy's rule for text leaves it; nothing where nothing is left of it."""
+        form = _decoded(value, charsets)
+        parts = [form] if vr in _ONE_VALUE else form.split("\\")
+        vocabulary = self.plan.policy["text"] == "vocabulary"
+        cleaned = [self.scrub.clean(part, vocabulary, self.mask and vr == "UT") for part in parts]
+        limit = _LIMITS.get(vr)
+        cleaned = [part if limit is None else part[:limit] for part in cleaned]
+        if any(character.isalnum() for part in cleaned for character in part):
+            return text(tag, vr, "\\".join(cleaned))
+        required = self.plan.required.get(tag)
+        if required is Action.DUMMY:
+            return text(tag, vr, self.plan.policy["dummy"])
+        return text(tag, vr, "") if required is not None or not form else None
+
+    def uid(self, tag: int, value: str) -> str:
+        """What a UID becomes."""
         value = value.strip(" \0")
         if not value:
             return ""
         if value in UID_dictionary and tag not in self.plan.instances:
             return value
+        if tag in self.plan.classes and value in self.plan.private_classes:
+            return value
         if tag in self.plan.classes:
             raise WithheldError("unknown_class_uid")
-        return self.identity.uid(value)
+        if self.plan.decide(tag).action is Action.KEEP:
+            return value if re.fullmatch(r"[0-9.]{1,64}", value) else ""
+        made = self._uids.get(value)
+        if made is None:
+            if len(self._uids) >= _ELEMENTS:
+                self._uids.clear()
+            made = self._uids[value] = self.identity.uid(value)
+        return made
 
     def _safe(self, vr: str, values: list[str], action: Action) -> str | None:
         """The values as they may stay, or None where one of them may not."""
@@ -293,46 +687,63 @@ class _Treatment:
         return "\\".join(treated)
 
     def _safe_one(self, vr: str, value: str, action: Action) -> str | None:
-        if action is Action.SHIFT:
-            return shift_date(value, self.identity.shift_days) if vr == "DA" else shift_date_time(value, self.identity.shift_days)
+        if vr in ("DA", "DT"):
+            days = self.identity.shift_days if action is Action.SHIFT else 0
+            return shift_date(value, days) if vr == "DA" else shift_date_time(value, days)
         if vr == "CS":
-            return value if _CODE_STRING.fullmatch(value) and not self.scrub.in_text(value) else None
+            return value if _CODE_STRING.fullmatch(value) and not self.values.in_text(value) else None
         if vr == "TM":
             return value if _TIME.fullmatch(value) else None
+        if vr == "AS":
+            return banded_age(value, self.plan.policy["limits"]["age"])
         if vr == "IS":
             fits_word = _INTEGER.fullmatch(value) and -(2**31) <= int(value) < 2**31
-            return value if fits_word and not self.scrub.in_number(value) else None
+            return value if fits_word and not self.values.in_number(value) else None
         if vr == "DS":
-            if len(value) > 64 or not _DECIMAL.fullmatch(value) or self.scrub.in_number(value):
+            if len(value) > 64 or not _DECIMAL.fullmatch(value) or self.values.in_number(value):
                 return None
             return value if len(value) <= 16 else format_number_as_ds(float(value))
         return None
 
 
-class _Scrub:
-    """Looks for a person's own identifiers, and for what reads like a date or a long number, in values that would stay."""
+class _Values:
+    """Looks for a person's own identifiers, and for what reads like a date or a long number, in codes and numbers that would stay."""
 
-    def __init__(self, identifiers: Iterable[str], limits: dict[str, int]) -> None:
+    def __init__(self, scrub: Scrub, limits: dict[str, int]) -> None:
         self.limits = limits
-        words = {word for word in map(_normal, identifiers) if len(word) >= limits["identifier_length"]}
-        self.words = frozenset(words)
-        self.inside = tuple(sorted(word for word in words if len(word) >= _SUBSTRING_LENGTH))
+        self.words = frozenset(word for word in scrub.words if len(word) >= limits["identifier_length"])
+        self.inside = scrub.long
 
     def in_text(self, value: str) -> bool:
         """Whether a code string holds an identifier or a long run of digits."""
         if any(len(run) > self.limits["code_digits"] for run in _DIGITS.findall(value)):
             return True
-        whole = _normal(value)
+        whole = normal(value)
         if any(word in whole for word in self.inside):
             return True
-        return whole in self.words or any(_normal(word) in self.words for word in _WORDS.findall(value))
+        return whole in self.words or any(normal(word) in self.words for word in _WORDS.findall(value))
 
     def in_number(self, value: str) -> bool:
         """Whether a number, as text, is an identifier, reads as a date, or is longer than any measurement."""
         whole, *rest = (run.lstrip("0") for run in _DIGITS.findall(value))
         if len(whole) > self.limits["integer_digits"] or (len(whole) == 8 and _calendar(whole) is not None):
             return True
-        return any(len(run) >= _SUBSTRING_LENGTH and (run in self.words or f"0{run}" in self.words) for run in (whole, *rest))
+        return any(len(run) >= LONG and (run in self.words or f"0{run}" in self.words) for run in (whole, *rest))
+
+
+def banded_age(value: str, limit: int) -> str | None:
+    """An AS value, or the limit and a year where it is above the limit in years; None where it is no age.
+
+    Examples
+    --------
+    >>> banded_age("065Y", 89), banded_age("094Y", 89), banded_age("old", 89)
+    ('065Y', '090Y', None)
+    """
+    match = _AGE.fullmatch(value)
+    if match is None:
+        return None
+    days = int(match[1]) * {"D": 1, "W": 7, "M": 30, "Y": 365}[match[2]]
+    return f"{limit + 1:03}Y" if days > limit * 365 + 364 else value
 
 
 def shift_date(value: str, days: int) -> str | None:
@@ -371,76 +782,28 @@ def _calendar(digits: str) -> date | None:
         return None
 
 
-def _identifiers(dataset: Dataset, plan: Plan, identity: Identity) -> set[str]:
-    """Every identifier of the person: those the zone knows and those anywhere in the file, whole and by name part."""
-    found = set(identity.known)
-    for tag, raw in _walk(dataset):
-        vr = raw.VR or (DicomDictionary[tag][0] if tag in DicomDictionary else "UN")
-        if vr not in ("PN", "DA") and tag not in plan.identifiers:
-            continue
-        value = bytes(raw.value or b"").decode("latin-1").strip(" \0")
-        found.update(part.strip() for part in value.split("\\"))
-        if vr == "PN":
-            found.update(re.split(r"[\\^= ]+", value))
-    return found
+def _blocks(tags: Iterable[int], creators: dict[int, str]) -> list[Element]:
+    """The creator elements of private elements that stay."""
+    blocks = {_creator_tag(tag) for tag in tags if tag >> 16 & 1 and tag & 0xFFFF > 0xFF}
+    return [text(tag, "LO", creators[tag]) for tag in sorted(blocks)]
 
 
-def _walk(dataset: Dataset) -> Iterator[tuple[int, RawDataElement]]:
-    """Every element that is no sequence, at any depth, with its raw bytes."""
-    for tag in sorted(map(int, dataset.keys())):
-        raw = _raw(dataset, tag)
-        vr = raw.VR or (DicomDictionary[tag][0] if tag in DicomDictionary else "UN")
-        if vr != "SQ":
-            yield tag, raw
-            continue
-        try:
-            items = list(dataset[tag].value or [])
-        except Exception:  # noqa: BLE001 - a sequence that cannot be parsed is never written either
-            continue
-        for item in items:
-            yield from _walk(item)
+def _creator_tag(tag: int) -> int:
+    return (tag & 0xFFFF0000) | (tag >> 8 & 0xFF)
 
 
-def _raw(dataset: Dataset, tag: int) -> RawDataElement:
-    """An element with its bytes as in the file; a sequence as pydicom gives it.
-
-    Raises
-    ------
-    ValueError
-        pydicom has already turned the bytes into a value, so that they cannot be judged.
-    """
-    element = dataset.get_item(tag)
-    if isinstance(element, RawDataElement):
-        return element
-    value: bytes | None
-    if element.VR == "SQ":
-        value = None
-    elif element.is_empty:
-        value = b""
-    elif element.VR in _NUMBER:  # pydicom reads PixelRepresentation at once, to settle ambiguous VRs
-        numbers = element.value if element.VM > 1 else [element.value]
-        value = struct.pack(f"<{len(numbers)}{_NUMBER[element.VR]}", *numbers)
-    elif element.VR == "CS":  # SpecificCharacterSet likewise
-        value = "\\".join([element.value] if isinstance(element.value, str) else element.value).encode("latin-1", "replace")
-    else:
-        raise ValueError("an element was converted before it was read")
-    return RawDataElement(element.tag, element.VR, 0, value, 0, False, True)
-
-
-def _uid_of(raw: Any) -> str:
-    return bytes(raw.value or b"").decode("latin-1").strip(" \0") if raw is not None and raw.value else ""
-
-
-def _ascii(raw: RawDataElement) -> str | None:
+def _ascii(node: Node) -> str | None:
     try:
-        return bytes(raw.value or b"").decode("ascii").strip(" \0")
+        return node.value.decode("ascii").strip(" \0") if isinstance(node.value, bytes) else None
     except UnicodeDecodeError:
         return None
 
 
-def _unsigned_short(raw: Any) -> int | None:
-    value = bytes(raw.value or b"") if raw is not None else b""
-    return struct.unpack("<H" if raw.is_little_endian else ">H", value[:2])[0] if len(value) >= 2 else None
+def _ascii_values(value: bytes) -> list[str]:
+    try:
+        return [part.strip(" \0") for part in value.decode("ascii").split("\\")]
+    except UnicodeDecodeError:
+        return []
 
 
 def _code_items(scheme: str, value: str) -> Items | None:
@@ -449,8 +812,3 @@ def _code_items(scheme: str, value: str) -> Items | None:
         return None
     tag, vr = (_CODE_VALUE, "SH") if len(value) <= 16 else (_LONG_CODE, "UC")
     return [text(tag, vr, value), text(_CODE_SCHEME, "SH", scheme), text(_CODE_MEANING, "LO", meaning)]
-
-
-def _normal(value: str) -> str:
-    """Letters and digits only, in one case."""
-    return "".join(character for character in value.casefold() if character.isalnum())

@@ -3,12 +3,14 @@
 What enters: a parsed data set and boxes. What leaves: the pixel elements to write, the transfer syntax they are in, and the header
 elements that follow from it. Executors only. Three ways (PS3.5 section 8):
 
-* nothing to blank: encapsulated bytes are copied, native ones brought to little endian and cut to the length the header implies;
-* native and RLE: only frames with boxes are changed; RLE frames are encoded again in RLE, the others copied;
+* nothing to blank: encapsulated bytes are copied (without what somebody wrote beside the image, `deid.dicom_frames`), native ones
+  brought to little endian and cut to the length the header implies;
+* native, RLE, and JPEG-LS and JPEG 2000 in their lossless forms: only frames with boxes are changed, and encoded again, without loss, in
+  the same syntax; the others are copied;
 * any other compressed syntax: every frame is decoded once to Explicit VR Little Endian. No lossy encoding happens a second time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,12 +18,14 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import get_decoder
-from pydicom.pixels.encoders import RLELosslessEncoder
+from pydicom.pixels.encoders import JPEG2000LosslessEncoder, JPEGLSLosslessEncoder, RLELosslessEncoder
 from pydicom.pixels.utils import get_expected_length
-from pydicom.uid import RLELossless
+from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
+from pictures_spark.deid.dicom_frames import without_comments
 from pictures_spark.deid.dicom_identity import Box
-from pictures_spark.deid.dicom_write import EXPLICIT_LITTLE, Element, text
+from pictures_spark.deid.dicom_read import DEFLATED, IMPLICIT_LITTLE, Source
+from pictures_spark.deid.dicom_write import EXPLICIT_LITTLE, Element, encoded_parts, text
 
 PIXEL_DATA, FLOAT_PIXELS, DOUBLE_PIXELS = 0x7FE00010, 0x7FE00008, 0x7FE00009
 OFFSET_TABLES = (0x7FE00001, 0x7FE00002)
@@ -29,6 +33,8 @@ _SAMPLES_PER_PIXEL, _PHOTOMETRIC, _PLANAR = 0x00280002, 0x00280004, 0x00280006
 _BITS_ALLOCATED, _BITS_STORED, _HIGH_BIT, _REPRESENTATION, _LOSSY = 0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00282110
 _LOSSY_SYNTAXES = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+NATIVE = frozenset((IMPLICIT_LITTLE, EXPLICIT_LITTLE, DEFLATED))
+_ENCODERS = {RLELossless: RLELosslessEncoder, JPEGLSLossless: JPEGLSLosslessEncoder, JPEG2000Lossless: JPEG2000LosslessEncoder}
 
 
 class NotCleanableError(Exception):
@@ -37,12 +43,18 @@ class NotCleanableError(Exception):
 
 @dataclass(frozen=True)
 class Pixels:
-    """Pixel elements as they are written; ``header`` replaces elements of the data set, ``blanked`` counts boxes that were filled."""
+    """Pixel elements as they are written; ``header`` replaces elements of the data set, ``blanked`` counts boxes that were filled;
+    ``as_they_were`` where the bytes were copied and nothing goes with them."""
 
     transfer_syntax: str
     elements: list[Element]
     header: dict[int, Element] = field(default_factory=dict)
     blanked: int = 0
+    as_they_were: bool = False
+
+    def parts(self) -> list[bytes]:
+        """The pixel elements as bytes, in pieces, so that the pixels are copied once only."""
+        return [part for element in sorted(self.elements, key=lambda e: e.tag) for part in encoded_parts(element)]
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,43 @@ class _Shape:
     photometric: str
     planar: bool
     dtype: np.dtype
+
+
+def copy_pixels(source: Source) -> Pixels | None:
+    """The pixels as they are, never decoded; None where `treat_pixels` is needed: another byte order, an overlay in the pixel words.
+
+    Raises
+    ------
+    ValueError
+        Pixel data and transfer syntax disagree, or the elements that describe the pixels make no sense.
+    """
+    if source.nodes is not None or _overlay_without_data(source.places):
+        return None
+    place = source.places[source.pixels[0]]
+    native = source.syntax in NATIVE
+    if native == place.undefined:
+        raise ValueError("pixel data and transfer syntax disagree")
+    view = memoryview(source.data)[place.value : place.end]
+    if not native:
+        value, changed = without_comments(view, source.number(0x00280008, 1))
+        tables = [] if changed else [Element(tag, "OV", source.raw(tag)) for tag in OFFSET_TABLES if source.raw(tag)]
+        elements = [Element(PIXEL_DATA, "OB", value, encapsulated=True), *tables]  # type: ignore[arg-type]
+        return Pixels(source.syntax, elements, as_they_were=not changed and not tables)
+    # What follows the last frame is no part of the image and could be anything.
+    view = view[: native_length(source)]
+    bits = source.number(_BITS_ALLOCATED)
+    vr = {FLOAT_PIXELS: "OF", DOUBLE_PIXELS: "OD"}.get(place.tag, "OW" if bits > 8 else "OB")
+    return Pixels(EXPLICIT_LITTLE, [Element(place.tag, vr, view)], as_they_were=source.syntax != DEFLATED)  # type: ignore[arg-type]
+
+
+def native_length(source: Source) -> int:
+    """Bytes that the header says native pixels take."""
+    bits = {FLOAT_PIXELS: 32, DOUBLE_PIXELS: 64}.get(source.pixels[0]) or source.number(_BITS_ALLOCATED)
+    samples = source.number(_SAMPLES_PER_PIXEL, 1) or 1
+    values = (source.number(0x00280008, 1) or 1) * source.number(0x00280010) * source.number(0x00280011) * samples
+    if source.text(_PHOTOMETRIC) == "YBR_FULL_422":
+        values = values // 3 * 2
+    return values // 8 + (values % 8 > 0) if bits == 1 else values * (bits // 8)
 
 
 def treat_pixels(dataset: Dataset, pixels: Any, offset_tables: Sequence[Element], boxes: Sequence[Box]) -> Pixels:
@@ -88,11 +137,11 @@ def treat_pixels(dataset: Dataset, pixels: Any, offset_tables: Sequence[Element]
     if not encapsulated:
         return _native(dataset, pixels, boxes, mask)
     if not work:
-        return Pixels(str(syntax), [Element(PIXEL_DATA, "OB", pixels.value, encapsulated=True), *offset_tables])
+        value, changed = without_comments(memoryview(pixels.value), int(dataset.get("NumberOfFrames", 1) or 1))
+        return Pixels(str(syntax), [Element(PIXEL_DATA, "OB", bytes(value), encapsulated=True), *([] if changed else offset_tables)])
     try:
-        # The encoder knows no run-length form of colour with more than 16 bits per sample.
-        if syntax == RLELossless and (int(dataset.get("SamplesPerPixel", 1)) == 1 or int(dataset.BitsAllocated) <= 16):
-            return _run_length(dataset, pixels, boxes, mask)
+        if _has_encoder(dataset, str(syntax)):
+            return _same_syntax(dataset, str(syntax), pixels, boxes, mask)
         return _decoded(dataset, str(syntax), boxes, mask)
     except NotCleanableError:
         raise
@@ -148,17 +197,31 @@ def _clean_native(dataset: Dataset, shape: _Shape, value: bytes, boxes: Sequence
     return samples.tobytes()
 
 
-def _run_length(dataset: Dataset, pixels: Any, boxes: Sequence[Box], mask: bool) -> Pixels:
+def _has_encoder(dataset: Dataset, syntax: str) -> bool:
+    """Whether frames can be encoded again in their own syntax such that they decode to the same samples."""
+    colour, bits = int(dataset.get("SamplesPerPixel", 1)) > 1, int(dataset.BitsAllocated)
+    if syntax == RLELossless:
+        # The encoder knows no run-length form of colour with more than 16 bits per sample.
+        return not colour or bits <= 16
+    # Of colour the transformation would have to be the source's own; and a signed or odd depth may be declared otherwise in the codestream.
+    plain = not colour and bits in (8, 16) and int(dataset.get("HighBit", 0)) == int(dataset.get("BitsStored", 0)) - 1
+    return syntax in _ENCODERS and plain and _ENCODERS[syntax].is_available  # type: ignore[index]
+
+
+def _same_syntax(dataset: Dataset, syntax: str, pixels: Any, boxes: Sequence[Box], mask: bool) -> Pixels:
     shape = _shape(dataset, PIXEL_DATA)
     frames = list(generate_frames(pixels.value, number_of_frames=shape.frames))
     if len(frames) != shape.frames:
         raise NotCleanableError("frames do not match the header")
     hit = {frame for box in boxes for frame in _frames_of(box, shape.frames)}
-    decoder = get_decoder(RLELossless)
+    decoder = get_decoder(syntax)
     for index in sorted(range(shape.frames) if mask else hit):
         frame, about = decoder.as_array(dataset, index=index, raw=True)
+        if syntax != RLELossless and (frame.dtype != shape.dtype or int(about["bits_stored"]) != shape.stored):
+            # What the codestream says of its samples is not what the header says.
+            return _decoded(dataset, syntax, boxes, mask)
         _fill_all(dataset, shape, frame[np.newaxis], [b for b in boxes if b.frame_from <= index <= b.frame_to], mask, relative=True)
-        frames[index] = RLELosslessEncoder.encode(
+        frames[index] = _ENCODERS[syntax].encode(  # type: ignore[index]
             frame,
             rows=shape.rows,
             columns=shape.columns,
@@ -170,7 +233,8 @@ def _run_length(dataset: Dataset, pixels: Any, boxes: Sequence[Box], mask: bool)
             photometric_interpretation=shape.photometric,
             planar_configuration=0,
         )
-    return Pixels(str(RLELossless), [Element(PIXEL_DATA, "OB", encapsulate(frames), encapsulated=True)], blanked=len(boxes))
+    value, _ = without_comments(memoryview(encapsulate(frames)), shape.frames)
+    return Pixels(syntax, [Element(PIXEL_DATA, "OB", bytes(value), encapsulated=True)], blanked=len(boxes))
 
 
 def _decoded(dataset: Dataset, syntax: str, boxes: Sequence[Box], mask: bool) -> Pixels:
@@ -322,5 +386,8 @@ def _shape(dataset: Dataset, tag: int) -> _Shape:
 
 def _has_embedded_overlay(dataset: Dataset) -> bool:
     """Whether an overlay plane (60xx) is declared to lie in the pixel words: it has no data of its own."""
-    groups = {tag.group for tag in list(dataset.keys()) if 0x6000 <= tag.group <= 0x60FF and tag.group % 2 == 0}
-    return any((group, 0x0010) in dataset and (group, 0x3000) not in dataset for group in groups)
+    return _overlay_without_data(frozenset(map(int, dataset.keys())))
+
+
+def _overlay_without_data(tags: Container[int]) -> bool:
+    return any(group << 16 | 0x0010 in tags and group << 16 | 0x3000 not in tags for group in range(0x6000, 0x6100, 2))

@@ -5,12 +5,13 @@ group lengths, no padding, a preamble of zeros, our own file meta information.
 """
 
 import struct
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 _LONG_VRS = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"))
 _NULL_PADDED = frozenset(("OB", "OW", "OF", "OD", "OL", "OV", "UI", "UN"))
-_UNDEFINED = 0xFFFFFFFF
+_PREAMBLE = bytes(128) + b"DICM"
 _SHORT_LIMIT = 0xFFFE
 
 
@@ -36,36 +37,40 @@ def fits(vr: str, value: bytes) -> bool:
     return vr in _LONG_VRS or len(value) <= _SHORT_LIMIT
 
 
-def write_file(elements: Items, sop_class: str, sop_instance: str, transfer_syntax: str, class_uid: str, version_name: str) -> bytes:
-    """A whole file: preamble, file meta information, data set. ``elements`` of the data set in any order."""
-    meta = [
-        Element(0x00020001, "OB", b"\x00\x01"),
-        text(0x00020002, "UI", sop_class),
-        text(0x00020003, "UI", sop_instance),
-        text(0x00020010, "UI", transfer_syntax),
-        text(0x00020012, "UI", class_uid),
-        text(0x00020013, "SH", version_name),
-    ]
-    body = _encode(meta)
-    length = _encode([Element(0x00020000, "UL", struct.pack("<I", len(body)))])
-    return b"".join((bytes(128), b"DICM", length, body, _encode(elements)))
+def file_head(sop_class: str, sop_instance: str, transfer_syntax: str, class_uid: str, version_name: str) -> bytes:
+    """Preamble and file meta information."""
+    before, behind = _around_instance(sop_class, transfer_syntax, class_uid, version_name)
+    uid = sop_instance.encode() + b"\0" * (len(sop_instance) % 2)
+    length = len(before) + 8 + len(uid) + len(behind)
+    head = b"\2\0\0\0UL\4\0" + struct.pack("<I", length)
+    return b"".join((_PREAMBLE, head, before, b"\2\0\3\0UI", struct.pack("<H", len(uid)), uid, behind))
 
 
-def _encode(elements: Items) -> bytes:
-    return b"".join(part for element in sorted(elements, key=lambda e: e.tag) for part in _parts(element))
+@lru_cache(256)
+def _around_instance(sop_class: str, transfer_syntax: str, class_uid: str, version_name: str) -> tuple[bytes, bytes]:
+    """File meta information before and behind the instance UID."""
+    before = encode([Element(0x00020001, "OB", b"\x00\x01"), text(0x00020002, "UI", sop_class)])
+    behind = [text(0x00020010, "UI", transfer_syntax), text(0x00020012, "UI", class_uid), text(0x00020013, "SH", version_name)]
+    return before, encode(behind)
 
 
-def _parts(element: Element) -> tuple[bytes, ...]:
+def encode(elements: Items) -> bytes:
+    """A data set, by tag."""
+    return b"".join(part for element in sorted(elements, key=lambda e: e.tag) for part in encoded_parts(element))
+
+
+def encoded_parts(element: Element) -> tuple[bytes, ...]:
+    """An element as pieces that are to be put together: long values are not copied."""
     tag = struct.pack("<HH", element.tag >> 16, element.tag & 0xFFFF)
     vr = element.vr.encode()
     if element.encapsulated:
-        return tag, vr, b"\0\0\xff\xff\xff\xff", bytes(element.value), struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)  # type: ignore[arg-type]
+        return tag, vr, b"\0\0\xff\xff\xff\xff", element.value, struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)  # type: ignore[return-value]
     if isinstance(element.value, list):
-        value = b"".join(struct.pack("<HHI", 0xFFFE, 0xE000, len(item)) + item for item in map(_encode, element.value))
+        value = b"".join(struct.pack("<HHI", 0xFFFE, 0xE000, len(item)) + item for item in map(encode, element.value))
     else:
         value = element.value
         if len(value) % 2:
-            value += b"\0" if element.vr in _NULL_PADDED else b" "
+            value = bytes(value) + (b"\0" if element.vr in _NULL_PADDED else b" ")
     if element.vr in _LONG_VRS:
         return tag, vr, struct.pack("<HI", 0, len(value)), value
     return tag, vr, struct.pack("<H", len(value)), value

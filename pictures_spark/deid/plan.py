@@ -7,7 +7,7 @@ Pure; made once per process, on the driver and on executors alike.
 import hashlib
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
 from typing import Any
@@ -31,6 +31,8 @@ class Action(StrEnum):
     RECURSE = "recurse"  # a sequence whose items are treated in turn
     PATIENT = "patient"  # the project's pseudonym of the person
     ACCESSION = "accession"  # the project's pseudonym of the request
+    CLEAN = "clean"  # text without identifiers, as the policy's rule for text says
+    AGE = "age"  # ages above the policy's limit become the limit
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,13 @@ class Decision:
 _REMOVE_UNKNOWN = Decision(Action.REMOVE, "not a standard attribute", "policy default")
 _TIME_VRS = ("DA", "DT", "TM")
 _TEXT_VRS = ("LO", "SH", "ST", "LT", "UT", "UC", "PN")
+# What text can be cleaned: a person's name cannot, it would be gone as a whole.
+_CLEANABLE_VRS = ("LO", "SH", "ST", "LT", "UT", "UC")
+# Private data that may stay: numbers and codes, never bytes or sequences, and no text without a pattern.
+_PRIVATE_VRS = ("CS", "DS", "IS", "US", "SS", "UL", "SL", "FD", "FL", "SH", "LO")
+TEXT_RULES = ("vocabulary", "scrub")
+OBJECTS = ("structured_reports", "encapsulated")
+_OBJECT_RULES = {"structured_reports": ("withhold", "clean"), "encapsulated": ("withhold",)}
 _SECTIONS = {
     "policy": str,
     "version": str,
@@ -55,8 +64,12 @@ _SECTIONS = {
     "overrides": dict,
     "required": dict,
     "dummy": str,
+    "text": str,
+    "objects": dict,
+    "private": dict,
     "accept": dict,
     "classes": list,
+    "private_classes": list,
     "instances": list,
     "identifiers": list,
     "limits": dict,
@@ -79,20 +92,37 @@ class Plan:
     policy: dict[str, Any]
     table: dict[int, tuple[str, dict[str, str]]]
     bulk: frozenset[int]
-    overrides: dict[int, tuple[Action, str]]
+    overrides: dict[int, tuple[Action, str, frozenset[str]]]
     required: dict[int, Action]
     accept: dict[int, re.Pattern[str]]
     classes: frozenset[int]
     instances: frozenset[int]
     identifiers: frozenset[int]
+    private_classes: frozenset[str]
     image_classes: frozenset[str]
+    private: dict[tuple[str, int, int], tuple[str, re.Pattern[str] | None]]
     fingerprint: str
+    sop_class: str = ""
     _decided: dict[int, Decision] = field(default_factory=dict, repr=False, compare=False)
+    _by_class: dict[str, "Plan"] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def name(self) -> str:
         """Name and version of the policy, as written into every file."""
         return f"{self.policy['policy']} {self.policy['version']}"
+
+    def for_class(self, sop_class: str) -> "Plan":
+        """The plan for objects of a SOP class: overrides that are for some classes only hold in these."""
+        plan = self._by_class.get(sop_class)
+        if plan is None:
+            plan = self._by_class[sop_class] = replace(self, sop_class=sop_class, _decided={}, _by_class=self._by_class)
+        return plan
+
+    def decide_private(self, creator: str, tag: int) -> Decision:
+        """What happens to a private element, by the creator of its block."""
+        if "safe_private" in self.policy["options"] and (creator, tag >> 16, tag & 0xFF) in self.private:
+            return Decision(Action.KEEP, "on the list of safe private attributes of its creator", "policy private; PS3.15 E.3.10")
+        return Decision(Action.REMOVE, "private", "PS3.15 Table E.1-1, X")
 
     def decide(self, tag: int) -> Decision:
         """What happens to an attribute, by its tag alone; its value may still be refused (`pictures_spark.deid.act`)."""
@@ -108,8 +138,9 @@ class Plan:
             return _REMOVE_UNKNOWN
         vr = known[0].split(" or ")[0]
         if tag in self.overrides:
-            action, why = self.overrides[tag]
-            return Decision(action, why, "policy override")
+            action, why, only = self.overrides[tag]
+            if not only or self.sop_class in only:
+                return Decision(action, why, "policy override")
         if tag in self.bulk:
             return Decision(Action.KEEP, "pixels, or a table that makes them visible", "policy bulk")
         if tag in self.table:
@@ -126,8 +157,10 @@ class Plan:
             if option == "modified_dates" and chosen == "C" and vr in _TIME_VRS:
                 # Offsets are whole days, so a time of day stays what it was.
                 return Decision(Action.KEEP if vr == "TM" else Action.SHIFT, "intervals between dates are kept", f"{source}, {option} C")
-            if chosen == "K" and vr in self.policy["by_vr"]:
-                return Decision(Action(self.policy["by_vr"][vr]), f"option {option}", f"{source}, {option} K")
+            if chosen is not None and option != "modified_dates":
+                action = self._of_option(option, chosen, vr)
+                if action is not None:
+                    return Decision(action, f"option {option}", f"{source}, {option} {chosen}")
         if basic == "X/Z/U*":
             return Decision(Action.RECURSE, "references to other images, with their UIDs mapped", source)
         if basic == "U":
@@ -137,6 +170,17 @@ class Plan:
         if basic == "D" and vr in _TEXT_VRS:
             return Decision(Action.DUMMY, "identifying, and required", source)
         return self._unless_required(tag, "identifying", source)
+
+    def _of_option(self, option: str, chosen: str, vr: str) -> Action | None:
+        """What an option that replaces the basic action means for a VR; None where it cannot be had."""
+        if option in ("uids", "full_dates") and chosen == "K":
+            return Action.KEEP
+        if vr == "AS":
+            return Action.AGE
+        if vr in _CLEANABLE_VRS:
+            # Text that may be retained may still hold what may not.
+            return Action.CLEAN
+        return Action(self.policy["by_vr"][vr]) if vr in self.policy["by_vr"] else None
 
     def _unless_required(self, tag: int, reason: str, source: str) -> Decision:
         if tag in self.required:
@@ -156,7 +200,21 @@ def load_plan(policy: str) -> Plan:
     path = conf_dir() / "deid" / f"{policy}.yaml"
     if not path.is_file():
         raise ConfigError(f"de-identification policy {policy!r} does not exist: add conf/deid/{policy}.yaml")
-    return compile_plan(load_yaml(path))
+    return compile_plan(_extended(load_yaml(path)))
+
+
+def _extended(values: dict[str, Any]) -> dict[str, Any]:
+    """A policy with the sections it takes from the one that it ``extends``: maps are laid over its maps, anything else replaces."""
+    if "extends" not in values:
+        return values
+    path = conf_dir() / "deid" / f"{values['extends']}.yaml"
+    if not path.is_file():
+        raise ConfigError(f"de-identification policy: extends: conf/deid/{values['extends']}.yaml does not exist")
+    below = dict(_extended(load_yaml(path)))
+    for name, value in values.items():
+        if name != "extends":
+            below[name] = {**below[name], **value} if isinstance(value, dict) and isinstance(below.get(name), dict) else value
+    return below
 
 
 def compile_plan(values: dict[str, Any]) -> Plan:
@@ -196,9 +254,20 @@ def compile_plan(values: dict[str, Any]) -> Plan:
         for tag, row in standard["attributes"].items()
         if tag != "private" and "x" not in tag
     }
-    offered = {option for _, options in table.values() for option in options}
+    offered = {option for row in standard["attributes"].values() for option in (row[2] if len(row) > 2 else ())}
     faults += [f"options: {o!r} is not one of {', '.join(sorted(offered))}" for o in values["options"] if o not in offered]
-    overrides = {tag: (action("overrides", entry["action"]), entry["why"]) for tag, entry in tags("overrides").items()}
+    if {"full_dates", "modified_dates"} <= set(values["options"]):
+        faults.append("options: full_dates and modified_dates contradict each other")
+    if values["text"] not in TEXT_RULES:
+        faults.append(f"text: {values['text']!r} is not one of {', '.join(TEXT_RULES)}")
+    for kind, rules in _OBJECT_RULES.items():
+        if values["objects"].get(kind) not in rules:
+            faults.append(f"objects: {kind} is not one of {', '.join(rules)}")
+    overrides = {
+        tag: (action("overrides", entry["action"]), entry["why"], frozenset(entry.get("only", ())))
+        for tag, entry in tags("overrides").items()
+    }
+    private = _private(values["private"], faults)
     required = {tag: action("required", entry) for tag, entry in tags("required").items()}
     for vr, entry in values["by_vr"].items():
         action(f"by_vr: {vr}", entry)
@@ -212,9 +281,27 @@ def compile_plan(values: dict[str, Any]) -> Plan:
         classes=frozenset(tags("classes")),
         instances=frozenset(tags("instances")),
         identifiers=frozenset(tags("identifiers")),
+        private_classes=frozenset(values["private_classes"]),
         image_classes=frozenset(load_schema("deid/image_sop_classes.yaml")),
+        private=private,
         fingerprint=hashlib.sha256(json.dumps([values, standard], sort_keys=True).encode()).hexdigest(),
     )
     if faults:
         raise ConfigError("de-identification policy: " + "; ".join(faults))
     return plan
+
+
+def _private(declared: dict[str, Any], faults: list[str]) -> dict[tuple[str, int, int], tuple[str, re.Pattern[str] | None]]:
+    """(creator, group, element within the block) -> (VR, pattern that a text must have)."""
+    found = {}
+    for creator, elements in declared.items():
+        for place, entry in elements.items():
+            match = re.fullmatch(r"([0-9A-F]{3}[13579BDF]),xx([0-9A-F]{2})", place)
+            vr, _, pattern = entry.partition(" ")
+            if match is None:
+                faults.append(f"private: {creator}: {place!r} is not of the form gggg,xxee with an odd group")
+            elif vr not in _PRIVATE_VRS or (vr in _CLEANABLE_VRS) != bool(pattern):
+                faults.append(f"private: {creator}: {place}: needs a VR among {', '.join(_PRIVATE_VRS)}, and a pattern where it is text")
+            else:
+                found[creator, int(match[1], 16), int(match[2], 16)] = (vr, re.compile(pattern) if pattern else None)
+    return found

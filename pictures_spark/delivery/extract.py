@@ -127,7 +127,9 @@ def _write_images(job: Job, images: "DataFrame", task: Task) -> "pa.Table":
     size = int(total[0] or 0) if total is not None else 0
     # Work is split by bytes, into at least as many parts as there are cores.
     parts = max(job.spark.sparkContext.defaultParallelism, size // _BYTES_PER_PARTITION + 1)
-    results = rows.repartition(parts, "image_id").mapInArrow(writer(task), RESULT_TYPE).toArrow()
+    # Images of a series come one after the other: what they share is de-identified once.
+    placed = rows.repartition(parts, "image_id").sortWithinPartitions("series_id", "image_id")
+    results = placed.mapInArrow(writer(task), RESULT_TYPE).toArrow()
     rows.unpersist()
     return results
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pictures_spark.deid.act import Deidentified, WithheldError, deidentify
+from pictures_spark.deid.act import Deidentified, Deidentifier, WithheldError
 from pictures_spark.deid.dicom_identity import Box, Identity, make_identity
 from pictures_spark.deid.plan import load_plan
 from pictures_spark.deid.verify import verify
@@ -70,6 +70,7 @@ class _Work:
         self.task = task
         self.key = task.key.bytes()
         self.plan = load_plan(task.policy)
+        self.deidentify = Deidentifier(self.plan)
         self.done = _journal(Path(task.journal))
         self.log = Path(task.journal) / f"{uuid.uuid4().hex}.jsonl"
 
@@ -136,7 +137,7 @@ class _Work:
             raise WithheldError("changed") from None
         except (OSError, ValueError):
             raise WithheldError("not_in_archive") from None
-        result = deidentify(data, self.plan, identity)
+        result = self.deidentify(data, identity)
         if verify(data, result.data, self.plan.policy, identity):
             raise WithheldError("verification_failed")
         return result

@@ -55,14 +55,14 @@ def test_an_ordinary_image():
     assert made.SliceThickness == 1.25
     assert made.PatientSex == "F"
     assert made.ImageType == ["ORIGINAL", "PRIMARY", "AXIAL"]
-    assert "SeriesDescription" not in made
+    assert made.SeriesDescription == "Head of *"
     assert "InstitutionName" not in made
     assert made.StudyTime == "101500"
     assert len(made.AccessionNumber) == 16
     assert made.PatientIdentityRemoved == "YES"
     assert made.BurnedInAnnotation == "NO"
     assert made.LongitudinalTemporalInformationModified == "MODIFIED"
-    assert [i.CodeValue for i in made.DeidentificationMethodCodeSequence] == ["113100", "113101", "113107"]
+    assert [i.CodeValue for i in made.DeidentificationMethodCodeSequence] == ["113100", "113101", "113104", "113105", "113107", "113111"]
     assert (made.pixel_array == np.arange(64).reshape(8, 8)).all()
     assert made.preamble == bytes(128)
     assert made.file_meta.MediaStorageSOPInstanceUID == made.SOPInstanceUID == identity.uid("1.2.826.0.1.3680043.10.1234.1.1.1")
@@ -269,7 +269,9 @@ def test_pydicoms_own_files_come_through_clean_or_are_withheld(path):
             for encoding in ("utf-8", "utf-16-le"):
                 assert value.encode(encoding) not in result.data
         assert not value or str(made.get(keyword, "")) != value
-    assert not [e for e in made.iterall() if e.tag.is_private]
+    listed = {(creator, int(place[:4], 16), int(place[-2:], 16)) for creator, places in PLAN.policy["private"].items() for place in places}
+    private = [e for e in made.iterall() if e.tag.is_private and not e.tag.is_private_creator]
+    assert {(e.private_creator, e.tag.group, e.tag.element & 0xFF) for e in private} <= listed
     assert (made.Rows, made.Columns) == (source.Rows, source.Columns)
 
 

@@ -30,10 +30,10 @@ PLAN = load_plan("default")
         ("SOPClassUID", Action.UID),
         ("ReferencedImageSequence", Action.RECURSE),
         ("ReferencedStudySequence", Action.REMOVE),
-        ("RequestAttributesSequence", Action.REMOVE),
+        ("RequestAttributesSequence", Action.RECURSE),
         ("SliceThickness", Action.KEEP),
-        ("ProtocolName", Action.REMOVE),
-        ("SeriesDescription", Action.REMOVE),
+        ("ProtocolName", Action.CLEAN),
+        ("SeriesDescription", Action.CLEAN),
         ("DeviceSerialNumber", Action.DUMMY),
         ("InstitutionName", Action.REMOVE),
         ("IconImageSequence", Action.REMOVE),
@@ -65,6 +65,8 @@ def test_every_row_of_the_standards_table_is_followed_or_overridden():
         action = PLAN.decide(int(text, 16)).action
         if options and options[0].get("modified_dates") == "C":
             assert action in (Action.SHIFT, Action.KEEP, Action.REMOVE, Action.EMPTY), text
+        elif options and set(options[0]) & set(PLAN.policy["options"]):
+            assert action in (Action.CLEAN, Action.RECURSE, Action.KEEP, Action.REMOVE, Action.EMPTY, Action.DUMMY), text
         elif basic == "X":
             assert action is Action.REMOVE, text
         elif basic == "U":

@@ -1,0 +1,245 @@
+"""Free text without identifiers: the person's own, the file's staff, and whatever reads like one.
+
+What enters: a text, and the identifiers that the zone and the file know. What leaves: the text without the spans that any rule finds, or,
+under the rule *vocabulary*, only its known words. Pure; executors. Expressions are RE2's, so that no text takes more than linear time.
+
+Each way to find an identifier is a rule with a name, so that a test can turn each one off and show that it matters.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, lru_cache
+from typing import Any
+
+import re2
+
+from pictures_spark.linkage.identity import normalise, scheme
+from pictures_spark.resources import load_schema
+
+Span = tuple[int, int]
+# From this length on an identifier is looked for inside other words, across separators, and with one slip of the pen.
+LONG = 6
+# One class, repeated: linear under Python's own engine too, whose calls cost less.
+_WORDS = re.compile(r"[^\W_]+")
+_NOT_ASCII = re2.compile(r"[\pL\pN]*[^\x00-\x7f][\pL\pN]*")
+_VOCABULARY_WORDS = re2.compile(r"[a-z0-9]+")
+MASK = "#"
+# Left where something was taken away: "CT * contrast" must not read as "CT contrast".
+HIDDEN = "*"
+
+
+class Scrub:
+    """One person's and one file's identifiers, looked for in texts.
+
+    Parameters
+    ----------
+    names : names of people, whole or in parts; every part is looked for, however short, from two letters on.
+    others : numbers, addresses, places; whole from ``shortest`` letters or digits on, and their words unless they are in the vocabulary.
+    rules : which rules to apply; all of them unless said.
+
+    Examples
+    --------
+    >>> Scrub(["Quillfeather^Morwenna"], []).clean("CT of Morwenna Quilfeather, 12/03/2015")
+    'CT of *, *'
+    """
+
+    def __init__(self, names: Iterable[str], others: Iterable[str], shortest: int = 4, rules: frozenset[str] | None = None) -> None:
+        self.rules = frozenset(RULES) if rules is None else rules
+        words: set[str] = set()
+        for name in names:
+            words.update(part for part in _split(name) if len(part) >= 2)
+        self.names = frozenset(words)
+        whole = {normal(name) for name in names} | {normal(other) for other in others}
+        parts = {part for other in others for part in _split(other) if len(part) >= shortest and not known_word(part)}
+        self.words = self.names | {word for word in whole if len(word) >= shortest} | parts
+        self.long = tuple(sorted(word for word in self.words if len(word) >= LONG))
+
+    def spans(self, text: str) -> list[Span]:
+        """Where identifiers are, in order, none overlapping another."""
+        # Most texts match none of the expressions: all of them at once tell that in one pass.
+        rules = RULES if _any_pattern().search(text) else OWN_RULES
+        found = sorted({span for name, rule in rules.items() if name in self.rules for span in rule(self, text)})
+        merged: list[Span] = []
+        for start, end in found:
+            if merged and start <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+            else:
+                merged.append((start, end))
+        return merged
+
+    def clean(self, text: str, vocabulary: bool = False, mask: bool = False) -> str:
+        """The text without identifiers, in ASCII.
+
+        Words that cannot be spelt in ASCII go as well: the rules cannot judge them. With ``vocabulary`` only known words and small numbers
+        stay; with ``mask`` what goes is replaced by as many ``#``, so that offsets into the text hold.
+        """
+        spans = self.spans(text)
+        if vocabulary:
+            spans = sorted([*spans, *(m.span() for m in _WORDS.finditer(text) if not known_word(_plain(m.group())))])
+        spans = sorted([*spans, *(m.span() for m in _NOT_ASCII.finditer(text))]) if not text.isascii() else spans
+        parts, position = [], 0
+        for start, end in spans:
+            between = text[position:start]
+            parts.append(between)
+            if mask:
+                parts.append(MASK * (end - max(start, position)))
+            elif not parts[:-1] or any(character.isalnum() or character in ",;:=/" for character in between):
+                parts.append(HIDDEN)
+            position = max(position, end)
+        parts.append(text[position:])
+        result = "".join(parts)
+        return result if mask else " ".join(result.split())
+
+
+def _own_words(scrub: Scrub, text: str) -> Iterator[Span]:
+    """Words that are an identifier, or part of a name."""
+    for match in _WORDS.finditer(text):
+        if normal(match.group()) in scrub.words:
+            yield match.span()
+
+
+def _own_anywhere(scrub: Scrub, text: str) -> Iterator[Span]:
+    """Identifiers inside words, and across whatever separates their parts."""
+    whole = normal(text)
+    if not any(word in whole for word in scrub.long):
+        return
+    letters, places = [], []
+    for place, character in enumerate(text):
+        for letter in normal(character):
+            letters.append(letter)
+            places.append(place)
+    joined = "".join(letters)
+    for word in scrub.long:
+        start = joined.find(word)
+        while start >= 0:
+            yield places[start], places[start + len(word) - 1] + 1
+            start = joined.find(word, start + 1)
+
+
+def _slips(scrub: Scrub, text: str) -> Iterator[Span]:
+    """Words that are one slip of the pen away from an identifier: a letter more, less, other, or two transposed."""
+    for match in _WORDS.finditer(text):
+        word = normal(match.group())
+        if len(word) >= LONG - 1 and any(abs(len(own) - len(word)) <= 1 and one_slip(own, word) for own in scrub.long):
+            yield match.span()
+
+
+def _scheme_numbers(scrub: Scrub, text: str) -> Iterator[Span]:
+    """Digits, in groups or not, that are a person identifier of a declared scheme: form and check digit."""
+    for match in _compiled("grouped_digits").finditer(text):
+        digits = "".join(character for character in match.group() if character.isdigit())
+        places = [place for place, character in enumerate(match.group()) if character.isdigit()]
+        for start in range(len(digits) - 9):
+            if any(normalise(declared, digits[start : start + 10]).value is not None for declared in _schemes()):
+                yield match.start() + places[start], match.start() + places[start + 9] + 1
+
+
+def _pattern(name: str) -> Callable[[Scrub, str], Iterator[Span]]:
+    expression = re2.compile("(?i)" + load_schema("deid/scrub.yaml")["patterns"][name])
+    return lambda scrub, text: (match.span() for match in expression.finditer(text))
+
+
+OWN_RULES: dict[str, Callable[[Scrub, str], Iterator[Span]]] = {
+    "own_words": _own_words,
+    "own_anywhere": _own_anywhere,
+    "slips": _slips,
+}
+RULES: dict[str, Callable[[Scrub, str], Iterator[Span]]] = {
+    **OWN_RULES,
+    "scheme_numbers": _scheme_numbers,
+    **{name: _pattern(name) for name in load_schema("deid/scrub.yaml")["patterns"]},
+}
+
+
+def one_slip(a: str, b: str) -> bool:
+    """Whether two words differ by at most one letter inserted, left out or replaced, or by two neighbours transposed.
+
+    Examples
+    --------
+    >>> one_slip("morwenna", "morwena"), one_slip("morwenna", "mrowenna"), one_slip("morwenna", "norwema")
+    (True, True, False)
+    """
+    if a == b:
+        return True
+    start = 0
+    while start < min(len(a), len(b)) and a[start] == b[start]:
+        start += 1
+    rest_a, rest_b = a[start:], b[start:]
+    if len(a) == len(b):
+        return rest_a[1:] == rest_b[1:] or (rest_a[:2] == rest_b[1::-1] and rest_a[2:] == rest_b[2:])
+    return rest_a[1:] == rest_b if len(a) > len(b) else rest_a == rest_b[1:]
+
+
+@lru_cache(1 << 14)
+def known_word(word: str) -> bool:
+    """Whether a word, in any case, is of the vocabulary or a number that may stay (schemas/deid/words.yaml)."""
+    low = word.lower()
+    return low in vocabulary() or _number().fullmatch(low) is not None
+
+
+@cache
+def vocabulary() -> frozenset[str]:
+    """Every word that a description may keep, in lower case."""
+    from pydicom.sr._concepts_dict import concepts
+
+    declared = load_schema("deid/words.yaml")
+    words = set(declared["words"].split())
+    for name in ("derive/descriptions.yaml", "derive/body_region.yaml"):
+        words.update(word for phrase in _strings(load_schema(name)) for word in _VOCABULARY_WORDS.findall(phrase.lower()))
+    groups = {int(name.removeprefix("CID")) for name in declared["context_groups"]}
+    published: dict[str, Any] = concepts
+    for codes in published.values():
+        for values in codes.values():
+            for meaning, cids, *_ in values.values():
+                if groups.intersection(cids):
+                    words.update(_VOCABULARY_WORDS.findall(meaning.lower()))
+    return frozenset(word for word in words if not word.isdigit())
+
+
+def normal(value: str) -> str:
+    """Letters and digits only, without accents, in one case."""
+    if value.isascii():
+        return "".join(filter(str.isalnum, value)).lower()
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKD", value).casefold()))
+
+
+def _plain(word: str) -> str:
+    return word if word.isascii() else "\0"
+
+
+def _split(value: str) -> list[str]:
+    return [normal(part) for part in _WORDS.findall(value)]
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, entry in value.items():
+            yield str(key)
+            yield from _strings(entry)
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _strings(entry)
+
+
+@cache
+def _any_pattern() -> Any:
+    declared = load_schema("deid/scrub.yaml")
+    return re2.compile("(?i)" + "|".join(f"(?:{pattern})" for pattern in [*declared["patterns"].values(), declared["grouped_digits"]]))
+
+
+@cache
+def _compiled(name: str) -> Any:
+    return re2.compile(load_schema("deid/scrub.yaml")[name])
+
+
+@cache
+def _number() -> Any:
+    return re2.compile(load_schema("deid/words.yaml")["numbers"])
+
+
+@cache
+def _schemes() -> tuple[Any, ...]:
+    return tuple(scheme(name) for name in load_schema("deid/scrub.yaml")["schemes"])

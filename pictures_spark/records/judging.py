@@ -470,7 +470,7 @@ def _places(told: _Rows, event: EventSpec) -> "Iterable[tuple[int | None, tuple[
         columns = [told[name] for name in event.code]
         # Of the first column that has a code; a system without categories has no root, whatever the next column says.
         chosen = [~_null(column.part("value")) for column in columns]
-        yield None, tuple(_first_of(chosen, [column.part(part) for column in columns]) for part in ("system", "value", "root"))  # type: ignore[misc]
+        yield None, tuple(_first_of(chosen, [column.part(part) for column in columns]) for part in ("system", "value", "root"))
     elif not event.codes:
         yield None, None
     else:

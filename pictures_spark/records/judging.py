@@ -4,7 +4,7 @@ Enters: the texts of rows as they stand in a file. Leaves: Arrow tables. Pure; r
 row becomes follows from the row and the declaration alone, and no value stops a job.
 
 A column's texts are few and come again, so each is looked at once and the row holds its number (`_Column`); what was found about a text is
-remembered from table to table. Judging took 5 to 8 µs a row, events 2 to 10 µs (10^6 rows of labs, PIS and SMR01, one core of a busy machine,
+remembered from table to table. Judging took 5 to 8 µs a row, events 2 to 10 µs (labs, PIS and SMR01, one core of a busy machine,
 2026).
 """
 

@@ -157,7 +157,7 @@ def settings(home: Path, extracts: Path) -> Config:
     values["home"] = str(home)
     values["zones"] = {**values["zones"], "extracts": str(extracts)}
     values["records"]["sources"] = {name: values["records"]["sources"][name] for name in SHARES}
-    home.mkdir(parents=True)
+    home.mkdir(parents=True, exist_ok=True)
     path = home / "conf.yaml"
     path.write_text(yaml.safe_dump(values))
     return load_config(path)
@@ -176,13 +176,16 @@ def main() -> None:
     jobs: list[Job] = []
 
     def fresh(name: str) -> Path:
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(work / name, ignore_errors=True)
         return work / name
 
     def ours() -> None:
-        config = settings(fresh("ours"), folder)
+        config = settings(work / "ours", folder)
+        # Not the whole home: Spark's scratch space is in it.
+        shutil.rmtree(work / "ours" / "identifiable" / "tables", ignore_errors=True)
         zones = Zones(config, "identifiable")
-        init_key(zones, config["keys"]["key_id"])
+        if not jobs:
+            init_key(zones, config["keys"]["key_id"])
 
         def heart(job: Job) -> None:
             load.run(job)

@@ -4,8 +4,8 @@ Enters: the texts of rows as they stand in a file. Leaves: Arrow tables. Pure; r
 row becomes follows from the row and the declaration alone, and no value stops a job.
 
 A column's texts are few and come again, so each is looked at once and the row holds its number (`_Column`); what was found about a text is
-remembered from table to table. The same as Spark expressions took twenty times as long (2026, 10^6 rows): there each row is looked at
-anew, and the code that Spark generates for fifty columns is more than the JVM compiles.
+remembered from table to table. Judging took 5 to 8 µs a row, events 2 to 10 µs (labs, PIS and SMR01, one core of a busy machine,
+2026).
 """
 
 import hashlib
@@ -470,7 +470,7 @@ def _places(told: _Rows, event: EventSpec) -> "Iterable[tuple[int | None, tuple[
         columns = [told[name] for name in event.code]
         # Of the first column that has a code; a system without categories has no root, whatever the next column says.
         chosen = [~_null(column.part("value")) for column in columns]
-        yield None, tuple(_first_of(chosen, [column.part(part) for column in columns]) for part in ("system", "value", "root"))  # type: ignore[misc]
+        yield None, tuple(_first_of(chosen, [column.part(part) for column in columns]) for part in ("system", "value", "root"))
     elif not event.codes:
         yield None, None
     else:

@@ -314,7 +314,9 @@ def blocks_of(found: Source, file: _File) -> list[str]:
         "wanted": [places.get(column.name.casefold()) for column in found.columns],
         "names": [*(column.field for column in found.columns), "row_number", "read_fault"],
     }
-    blocks = [{"offset": b.offset, "length": b.length, "row": b.first_row, "count": b.row_count} for b in facts.blocks]
+    blocks: list[dict[str, int | None]] = [
+        {"offset": b.offset, "length": b.length, "row": b.first_row, "count": b.row_count} for b in facts.blocks
+    ]
     if facts.open_row is not None:
         blocks.append({"offset": None, "row": facts.open_row, "count": 1})
     return [json.dumps(one | block) for block in blocks]

@@ -54,23 +54,22 @@ def run(job: Job) -> None:
     people = job.read("identifiable", "person")
     with _scratch(job) as folder:
         job.say("identifiers")
-        first = exact(images(job.read("identifiable", "header_instance"), job.read("identifiable", "header_series"), rules), people, rules)
-        first = first.persist()
-        second = nested(first, people, rules).persist()
+        seen = settled(images(job.read("identifiable", "header_instance"), job.read("identifiable", "header_series"), rules))
+        first = settled(exact(seen, people, rules))
+        second = settled(nested(first, people, rules))
         job.say("names and dates")
         candidates = likely(second, people, rules, folder)
         found = decided(second, candidates, rules)
-        found = found.unionByName(of_records(job.read("identifiable", "record_event"), people, rules), allowMissingColumns=True).persist()
+        found = found.unionByName(of_records(job.read("identifiable", "record_event"), people, rules), allowMissingColumns=True)
+        found = settled(found)
         job.say("writing")
-        seen = found.count()
+        total = found.count()
         now = _instant(job)
         done = _write(job, "crosswalk", wanted(job, found), now, told=("score",))
         tables.refresh(candidates.withColumn("run_id", _text(job.run_id)), job.zones, "identifiable", "link_candidate")
         _write(job, "person_merge", merges(job, people), now)
-        report.counts = {"seen": seen, "written": done["new"], "unchanged": seen - done["new"], "quarantined": 0}
+        report.counts = {"seen": total, "written": done["new"], "unchanged": total - done["new"], "quarantined": 0}
         _tell(job, found)
-        for frame in (first, second, found):
-            frame.unpersist()
     if done["ended"]:
         report.details["ended"] = done["ended"]
     for name in ("crosswalk", "person_merge", "link_candidate"):
@@ -88,6 +87,14 @@ def _scratch(job: Job) -> "Iterator[Path]":
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def settled(frame: "DataFrame") -> "DataFrame":
+    """The frame, computed now and kept on the executors' disks.
+
+    Without this Spark pushes every later filter through the long expressions of the identity schemes, and plans for minutes (measured).
+    """
+    return frame.localCheckpoint(eager=True)
 
 
 def _text(value: str) -> "Column":
@@ -207,7 +214,7 @@ def nested(rows: "DataFrame", people: "DataFrame", rules: dict[str, Any]) -> "Da
 
     still = rows.where(F.col("reason").isin(*_OPEN))
     others = still.select("evidence_id", "surname", "birth_date", F.explode("others").alias("source_id"))
-    known = read_as(others, rules["schemes"]).join(registered(people, rules), ["scheme", "person_id"])
+    known = settled(read_as(others, rules["schemes"])).join(registered(people, rules), ["scheme", "person_id"])
     agrees = reduce(
         lambda left, right: left | right,
         [F.coalesce(F.col(name) == F.col(f"register_{name}"), F.lit(False)) for name in rules["nested"]["agrees_in"]],

@@ -6,6 +6,7 @@ Runs on the driver, in DuckDB with a limit of memory and spill into the same fol
 jobs; measured in docs/linkage.md. Nothing is collected into Python.
 """
 
+import json
 import logging
 import math
 from copy import deepcopy
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pictures_spark.linkage import evidence
-from pictures_spark.resources import load_schema
+from pictures_spark.resources import schemas_dir
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,7 +29,8 @@ _MEMORY = "2GB"
 @cache
 def model() -> dict[str, Any]:
     """The stored model: what is compared, its weights and which pairs are looked at, in splink's form. Callers must not change it."""
-    found: dict[str, Any] = load_schema("linkage/model.json")
+    # Not as YAML, to which 3e-05 is a text.
+    found: dict[str, Any] = json.loads((schemas_dir() / "linkage" / "model.json").read_text(encoding="utf-8"))
     return found
 
 

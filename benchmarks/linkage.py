@@ -2,7 +2,7 @@
 
     python benchmarks/linkage.py [--people 1000000] [--rounds 5] [--quality] [--folder .cache/benchmarks]
 
-The people and headers are those of pictures_spark/synthetic/identities.py, 1.3 headers for each person and one record. Truth is who a header
+The people are those of pictures_spark/synthetic/identities.py, with 1.3 headers each and one record. Truth is who a header
 was made from. With ``--quality`` one run at 10^5 people prints the tables of docs/linkage.md; without, `pictures link` is timed from no
 crosswalk. Its peer is the least that could be called linking: a join of PatientID with the register in Spark, no check, no pseudonym, no
 evidence, no history, written to Delta.

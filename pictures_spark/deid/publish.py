@@ -27,6 +27,7 @@ from pictures_spark.deid import tables_people as from_people
 from pictures_spark.deid.tables_check import COUNTED, census, counts, findings, only_pseudonyms, refuse
 from pictures_spark.errors import InputError
 from pictures_spark.job import Job
+from pictures_spark.linkage import history
 from pictures_spark.report import utc_now
 from pictures_spark.schema import table
 
@@ -35,6 +36,7 @@ INPUTS = (
     "header_series",
     "object",
     "crosswalk",
+    "person_merge",
     "person",
     "person_residence",
     "record_event",
@@ -70,6 +72,8 @@ def run(job: Job) -> None:
 
     job.say("reading")
     inputs = dict(zip(INPUTS, _together(lambda name: job.read("identifiable", name, versions[name]), INPUTS), strict=True))
+    # Links that have ended are for those who look back.
+    inputs |= {name: history.current(inputs[name]) for name in ("crosswalk", "person_merge")}
     key = job.key("deidentified")
     people = _settled(from_people.people(inputs))
     commons = _settled(from_images.common_elements(inputs["header_series"]))
@@ -82,7 +86,7 @@ def run(job: Job) -> None:
     study_tags = _settled(from_images.study_tag(tags, series, studies))
     events = from_people.event(inputs, people, key)
     linked = events.where(F.col("skip").isNull())
-    patients = _settled(from_people.patient(people, studies, linked))
+    patients = _settled(from_people.patient(people, studies, linked, inputs["person_merge"]))
     settings = job.config["records"]
     frames = {
         "patient": patients,

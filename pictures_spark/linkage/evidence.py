@@ -1,7 +1,7 @@
 """What a header says of who was scanned: names, birth date, sex, postcode, and identifiers that stand elsewhere than in PatientID.
 
-Enters: rows of ``header_instance`` and ``header_series``. Leaves: one row per distinct statement, named by ``evidence_id``, by which publish
-finds its person again. Spark expressions on executors, and one Arrow function over the few templates that have other identifiers.
+Enters: rows of ``header_instance`` and ``header_series``. Leaves: one row per distinct statement, named by ``evidence_id``, by which
+publish finds its person again. Spark expressions on executors, and one Arrow function over the templates that have other identifiers.
 """
 
 import unicodedata
@@ -71,7 +71,11 @@ def parts(name: "Column", rules: dict[str, Any]) -> "tuple[Column, Column]":
     """
     from pyspark.sql import functions as F
 
-    by = F.when(name.contains("^"), F.split(name, r"\^")).when(name.contains(","), F.split(name, ",")).otherwise(F.split(F.trim(name), " +", 2))
+    by = (
+        F.when(name.contains("^"), F.split(name, r"\^"))
+        .when(name.contains(","), F.split(name, ","))
+        .otherwise(F.split(F.trim(name), " +", 2))
+    )
     return letters(F.get(by, F.lit(0))), first_name(F.get(by, F.lit(1)), rules)
 
 
@@ -126,7 +130,9 @@ def elsewhere(headers: "DataFrame", series: "DataFrame", rules: dict[str, Any]) 
             columns[2] = columns[2].cast(pa.string())
             yield pa.RecordBatch.from_arrays(columns, names=["template_id", "others", "address"])
 
-    read_off = series.where(told).select("template_id", "elements").mapInArrow(read, "template_id string, others array<string>, address string")
+    read_off = (
+        series.where(told).select("template_id", "elements").mapInArrow(read, "template_id string, others array<string>, address string")
+    )
     saying = read_off.where((F.size("others") > 0) | F.col("address").isNotNull())
     pairs = headers.select(evidence_id().alias("evidence_id"), "template_id").distinct().join(saying, "template_id")
     return pairs.groupBy("evidence_id").agg(

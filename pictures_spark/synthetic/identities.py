@@ -58,7 +58,7 @@ class Resident:
 
 @dataclass(frozen=True)
 class Made:
-    """A header with its truth: ``upi`` is who it means (None: nobody in the register), ``written`` a key of `WRITTEN` or ``twin_swapped``."""
+    """A header with its truth: ``upi`` is who it means (None: nobody in the register), ``written`` what is wrong with its PatientID."""
 
     header: dict[str, Any]
     elements: dict[str, Any]
@@ -115,9 +115,7 @@ def person_rows(who: Resident) -> list[dict[str, Any]]:
     """The rows of ``person``."""
     row = {"upi": who.upi, "scheme": "chi", "forename": who.forename, "surname": who.surname, "birth_date": who.birth, "sex": who.sex}
     row |= {"postcode": who.postcode, "file_sha256": "0" * 64}
-    return [
-        {**row, "person_id": number, "current": number == who.upi} for number in (who.upi, who.older) if number is not None
-    ]
+    return [{**row, "person_id": number, "current": number == who.upi} for number in (who.upi, who.older) if number is not None]
 
 
 def headers(seed: int, people: list[Resident]) -> Iterator[Made]:
@@ -226,7 +224,9 @@ def _birth(rng: Random, birth: date) -> date | None:
         case "day_month" if birth.day <= 12:
             return birth.replace(month=birth.day, day=birth.month)
         case "typo":
-            return birth.replace(day=birth.day % 28 + 1) if rng.random() < 0.6 else birth.replace(year=birth.year - 10, day=min(birth.day, 28))
+            return (
+                birth.replace(day=birth.day % 28 + 1) if rng.random() < 0.6 else birth.replace(year=birth.year - 10, day=min(birth.day, 28))
+            )
     return birth
 
 

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 import duckdb
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pictures_spark.linkage import history
@@ -56,6 +56,7 @@ class House:
         return sorted(self.db.execute(f"SELECT * EXCLUDE (valid_from, valid_to, run_id) FROM {name} WHERE {where}", [when]).fetchall())
 
 
+@settings(max_examples=15)
 @given(st.lists(REGISTERS, min_size=1, max_size=5))
 def test_every_earlier_state_can_be_told(registers):
     house = House()
@@ -68,6 +69,7 @@ def test_every_earlier_state_can_be_told(registers):
         assert house.at("links", when) == state
 
 
+@settings(max_examples=40)
 @given(REGISTERS, st.sampled_from(MASTERS), st.sampled_from(MASTERS))
 def test_merging_and_then_unmerging_is_identity(register, gone, into):
     house = House()
@@ -78,7 +80,10 @@ def test_merging_and_then_unmerging_is_identity(register, gone, into):
     if gone != into and gone in register.values():
         assert (gone, into) in house.at("merged", house.now)
     house.load(register)
-    assert (house.at("links", house.now), house.at("merged", house.now)) == (links, merged)
+    assert house.at("links", house.now) == links
+    # A master identifier that only the merge had made is gone with it, and a cohort of that time leads back.
+    made_by_the_merge = into not in register.values()
+    assert [row for row in house.at("merged", house.now) if not (made_by_the_merge and row[0] == into)] == merged
 
 
 def test_merges_of_merges_lead_to_the_last_and_a_split_to_nobody():

@@ -105,9 +105,9 @@ def test_scores_decide_between_twins_typing_errors_and_strangers(tmp_path):
             db.execute(f"CREATE TABLE {name} (unique_id VARCHAR, {made}{extra})")
             db.executemany(f"INSERT INTO {name} VALUES ({', '.join('?' * len(rows[0]))})", rows)
             db.execute(f"COPY {name} TO '{tmp_path / name}/1.parquet' (FORMAT parquet)")
-    # As strict as among a million people.
+    # As strict as among ten thousand people.
     rules = deepcopy(RULES)
-    rules["probabilistic"]["share_in_register"] = 3e-3
+    rules["probabilistic"]["share_in_register"] = 0.3
     probabilistic.score(tmp_path, rules)
     rows = duckdb.sql(f"SELECT evidence_id, upi, verdict FROM '{tmp_path / probabilistic.SCORED}' WHERE place = 1").fetchall()
     best = {evidence_id: (upi, verdict) for evidence_id, upi, verdict in rows}

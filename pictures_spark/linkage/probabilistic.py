@@ -2,8 +2,7 @@
 
 Enters: headers that exact linking left and the register, as Parquet in a folder of the identifiable zone. Leaves: scored candidates there.
 Runs on the driver, in DuckDB with a limit of memory and spill into the same folder, because only what exact linking leaves comes here: of
-10^6 people some 10^5 headers. Splink on Spark gives the same scores, but needs a jar of its own for the text distances and many small
-jobs; measured in docs/linkage.md. Nothing is collected into Python.
+10^6 people some 10^5 headers. Splink on Spark needs a jar of its own for the text distances. Nothing is collected into Python.
 """
 
 import json

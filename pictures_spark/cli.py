@@ -58,6 +58,10 @@ def _parser() -> argparse.ArgumentParser:
         if job.name == "catalogue":
             sub.add_argument("--limit", type=_count, metavar="N", help="read at most N files in this run; the rest is for the next")
             sub.add_argument("--dry-run", action="store_true", help="print what a run would do and how long it may take; write nothing")
+        if job.name == "link":
+            sub.add_argument(
+                "--clerical-sample", type=_count, metavar="N", help="link nothing; write N headers that need review into the zone"
+            )
 
     cohort = commands.add_parser("cohort", help="ask, check and freeze cohorts")
     actions = cohort.add_subparsers(dest="action", required=True, metavar="action")
@@ -141,7 +145,7 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
         What went wrong, in one sentence.
     """
     for job in JOBS:
-        if arguments.command == job.name and job.name not in ("catalogue", "synth"):
+        if arguments.command == job.name and job.name not in ("catalogue", "synth", "link"):
             run_job(job.name, config, job.role, _heart(job.module))
             return
     match arguments.command:
@@ -151,6 +155,11 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
                 import_module("pictures_spark.dicom.catalogue").print_preview(config, arguments.limit)
             else:
                 run_job("catalogue", config, "identifiable", lambda job: heart(job, arguments.limit))
+        case "link" if arguments.clerical_sample:
+            sample = import_module("pictures_spark.linkage.review").sample
+            run_job("link-review", config, "identifiable", lambda job: sample(job, arguments.clerical_sample))
+        case "link":
+            run_job("link", config, "identifiable", _heart("pictures_spark.linkage.link"))
         case "cohort":
             import_module("pictures_spark.cohort.commands").run(arguments.action, arguments.question, config)
         case "extract":

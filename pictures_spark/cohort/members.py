@@ -33,3 +33,23 @@ def frozen(job: Job, cohort_id: str) -> "tuple[Row, DataFrame]":
     if found != run["member_count"]:
         raise ChecksFailedError(f"cohort {cohort_id} was frozen with {run['member_count']} members but {found} are there: freeze it again")
     return run, members
+
+
+def resolved(people: "DataFrame", patient: "DataFrame") -> "DataFrame":
+    """People of an older cohort as they are known now.
+
+    Parameters
+    ----------
+    people : ``patient_id`` as frozen, and any other columns, which stay.
+    patient : the published table, of any later release.
+
+    Returns
+    -------
+    DataFrame
+        ``current_patient_id`` beside ``patient_id``: that which it was merged into; itself where it was not, or where that was undone.
+    """
+    from pyspark.sql import functions as F
+
+    merged = patient.where("merged_into IS NOT NULL").select("patient_id", "merged_into")
+    found = people.join(merged, "patient_id", "left")
+    return found.withColumn("current_patient_id", F.coalesce("merged_into", "patient_id")).drop("merged_into")

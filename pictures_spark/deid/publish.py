@@ -29,6 +29,7 @@ from pictures_spark.deid.tables_check import COUNTED, census, counts, only_pseud
 from pictures_spark.deid.tables_check import findings as leaks
 from pictures_spark.errors import InputError
 from pictures_spark.job import Job
+from pictures_spark.linkage import history
 from pictures_spark.report import utc_now
 from pictures_spark.schema import table
 
@@ -37,6 +38,7 @@ INPUTS = (
     "header_series",
     "object",
     "crosswalk",
+    "person_merge",
     "person",
     "person_residence",
     "record_event",
@@ -74,6 +76,8 @@ def run(job: Job) -> None:
 
     job.say("reading")
     inputs = dict(zip(INPUTS, _together(lambda name: job.read("identifiable", name, versions[name]), INPUTS), strict=True))
+    # Links that have ended are for those who look back.
+    inputs |= {name: history.current(inputs[name]) for name in ("crosswalk", "person_merge")}
     key = job.key("deidentified")
     people = _settled(from_people.people(inputs))
     commons = _settled(from_images.common_elements(inputs["header_series"]))
@@ -90,7 +94,7 @@ def run(job: Job) -> None:
     linked_reports = reports.where(F.col("skip").isNull())
     findings = _settled(from_reports.report_finding(inputs, linked_reports))
     recorded = linked.select("patient_id").unionByName(linked_reports.select("patient_id"))
-    patients = _settled(from_people.patient(people, studies, recorded))
+    patients = _settled(from_people.patient(people, studies, recorded, inputs["person_merge"]))
     settings = job.config["records"]
     frames = {
         "patient": patients,

@@ -31,6 +31,7 @@ from pictures_spark.deid.derive_images import (
 from pictures_spark.deid.tables_guard import copied, guard, withheld_names
 from pictures_spark.errors import ConfigError
 from pictures_spark.keys import KeyRef, pseudonym
+from pictures_spark.linkage.evidence import evidence_id
 from pictures_spark.resources import load_schema
 from pictures_spark.schema import Column as Declared
 from pictures_spark.schema import Table, table
@@ -52,7 +53,7 @@ def safe_images(inputs: Inputs, commons: DataFrame, key: KeyRef) -> DataFrame:
     commons : `common_elements`.
     """
     header = inputs["header_instance"].drop("run_id").join(_objects(inputs["object"]), "content_sha256", "left")
-    header = header.join(_links(inputs["crosswalk"]), "patient_id_raw", "left")
+    header = _linked(header, inputs["crosswalk"])
     grouped = commons.where(F.col("shared_frames").isNotNull()).select("template_id", "shared_frames")
     header = header.join(grouped, "template_id", "left")
     tag_rules()  # a faulty list ends here, in one sentence
@@ -96,14 +97,26 @@ def _objects(objects: DataFrame) -> DataFrame:
 
 
 def _links(crosswalk: DataFrame) -> DataFrame:
-    """PatientID of a header -> its one person, or why it has none; several persons are ambiguous."""
-    rows = crosswalk.where(F.col("source") == "dicom").groupBy(F.col("source_id").alias("patient_id_raw"))
+    """Identifier and evidence of a header -> its one person, or why it has none; several persons are ambiguous.
+
+    ``said`` is null for links that hold for every header with the identifier.
+    """
+    rows = crosswalk.where(F.col("source") == "dicom").groupBy(F.col("source_id").alias("identifier"), F.col("evidence_id").alias("said"))
     people = rows.agg(F.min("patient_id").alias("low"), F.max("patient_id").alias("high"), F.min("unlinked_reason").alias("reason"))
     one = F.col("low") == F.col("high")
     why = F.when(F.col("low").isNull(), F.coalesce("reason", F.lit("unknown_person"))).when(~one, F.lit("ambiguous"))
-    return people.select(
-        "patient_id_raw", F.when(one, F.col("low")).alias("linked"), why.alias("why_not"), F.lit(True).alias("in_crosswalk")
-    )
+    return people.select("identifier", "said", F.struct(F.when(one, F.col("low")).alias("linked"), why.alias("why_not")).alias("link"))
+
+
+def _linked(header: DataFrame, crosswalk: DataFrame) -> DataFrame:
+    """Headers with ``linked``, ``why_not`` and ``in_crosswalk``: by what the header says, else by its identifier alone."""
+    links = _links(crosswalk)
+    by_said = links.where(F.col("said").isNotNull()).select("said", F.col("link").alias("by_said"))
+    by_id = links.where(F.col("said").isNull()).select("identifier", F.col("link").alias("by_id"))
+    header = header.withColumns({"said": evidence_id(), "identifier": F.coalesce("patient_id_raw", F.lit(""))})
+    found = header.join(by_said, "said", "left").join(by_id, "identifier", "left").withColumn("link", F.coalesce("by_said", "by_id"))
+    columns = {"linked": F.col("link.linked"), "why_not": F.col("link.why_not"), "in_crosswalk": F.col("link").isNotNull()}
+    return found.withColumns(columns).drop("said", "identifier", "by_said", "by_id", "link")
 
 
 def rolled(declared: Table) -> list[Column]:

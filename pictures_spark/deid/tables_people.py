@@ -129,9 +129,10 @@ def stay(events: DataFrame) -> DataFrame:
     return frame.where(F.col("patient_id") == F.col("other_patient_id")).drop("other_patient_id")
 
 
-def patient(everybody: DataFrame, studies: DataFrame, records: DataFrame) -> DataFrame:
+def patient(everybody: DataFrame, studies: DataFrame, records: DataFrame, merges: DataFrame) -> DataFrame:
     """One row per person with a linked scan or a linked record; sex from the register, else that of most of the person's studies.
 
+    And one for each person who was merged into one of them, with ``merged_into`` and nothing else: cohorts of before name it.
     ``records`` has their patient_id, as often as it comes.
     """
     scanned = studies.where(F.col("patient_id").isNotNull()).groupBy("patient_id").agg(F.mode("sex", True).alias("header_sex"))
@@ -144,13 +145,16 @@ def patient(everybody: DataFrame, studies: DataFrame, records: DataFrame) -> Dat
         "sex": guard(declared.by_name["sex"], F.coalesce("sex", "header_sex")),
         "death_source": guard(declared.by_name["death_source"], F.col("death_source")),
     }
-    return frame.select(
+    found = frame.select(
         "patient_id",
         *[g.value.alias(name) for name, g in guards.items()],
         "death_date",
         F.lit(None).cast("string").alias("merged_into"),
         withheld_names("patient", guards).alias("counted"),
     )
+    merged = merges.select("patient_id", F.col("into_patient_id").alias("merged_into"))
+    merged = merged.join(found.select(F.col("patient_id").alias("merged_into")), "merged_into", "left_semi")
+    return found.unionByName(merged.withColumn("counted", F.array().cast("array<string>")), allowMissingColumns=True)
 
 
 def residence(inputs: Inputs, patients: DataFrame, everybody: DataFrame) -> DataFrame:

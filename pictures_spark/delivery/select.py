@@ -81,13 +81,18 @@ def _text(job: "Job") -> "DataFrame":
 
 
 def _known(job: "Job", images: "DataFrame") -> "DataFrame":
-    """Every identifier the zone knows of the people in the images. Birth dates are not among them: dates are treated by element."""
+    """Every identifier the zone knows of the people in the images. Birth dates are not among them: dates are treated by element.
+
+    Of all links that ever led to a person, and of everybody who has, or in the register now belongs to, one of their numbers: a cohort may
+    be older than a merge or an un-merge, and the headers hold what was written then.
+    """
     links = job.read("identifiable", "crosswalk").join(images.select("patient_id").distinct(), "patient_id", "left_semi")
     person = job.read("identifiable", "person")
+    links = links.select("patient_id", "source_id", "scheme", "person_id", "upi")
+    moved = links.select("patient_id", "scheme", "person_id").join(person.select("scheme", "person_id", "upi"), ["scheme", "person_id"])
+    upis = links.select("patient_id", "upi").unionByName(moved.select("patient_id", "upi")).where("upi IS NOT NULL").distinct()
     words = F.array("person_id", "upi", "forename", "surname", "postcode", F.regexp_replace("postcode", " ", ""))
-    everyone = person.select("upi", words.alias("words"))
-    rows = links.join(everyone, "upi", "left").select(
-        "patient_id",
-        F.concat(F.array("source_id", "person_id", "upi"), F.coalesce("words", F.array().cast("array<string>"))).alias("words"),
-    )
-    return rows.select("patient_id", F.explode("words").alias("word")).groupBy("patient_id").agg(F.collect_set("word").alias("known"))
+    named = upis.join(person, "upi").select("patient_id", F.explode(words).alias("word"))
+    written = links.select("patient_id", F.explode(F.array("source_id", "person_id", "upi")).alias("word"))
+    every = named.unionByName(written).where(F.length(F.trim("word")) > 0)
+    return every.groupBy("patient_id").agg(F.collect_set("word").alias("known"))

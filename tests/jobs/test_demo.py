@@ -8,6 +8,7 @@ import pydicom
 import pytest
 
 from pictures_spark import demo
+from pictures_spark.linkage.evidence import SAID
 
 pytestmark = pytest.mark.spark
 
@@ -45,11 +46,12 @@ def test_every_planted_scan_is_catalogued_and_linked_to_the_right_person(house):
     scans = house.truth("scans")
     people = {row["chi"]: row["merged_into_upi"] or row["upi"] for row in house.truth("people")}
     instances = {row.sop_uid: row for row in house.read("identifiable", "header_instance")}
-    crosswalk = {row.source_id: row for row in house.read("identifiable", "crosswalk") if row.source == "dicom"}
+    crosswalk = {row.evidence_id: row for row in house.read("identifiable", "crosswalk") if row.source == "dicom" and row.valid_to is None}
     assert {scan["sop_uid"] for scan in scans} <= set(instances)
     right = wrong = unlinked = 0
     for scan in scans:
-        link = crosswalk.get(instances[scan["sop_uid"]].patient_id_raw)
+        said = [instances[scan["sop_uid"]][name] for name in SAID]
+        link = crosswalk.get(hashlib.sha256("\x1f".join(str(part or "") for part in said).encode()).hexdigest())
         if link is None or link.upi is None:
             unlinked += 1
         elif scan["chi"] and link.upi == people[scan["chi"]]:

@@ -72,7 +72,9 @@ def refuse_others(job: Job, prefix: str) -> None:
         return
     names = [row[0] for row in job.read(ZONE, "release").select("release").distinct().collect()]
     if any(not name.startswith(f"{prefix}-") for name in names):
-        raise ConfigError(f"zone {ZONE} holds a release that {job.name} did not make: point zones.{ZONE} of the settings at an empty folder")
+        raise ConfigError(
+            f"zone {ZONE} holds a release that {job.name} did not make: point zones.{ZONE} of the settings at an empty folder"
+        )
 
 
 def publish(job: Job, pieces: Pieces, prefix: str, fingerprint: str) -> None:

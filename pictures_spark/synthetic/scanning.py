@@ -76,16 +76,20 @@ def _traps() -> tuple[str | None, ...]:
 
 
 @cache
-def _looks(protocol: str, number: int) -> pa.Table:
-    """Columns of ``series`` for every device and trap, row = device * traps + trap."""
+def _look(protocol: str, number: int, device: int, trap: int) -> dict[str, Any]:
+    """Columns of ``series`` that a protocol's series on a device has, spoiled by a trap or not."""
     series = scanning()["protocols"][protocol]["series"][number]
+    found = header(protocol, number, _devices(series["Modality"])[device], _traps()[trap])
+    return told(found, series["images"][0], series.get("step"))
+
+
+def _looks(protocol: str, number: int, device: Whole, trap: Whole) -> pa.Table:
+    """`_look` of each study; few of them differ."""
+    kinds, which = np.unique(device * len(_traps()) + trap, return_inverse=True)
     declared = table(ZONE, "series").by_name
-    rows = [
-        told(header(protocol, number, device, trap), max(series["images"][0], 1), series.get("step"))
-        for device in _devices(series["Modality"])
-        for trap in _traps()
-    ]
-    return pa.table({name: pa.array([row[name] for row in rows], ARROW[declared[name].type]) for name in rows[0]})
+    rows = [_look(protocol, number, *divmod(int(kind), len(_traps()))) for kind in kinds]
+    looks = {name: pa.array([row[name] for row in rows], ARROW[declared[name].type]) for name in rows[0]}
+    return pa.table(looks).take(pa.array(which))
 
 
 def trap_of(draws: Draws, index: Whole, board: Whole, number: Whole) -> Whole:
@@ -166,8 +170,9 @@ def _series(draws: Draws, scans: Scans, number: int, index: Whole, board: Whole,
     series = scanning()["protocols"][scans.protocol]["series"][number]
     devices = _devices(series["Modality"])
     device = draws.choice(f"device/{series['Modality']}", board, [weight for *_, weight in devices])
-    looks = _looks(scans.protocol, number).take(pa.array(device * len(_traps()) + trap))
-    return looks, draws.whole("images", index, *series["images"], scans.number * 100 + number)
+    looks = _looks(scans.protocol, number, device, trap)
+    low, high = series["images"]
+    return looks, draws.whole("images", index, low, high, scans.number * 100 + number)
 
 
 def _ages(group: People, who: Whole, on: Whole, linked: Flags) -> dict[str, pa.Array]:
@@ -211,7 +216,10 @@ def _pixels(plan: Mapping[str, Any], rows: Sequence[pa.Table]) -> dict[str, pa.T
             )
         if entry["Modality"] in ("CR", "DX", "US"):
             text = entry.get("text", False)
-            box = {name: pa.array(np.full(count, at), mask=np.full(count, not text)) for name, at in zip(("x0", "y0", "x1", "y1"), (8, 8, 220, 24), strict=True)}
+            box = {
+                name: pa.array(np.full(count, at), mask=np.full(count, not text))
+                for name, at in zip(("x0", "y0", "x1", "y1"), (8, 8, 220, 24), strict=True)
+            }
             whole = {name: pa.array(np.zeros(count, np.int64), mask=np.full(count, not text)) for name in ("frame_from", "frame_to")}
             texts.append(
                 pa.table(

@@ -151,12 +151,12 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
             run_job(f"mongo-{arguments.action}", config, "identifiable", action)
         case "synth" if arguments.tables:
             heart = _heart("pictures_spark.synthetic.nation_tables")
-            run_job("synth-tables", config, "importer", lambda job: heart(job, arguments.tables))
+            run_job("synth-tables", config, "deidentified", lambda job: heart(job, arguments.tables))
         case "synth":
             run_job("synth", config, "synthesiser", _heart("pictures_spark.synthetic.synth"))
         case "import-idc":
             heart = _heart("pictures_spark.synthetic.idc")
-            run_job("import-idc", config, "importer", lambda job: heart(job, arguments.events, arguments.times))
+            run_job("import-idc", config, "deidentified", lambda job: heart(job, arguments.events, arguments.times))
         case "quarantine":
             quarantine = import_module("pictures_spark.quarantine")
             match arguments.action:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pictures_spark.deid.derive import description_words
 from pictures_spark.resources import load_schema
 from pictures_spark.schema import table
 from pictures_spark.synthetic.draws import Draws, Flags, Whole, completed_years
@@ -76,6 +77,15 @@ def _traps() -> tuple[str | None, ...]:
 
 
 @cache
+def _spoils(protocol: str) -> Flags:
+    """For each of `_traps` whether it changes anything in studies of a protocol."""
+    numbers = range(len(scanning()["protocols"][protocol]["series"]))
+    device = ("", "")
+    changes = [any(header(protocol, n, device, trap) != header(protocol, n, device, None) for n in numbers) for trap in _traps()]
+    return np.array(changes) | np.array([False, *("unlinked" in row for row in scanning()["traps"])])
+
+
+@cache
 def _look(protocol: str, number: int, device: int, trap: int) -> dict[str, Any]:
     """Columns of ``series`` that a protocol's series on a device has, spoiled by a trap or not."""
     series = scanning()["protocols"][protocol]["series"][number]
@@ -113,6 +123,8 @@ def made(draws: Draws, group: People, ids: pa.Array, board: Whole, scans: Scans,
     plan = scanning()["protocols"][scans.protocol]
     who, on, index = scans.who, scans.on, group.index[scans.who]
     trap = np.zeros(len(who), np.int64) if clean else trap_of(draws, index, board[who], scans.number)
+    # A trap that leaves such a header as it was is none.
+    trap = np.where(_spoils(scans.protocol)[trap], trap, 0)
     reasons = np.array([None, *(row.get("unlinked") for row in scanning()["traps"])], object)[trap]
     linked = np.array([reason is None for reason in reasons], bool)
     person = pc.if_else(pa.array(linked), ids.take(pa.array(who)), pa.scalar(None, pa.string()))
@@ -186,8 +198,6 @@ def _ages(group: People, who: Whole, on: Whole, linked: Flags) -> dict[str, pa.A
 
 
 def _study_words(plan: Mapping[str, Any], count: int) -> pa.Array:
-    from pictures_spark.deid.derive import description_words
-
     return pa.array([sorted(description_words(plan["StudyDescription"]))], pa.list_(pa.string())).take(pa.array(np.zeros(count, np.int64)))
 
 

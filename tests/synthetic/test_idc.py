@@ -14,7 +14,8 @@ from pictures_spark.synthetic import idc, published
 CT, SR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.88.22"
 NAMES = (
     "collection_id", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "SOPClassUID", "BodyPartExamined",
-    "StudyDescription", "SeriesDescription", "Manufacturer", "ManufacturerModelName", "StudyDate", "SeriesDate", "PatientAge", "PatientSex", "instanceCount",
+    "StudyDescription", "SeriesDescription", "Manufacturer", "ManufacturerModelName", "StudyDate", "SeriesDate", "PatientAge",
+    "PatientSex", "instanceCount",
 )  # fmt: skip
 ROWS = [
     ("a", "P1", "1", "1.1", "CT", CT, "CHEST", "CT CHEST", "Lung 1.0", "SIEMENS", "Sensation 16", "2000-01-02", None, "060Y", "M", 120),

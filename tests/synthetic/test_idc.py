@@ -7,9 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pictures_spark.cohort import commands
 from pictures_spark.errors import ConfigError
+from pictures_spark.job import run_job
 from pictures_spark.resources import load_schema
-from pictures_spark.synthetic import idc, published
+from pictures_spark.synthetic import idc, nation_tables, published
+from pictures_spark.zones import Zones
 
 CT, SR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.88.22"
 NAMES = (
@@ -28,12 +31,17 @@ ROWS = [
 
 
 @pytest.fixture(scope="module")
-def catalogue(tmp_path_factory):
+def index(tmp_path_factory):
     path = tmp_path_factory.mktemp("index") / "idc_index.parquet"
     pq.write_table(pa.table({name: [row[at] for row in ROWS] for at, name in enumerate(NAMES)}), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def catalogue(index):
     found = {}
     with duckdb.connect() as connection:
-        for name, piece in idc.pieces(connection, str(path), 1, 300, 2):
+        for name, piece in idc.pieces(connection, str(index), 1, 300, 2):
             found.setdefault(name, []).append(published.filled(name, piece))
     return {name: pa.concat_tables(pieces) for name, pieces in found.items()}
 
@@ -89,3 +97,19 @@ def test_the_index_has_the_columns_that_are_read():
     names = set(pq.read_schema(path).names)
     assert names >= {*NAMES, *load_schema("synthetic/idc.yaml")["columns"]}
     assert pq.read_metadata(path).num_rows > 1_000_000
+
+
+@pytest.mark.spark
+def test_an_empty_house_is_filled_once_and_can_be_asked(spark, config, index, monkeypatch, tmp_path):
+    monkeypatch.setattr(idc, "index_file", lambda: (index, "0"))
+    first = run_job("import-idc", config, "deidentified", lambda job: idc.run(job, 50))
+    assert first.counts["written"] == first.counts["seen"] > 50
+    again = run_job("import-idc", config, "deidentified", lambda job: idc.run(job, 50))
+    assert again.counts == {"seen": first.counts["seen"], "unchanged": first.counts["seen"]}
+    question = tmp_path / "question.yaml"
+    question.write_text("{cohort: 1, id: chest, unit: series, steps: [{id: chest, where: {modality: CT, body_region: CHEST}}]}")
+    assert commands.count(commands.load(question), Zones(config, "counter")).members == 2
+    with pytest.raises(ConfigError, match="holds a release that synth-tables did not make"):
+        run_job("synth-tables", config, "deidentified", lambda job: nation_tables.run(job, 10))
+    # What was refused left nothing behind.
+    assert not (Zones(config, "counter").path("deidentified") / "truth" / "questions.csv").exists()

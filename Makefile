@@ -70,7 +70,7 @@ docs: $(READY) ## the generated pages of docs/
 
 lock: $(READY) ## pin every package again, with hashes (needs uv)
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" \
-	  --override requirements.override.txt --all-extras setup.cfg --output-file requirements.lock
+	  --override requirements.override.txt --extra dev setup.cfg --output-file requirements.lock
 	@grep -o '^setuptools==[^ ]*' requirements.lock | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --custom-compile-command "make lock" - --output-file requirements.build.lock
 

@@ -54,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     for job in JOBS:
         sub = commands.add_parser(job.name, parents=[shared], help=job.help, description=job.help)
         if job.name == "synth":
-            sub.add_argument("--tables", type=_count, metavar="N", help="make a nation of N people as de-identified tables, with its answer key")
+            sub.add_argument(
+                "--tables", type=_count, metavar="N", help="only a nation of N people as de-identified tables, with its answer key"
+            )
         if job.name == "catalogue":
             sub.add_argument("--limit", type=_count, metavar="N", help="read at most N files in this run; the rest is for the next")
             sub.add_argument("--dry-run", action="store_true", help="print what a run would do and how long it may take; write nothing")
@@ -108,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         if action == "import":
             sub.add_argument("database", help="database of SmiServices on the MongoDB of the settings")
 
-    idc = commands.add_parser("import-idc", parents=[shared], help="the public series of the Imaging Data Commons as a catalogue, with invented people")
+    idc = commands.add_parser("import-idc", parents=[shared], help="the public series of the Imaging Data Commons, as tables")
     idc.add_argument("--events", type=_count, default=10_000_000, metavar="N", help="make at least N record events (10000000)")
     idc.add_argument("--times", type=_count, default=1, metavar="N", help="the catalogue N times over, each time with other people (1)")
 
@@ -173,12 +175,12 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
             run_job(f"mongo-{arguments.action}", config, "identifiable", action)
         case "synth" if arguments.tables:
             heart = _heart("pictures_spark.synthetic.nation_tables")
-            run_job("synth-tables", config, "importer", lambda job: heart(job, arguments.tables))
+            run_job("synth-tables", config, "deidentified", lambda job: heart(job, arguments.tables))
         case "synth":
             run_job("synth", config, "synthesiser", _heart("pictures_spark.synthetic.synth"))
         case "import-idc":
             heart = _heart("pictures_spark.synthetic.idc")
-            run_job("import-idc", config, "importer", lambda job: heart(job, arguments.events, arguments.times))
+            run_job("import-idc", config, "deidentified", lambda job: heart(job, arguments.events, arguments.times))
         case "quarantine":
             quarantine = import_module("pictures_spark.quarantine")
             match arguments.action:

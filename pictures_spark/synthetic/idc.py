@@ -1,12 +1,12 @@
-"""``pictures import-idc``: the real series of NCI's Imaging Data Commons as a de-identified catalogue, with people who do not exist behind it.
+"""``pictures import-idc``: the real series of NCI's Imaging Data Commons as a de-identified catalogue, with invented people behind it.
 
-Enters: ``idc_index.parquet`` of the package ``idc-index-data`` (extra ``idc``), one row per public DICOM series. Leaves: patient, residence,
-study, series, event, stay and source_cover as one release, so that cohorts can be asked at real scale.
+Enters: ``idc_index.parquet`` of the package ``idc-index-data`` (extra ``idc``), one row per public DICOM series. Leaves: patient,
+residence, study, series, event, stay and source_cover as one release, so that cohorts can be asked at real scale.
 
 What is real: series, studies, which of them are one patient's, dates, and every column that publish's rules tell of the headers the index
 has (schemas/synthetic/idc.yaml ``columns``). What is drawn: columns listed there under ``drawn``, which the index does not have, and all
-people: births (from PatientAge where it is told), sex where it is not, deaths, residence and events. Ids are SHA-256 of public UIDs, without
-a key. Tables image, tag and study_tag are not made. DuckDB and numpy work on the driver, batch by batch; Spark writes.
+people: births (from PatientAge where it is told), sex where it is not, deaths, residence and events. Ids are SHA-256 of public UIDs,
+without a key. Tables image, tag and study_tag are not made. DuckDB and numpy work on the driver, batch by batch; Spark writes.
 
 Counts: ``seen`` and ``written`` are rows of all tables.
 """
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ from pictures_spark.schema import table
 from pictures_spark.synthetic import published
 from pictures_spark.synthetic.draws import Draws, Whole, completed_years, day
 from pictures_spark.synthetic.lives import NEVER, YEAR, Lives, People, lead
-from pictures_spark.synthetic.nation import dates, event_tables, moved, patient_table, residence_table, source_cover_table
+from pictures_spark.synthetic.nation import event_tables, moved, patient_table, residence_table, source_cover_table
 from pictures_spark.synthetic.told import told
 
 if TYPE_CHECKING:
@@ -84,9 +84,12 @@ def index_file() -> "tuple[Path, str]":
     try:
         import idc_index_data
 
-        return idc_index_data.IDC_INDEX_PARQUET_FILEPATH, version("idc-index-data")
-    except (ImportError, PackageNotFoundError):
-        raise ConfigError("import-idc needs the package idc-index-data: pip install 'pictures-spark[idc]'") from None
+        path = idc_index_data.IDC_INDEX_PARQUET_FILEPATH
+    except ImportError:
+        path = None
+    if path is None:
+        raise ConfigError("import-idc needs the package idc-index-data: pip install 'pictures-spark[idc]'")
+    return path, version("idc-index-data")
 
 
 def pieces(connection: duckdb.DuckDBPyConnection, path: str, seed: int, events: int, times: int = 1) -> Iterator[tuple[str, pa.Table]]:
@@ -109,7 +112,8 @@ def read(connection: duckdb.DuckDBPyConnection, path: str) -> None:
     columns = ", ".join(f'"{name}"' for name in rule["columns"])
     connection.execute(f"CREATE TEMP TABLE raw AS SELECT * FROM read_parquet({_text(path)}) WHERE SeriesInstanceUID IS NOT NULL")
     connection.execute(
-        f"CREATE TEMP TABLE headers AS SELECT row_number() OVER (ORDER BY {columns}) - 1 AS header, * FROM (SELECT DISTINCT {columns} FROM raw)"
+        f"CREATE TEMP TABLE headers AS SELECT row_number() OVER (ORDER BY {columns}) - 1 AS header, * "
+        f"FROM (SELECT DISTINCT {columns} FROM raw)"
     )
     same = " AND ".join(f'raw."{name}" IS NOT DISTINCT FROM headers."{name}"' for name in rule["columns"])
     connection.execute(
@@ -209,22 +213,25 @@ def _days(column: pa.ChunkedArray, otherwise: int) -> Whole:
     return column.cast(pa.int32()).fill_null(otherwise).to_numpy().astype(np.int64)
 
 
-def _part(group: People, at: slice) -> People:
+def _part(group: People, at: slice | Whole) -> People:
     return People(**{name: values[at] for name, values in vars(group).items()})
 
 
 def _records(behind: Behind, draws: Draws, events: int) -> Iterator[tuple[str, pa.Table]]:
     """Rows of patient, residence, event and stay; deaths are noted in ``behind``."""
     count = len(behind.people)
+    if not count:
+        return
 
-    def lives(at: slice, busy: float, pace: float) -> Lives:
+    def lives(at: slice | Whole, busy: float, pace: float) -> Lives:
         return lead(draws, _part(behind.people, at), behind.alive_on[at], behind.first, behind.last, busy, pace)
 
     # How busy lives must be for so many events is told by some of them: chronic illness first, everyday events for what is left.
-    probe, wanted = slice(0, min(count, _BATCH)), events * 1.03 / max(count, 1)
+    # The people of a collection are alike and stand together, so some of all are asked, and a little more is made than they promise.
+    probe, wanted = np.arange(0, count, -(-count // _BATCH)), events * 1.03 / count
 
     def each(busy: float, pace: float) -> float:
-        return sum(len(event.who) for event in lives(probe, busy, pace).events) / max(probe.stop, 1)
+        return sum(len(event.who) for event in lives(probe, busy, pace).events) / len(probe)
 
     pace = max(each(0, 1) / (wanted * 0.8), 1.0)
     quiet = each(0, pace)
@@ -292,7 +299,8 @@ def _series(connection: duckdb.DuckDBPyConnection, behind: Behind, draws: Draws,
     earliest = load_schema("derive/series.yaml")["scan_date"]["earliest"]
     families = ", ".join(_text(family) for family in _IMAGES)
     result = connection.execute(
-        f"""SELECT {_ID.format(kind="series", value=_of("listed.series", copy))} AS series_id, {_NUMBER.format(value="listed.series")} AS number,
+        f"""SELECT {_ID.format(kind="series", value=_of("listed.series", copy))} AS series_id,
+            {_NUMBER.format(value="listed.series")} AS number,
             {_ID.format(kind="study", value=_of("listed.study", copy))} AS study_id,
             CASE WHEN studies.patients = 1 THEN known.id END AS patient_id, CASE WHEN studies.patients = 1 THEN "at" END AS "at",
             CASE WHEN series_date >= DATE '{earliest}' THEN series_date WHEN listed.study_date >= DATE '{earliest}' THEN listed.study_date
@@ -301,7 +309,8 @@ def _series(connection: duckdb.DuckDBPyConnection, behind: Behind, draws: Draws,
               END AS scan_date_source,
             images AS image_count, CASE WHEN sop_class_family IN ({families}) THEN images ELSE 0 END AS frame_count, images AS n_objects,
             0::BIGINT AS conflict_count, told.* EXCLUDE (header, study_described)
-            FROM listed JOIN studies USING (study) LEFT JOIN known ON known.patient = studies.patient JOIN told ON told.header = listed.header
+            FROM listed JOIN studies USING (study) LEFT JOIN known ON known.patient = studies.patient
+            JOIN told ON told.header = listed.header
             ORDER BY patient_id, scan_date, series_id"""
     )
     for batch in result.to_arrow_reader(_SERIES_BATCH):

@@ -8,6 +8,7 @@ Days are counted from 1970-01-01.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,7 @@ def onset_day(draws: Draws, name: str, people: People, rates: Mapping[str, Seque
     left = -np.log1p(-draws.uniform(f"onset/{name}", people.index))
     age = np.full(len(people), np.inf)
     yearly = np.where(people.male[:, None], np.asarray(rates["M"], float)[None], np.asarray(rates["F"], float)[None]) / 1000
-    for number, (low, high) in enumerate(zip(bands, bands[1:], strict=False)):
+    for number, (low, high) in enumerate(pairwise(bands)):
         rate = yearly[:, number] * factor
         spent = rate * (high - low)
         now = np.isinf(age) & (spent > left)
@@ -128,7 +129,9 @@ def onset_day(draws: Draws, name: str, people: People, rates: Mapping[str, Seque
     return on
 
 
-def lead(draws: Draws, people: People, alive_on: Whole | None = None, first: int = 0, last: int = 0, busy: float = 1, pace: float = 1) -> Lives:
+def lead(
+    draws: Draws, people: People, alive_on: Whole | None = None, first: int = 0, last: int = 0, busy: float = 1, pace: float = 1
+) -> Lives:
     """Lead the lives of a batch.
 
     Parameters
@@ -139,7 +142,8 @@ def lead(draws: Draws, people: People, alive_on: Whole | None = None, first: int
     """
     data = nation()
     onsets: dict[str, Whole] = {}
-    deaths = [onset_day(draws, "death", people, data["deaths"], np.ones(len(people)))]
+    oldest = people.birth + (draws.uniform("oldest", people.index) * 15 * YEAR + 100 * YEAR).astype(np.int64)
+    deaths = [np.minimum(onset_day(draws, "death", people, data["deaths"], np.ones(len(people))), oldest)]
     causes = tuple(data["deaths"]["causes"])
     cause = draws.choice("cause", people.index, list(data["deaths"]["causes"].values()))
     codes = list(causes)
@@ -221,9 +225,7 @@ def _follows(
         yield replace(found, value=_measured(draws, stream, people, found, test["mean"], test["spread"]), unit=test["unit"] or None)
 
 
-def _stay(
-    draws: Draws, name: str, number: int, stay: Mapping[str, Any], people: People, who: Whole, onset: Whole
-) -> Iterator[Events]:
+def _stay(draws: Draws, name: str, number: int, stay: Mapping[str, Any], people: People, who: Whole, onset: Whole) -> Iterator[Events]:
     stream = f"stay/{name}"
     came = draws.happens(stream, people.index[who], stay["share"])
     who, on = who[came], onset[came]
@@ -309,7 +311,7 @@ def _last_day() -> int:
 
 def _measured(draws: Draws, stream: str, people: People, found: Events, mean: float, spread: float) -> Real:
     """Values around a mean; the sum of three even draws is near enough to a bell."""
-    parts = sum(draws.uniform(f"{stream}/value/{n}", people.index[found.who], found.on) for n in range(3))
+    parts = np.sum([draws.uniform(f"{stream}/value/{n}", people.index[found.who], found.on) for n in range(3)], axis=0)
     return np.round(np.maximum(mean + (parts - 1.5) * 2 * spread, mean / 10), 1)
 
 
@@ -330,7 +332,9 @@ def _everyday(draws: Draws, people: People, entries: Sequence[Mapping[str, Any]]
             nth = np.arange(len(who)) - np.repeat(np.cumsum(count) - count, count)
             on = starts[who] + (draws.uniform(f"{stream}/day", people.index[who], nth) * room[who]).astype(np.int64)
             codes = entry.get("codes", {})
-            code = draws.choice(f"{stream}/code", people.index[who], list(codes.values()), nth) if codes else np.full(len(who), -1, np.int64)
+            code = (
+                draws.choice(f"{stream}/code", people.index[who], list(codes.values()), nth) if codes else np.full(len(who), -1, np.int64)
+            )
             never, none = np.full(len(who), NEVER, np.int64), np.full(len(who), -1, np.int64)
             found = Events(entry["source"], entry["kind"], entry.get("system"), tuple(codes), who, on, code, never, none)
             if "values" not in entry:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pictures_spark.resources import load_schema
+from pictures_spark.schema import table
 from pictures_spark.synthetic.draws import Draws, Flags, Whole, completed_years, day
 from pictures_spark.synthetic.lives import NEVER, YEAR, Events, Lives, People, nation
 
@@ -91,7 +92,9 @@ def homes(draws: Draws, group: People, last: int) -> Home:
     # Most who move stay in the board they live in.
     stays = (number > 0) & draws.happens("board/same", index[who], 0.8, number)
     board = np.where(stays, draws.choice("board", index[who], data["board_weights"], 0), board)
-    quintile = np.clip(draws.whole("simd", index[who], 1, 5) + np.where(number > 0, draws.whole("simd/step", index[who], -1, 1, number), 0), 1, 5)
+    quintile = np.clip(
+        draws.whole("simd", index[who], 1, 5) + np.where(number > 0, draws.whole("simd/step", index[who], -1, 1, number), 0), 1, 5
+    )
     keep = start <= np.minimum(to, last)
     order = np.lexsort((start[keep], who[keep]))
     parts = [part[keep][order] for part in (who, start, to, board, quintile)]
@@ -179,8 +182,9 @@ def event_tables(draws: Draws, lives: Lives, ids: pa.Array) -> tuple[pa.Table, p
     event_id = draws.names("event", index, number)
     stay_id = pc.if_else(pa.array(stay >= 0), draws.names("stay", index, stay), pa.scalar(None, pa.string()))
     age = completed_years(group.birth[who], on)
+    _, oldest = table("deidentified", "event").by_name["age_years"].range or (0, np.inf)
     events = found.append_column("event_id", event_id).append_column("stay_id", stay_id)
-    events = events.append_column("date", dates(on)).append_column("age_years", pa.array(age))
+    events = events.append_column("date", dates(on)).append_column("age_years", pa.array(age, mask=(age < 0) | (age > oldest)))
     return events, _stays(events)
 
 
@@ -240,7 +244,12 @@ def _stays(events: pa.Table) -> pa.Table:
             }
         )
         .group_by("stay_id")
-        .aggregate([(name, "max" if name in ("end", "left") else "min") for name in ("patient_id", "source", "date", "end", "left", "event_id", "first")])
+        .aggregate(
+            [
+                (name, "max" if name in ("end", "left") else "min")
+                for name in ("patient_id", "source", "date", "end", "left", "event_id", "first")
+            ]
+        )
         .sort_by("stay_id")
     )
     named = made.column("event_id_min").combine_chunks()

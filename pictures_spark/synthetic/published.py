@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pictures_spark import tables
-from pictures_spark.errors import ConfigError
+from pictures_spark.errors import ChecksFailedError, ConfigError
 from pictures_spark.job import Job
 from pictures_spark.report import utc_now
 from pictures_spark.schema import Column, table
@@ -72,7 +72,9 @@ def refuse_others(job: Job, prefix: str) -> None:
         return
     names = [row[0] for row in job.read(ZONE, "release").select("release").distinct().collect()]
     if any(not name.startswith(f"{prefix}-") for name in names):
-        raise ConfigError(f"zone {ZONE} holds a release that {job.name} did not make: point zones.{ZONE} of the settings at an empty folder")
+        raise ConfigError(
+            f"zone {ZONE} holds a release that {job.name} did not make: point zones.{ZONE} of the settings at an empty folder"
+        )
 
 
 def publish(job: Job, pieces: Pieces, prefix: str, fingerprint: str) -> None:
@@ -138,7 +140,5 @@ def _write(job: Job, name: str, folder: Path, release: str, rows: int) -> int:
     tables.replace(staged, job.zones, ZONE, name)
     version, written = tables.last_write(job.spark, job.zones, ZONE, name)
     if written != rows:
-        from pictures_spark.errors import ChecksFailedError
-
         raise ChecksFailedError(f"{job.name}: {rows} rows of {name} were made and {written} written; nothing was released")
     return version

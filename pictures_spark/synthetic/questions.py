@@ -21,7 +21,15 @@ from pictures_spark.synthetic.lives import NEVER, Events, Lives, People
 from pictures_spark.synthetic.scanning import Scans, scanning
 
 COLUMNS = ("question", "unit", "uid", "answer", "why")
-SYSTEMS = {"diagnosis": "icd10", "death_cause": "icd10", "tumour": "icd10", "delivery": "icd10", "procedure": "opcs4", "dispensing": "bnf", "lab": "read2"}
+SYSTEMS = {
+    "diagnosis": "icd10",
+    "death_cause": "icd10",
+    "tumour": "icd10",
+    "delivery": "icd10",
+    "procedure": "opcs4",
+    "dispensing": "bnf",
+    "lab": "read2",
+}
 # Copies of a case have numbers below this.
 _COPIES = 1_000
 _ANSWERS = ("yes", "no")
@@ -64,7 +72,9 @@ def cases() -> tuple[Case, ...]:
             facts = {**question["base"], **case}
             faulty = [name for _, name, *_ in facts["scans"] if name not in scanning()["protocols"]]
             if case["answer"] not in _ANSWERS or faulty:
-                raise ConfigError(f"schemas/synthetic/questions.yaml: case {case['id']} of question {question['question']} is not well formed")
+                raise ConfigError(
+                    f"schemas/synthetic/questions.yaml: case {case['id']} of question {question['question']} is not well formed"
+                )
             found.append(Case(question["question"], question["unit"], case["id"], case["answer"], case["why"], facts))
     return tuple(found)
 
@@ -101,8 +111,10 @@ def planted(draws: Draws, copies: int = 1) -> Planted:
             scans[protocol].append((who, anchor + at, place))
         for at, source, kind, code, *more in facts.get("events", ()):
             told: Mapping[str, Any] = more[0] if more else {}
-            group = (source, kind, SYSTEMS.get(kind), told.get("position"), told.get("unit"))
-            events[group].append((who, anchor + at, code, anchor + told["end"] if "end" in told else NEVER, told.get("stay", -1), told.get("value")))
+            form = (source, kind, SYSTEMS.get(kind), told.get("position"), told.get("unit"))
+            events[form].append(
+                (who, anchor + at, code, anchor + told["end"] if "end" in told else NEVER, told.get("stay", -1), told.get("value"))
+            )
         if died < NEVER:
             events[("deaths", "death", None, None, None)].append((who, died, "", NEVER, -1, None))
         key += _answers(draws, case, number)
@@ -152,8 +164,7 @@ def _events(events: Mapping[tuple[Any, ...], list[tuple[Any, ...]]]) -> Iterator
     for (source, kind, system, position, unit), rows in events.items():
         codes = tuple(sorted({row[2] for row in rows if row[2]}))
         who, on, code, end, stay = (
-            np.array(part, np.int64)
-            for part in zip(*[(w, o, codes.index(c) if c else -1, e, s) for w, o, c, e, s, _ in rows], strict=True)
+            np.array(part, np.int64) for part in zip(*[(w, o, codes.index(c) if c else -1, e, s) for w, o, c, e, s, _ in rows], strict=True)
         )
         value = np.array([row[5] for row in rows], np.float64) if any(row[5] is not None for row in rows) else None
         yield Events(source, kind, system, codes, who, on, code, end, stay, position, value, unit)

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pictures_spark.deid.derive import description_words
 from pictures_spark.resources import load_schema
 from pictures_spark.schema import table
 from pictures_spark.synthetic.draws import Draws, Flags, Whole, completed_years
@@ -76,16 +77,29 @@ def _traps() -> tuple[str | None, ...]:
 
 
 @cache
-def _looks(protocol: str, number: int) -> pa.Table:
-    """Columns of ``series`` for every device and trap, row = device * traps + trap."""
+def _spoils(protocol: str) -> Flags:
+    """For each of `_traps` whether it changes anything in studies of a protocol."""
+    numbers = range(len(scanning()["protocols"][protocol]["series"]))
+    device = ("", "")
+    changes = [any(header(protocol, n, device, trap) != header(protocol, n, device, None) for n in numbers) for trap in _traps()]
+    return np.array(changes) | np.array([False, *("unlinked" in row for row in scanning()["traps"])])
+
+
+@cache
+def _look(protocol: str, number: int, device: int, trap: int) -> dict[str, Any]:
+    """Columns of ``series`` that a protocol's series on a device has, spoiled by a trap or not."""
     series = scanning()["protocols"][protocol]["series"][number]
+    found = header(protocol, number, _devices(series["Modality"])[device], _traps()[trap])
+    return told(found, series["images"][0], series.get("step"))
+
+
+def _looks(protocol: str, number: int, device: Whole, trap: Whole) -> pa.Table:
+    """`_look` of each study; few of them differ."""
+    kinds, which = np.unique(device * len(_traps()) + trap, return_inverse=True)
     declared = table(ZONE, "series").by_name
-    rows = [
-        told(header(protocol, number, device, trap), max(series["images"][0], 1), series.get("step"))
-        for device in _devices(series["Modality"])
-        for trap in _traps()
-    ]
-    return pa.table({name: pa.array([row[name] for row in rows], ARROW[declared[name].type]) for name in rows[0]})
+    rows = [_look(protocol, number, *divmod(int(kind), len(_traps()))) for kind in kinds]
+    looks = {name: pa.array([row[name] for row in rows], ARROW[declared[name].type]) for name in rows[0]}
+    return pa.table(looks).take(pa.array(which))
 
 
 def trap_of(draws: Draws, index: Whole, board: Whole, number: Whole) -> Whole:
@@ -109,6 +123,8 @@ def made(draws: Draws, group: People, ids: pa.Array, board: Whole, scans: Scans,
     plan = scanning()["protocols"][scans.protocol]
     who, on, index = scans.who, scans.on, group.index[scans.who]
     trap = np.zeros(len(who), np.int64) if clean else trap_of(draws, index, board[who], scans.number)
+    # A trap that leaves such a header as it was is none.
+    trap = np.where(_spoils(scans.protocol)[trap], trap, 0)
     reasons = np.array([None, *(row.get("unlinked") for row in scanning()["traps"])], object)[trap]
     linked = np.array([reason is None for reason in reasons], bool)
     person = pc.if_else(pa.array(linked), ids.take(pa.array(who)), pa.scalar(None, pa.string()))
@@ -166,8 +182,9 @@ def _series(draws: Draws, scans: Scans, number: int, index: Whole, board: Whole,
     series = scanning()["protocols"][scans.protocol]["series"][number]
     devices = _devices(series["Modality"])
     device = draws.choice(f"device/{series['Modality']}", board, [weight for *_, weight in devices])
-    looks = _looks(scans.protocol, number).take(pa.array(device * len(_traps()) + trap))
-    return looks, draws.whole("images", index, *series["images"], scans.number * 100 + number)
+    looks = _looks(scans.protocol, number, device, trap)
+    low, high = series["images"]
+    return looks, draws.whole("images", index, low, high, scans.number * 100 + number)
 
 
 def _ages(group: People, who: Whole, on: Whole, linked: Flags) -> dict[str, pa.Array]:
@@ -181,8 +198,6 @@ def _ages(group: People, who: Whole, on: Whole, linked: Flags) -> dict[str, pa.A
 
 
 def _study_words(plan: Mapping[str, Any], count: int) -> pa.Array:
-    from pictures_spark.deid.derive import description_words
-
     return pa.array([sorted(description_words(plan["StudyDescription"]))], pa.list_(pa.string())).take(pa.array(np.zeros(count, np.int64)))
 
 
@@ -211,7 +226,10 @@ def _pixels(plan: Mapping[str, Any], rows: Sequence[pa.Table]) -> dict[str, pa.T
             )
         if entry["Modality"] in ("CR", "DX", "US"):
             text = entry.get("text", False)
-            box = {name: pa.array(np.full(count, at), mask=np.full(count, not text)) for name, at in zip(("x0", "y0", "x1", "y1"), (8, 8, 220, 24), strict=True)}
+            box = {
+                name: pa.array(np.full(count, at), mask=np.full(count, not text))
+                for name, at in zip(("x0", "y0", "x1", "y1"), (8, 8, 220, 24), strict=True)
+            }
             whole = {name: pa.array(np.zeros(count, np.int64), mask=np.full(count, not text)) for name in ("frame_from", "frame_to")}
             texts.append(
                 pa.table(

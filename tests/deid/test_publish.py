@@ -30,6 +30,8 @@ PUBLISHED = (
     "burned_in_text",
     "event",
     "stay",
+    "report",
+    "report_finding",
 )
 
 

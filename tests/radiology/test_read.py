@@ -4,7 +4,7 @@ import csv
 import io
 
 import pytest
-from houses import settings
+from houses import only_chaos, settings
 
 from pictures_spark import tables
 from pictures_spark.job import run_job
@@ -29,6 +29,7 @@ def extract(*rows):
     return out.getvalue()
 
 
+@only_chaos
 def test_reports_are_read_once_and_again_where_they_or_the_rules_change(tmp_path, spark, monkeypatch):
     config = settings(tmp_path, records={"quarantine_limit": 1.0})
     config["records"]["sources"] = {"reports": config["records"]["sources"]["reports"]}

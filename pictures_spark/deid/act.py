@@ -44,7 +44,7 @@ from pictures_spark.deid.dicom_pixels import (
     native_length,
     treat_pixels,
 )
-from pictures_spark.deid.dicom_read import MalformedError, Node, Source, element_of, items_of, read
+from pictures_spark.deid.dicom_read import MalformedError, Node, Place, Source, element_of, items_of, read
 from pictures_spark.deid.dicom_scrub import LONG, Scrub, normal
 from pictures_spark.deid.dicom_series import Template, differences
 from pictures_spark.deid.dicom_write import Element, Items, encode_one, file_head, fits, text
@@ -499,14 +499,24 @@ class _Treatment:
             result[element.tag] = encode_one(element)
         return result
 
-    def slot(self, tag: int, raw: bytes, implicit: bool) -> bytes | None:
-        """A top-level element, treated and encoded; None where it says something about people, or would open or close a private block."""
+    def slot(self, raw: bytes, place: Place, implicit: bool) -> bytes | None:
+        """A top-level element, treated and encoded; None where it says something about people, or would open or close a private block.
+
+        ``place`` says what it is and where its value starts. It is no name, no date and no identifier.
+        """
         made = self._memory.get(raw)
+        tag = place.tag
         if made is None:
-            node = element_of(raw, implicit)
-            if _said(node, self.charsets, self.plan) is not _NOTHING:
-                return None
-            element = self._treated(node, self.charsets, self.creators) if self._wanted(tag, self.creators) else None
+            wanted = self._wanted(tag, self.creators)
+            if place.vr in _SAYING_VRS:
+                node = element_of(raw, implicit)
+                if _said(node, self.charsets, self.plan) is not _NOTHING:
+                    return None
+            elif not wanted:
+                return b""
+            else:
+                node = Node(tag, place.vr, raw[place.value :])
+            element = self._treated(node, self.charsets, self.creators) if wanted else None
             made = encode_one(element) if element is not None else b""
             if len(raw) <= _REMEMBERED_BYTES:
                 if len(self._memory) >= _ELEMENTS:
@@ -722,6 +732,8 @@ class _Values:
         self.limits = limits
         self.words = frozenset(word for word in scrub.words if len(word) >= limits["identifier_length"])
         self.inside = scrub.long
+        # A number without as many digits in a row is neither.
+        self.long_run = re.compile(f"[0-9]{{{min(LONG, limits['integer_digits'] + 1, 8)},}}")
 
     def in_text(self, value: str) -> bool:
         """Whether a code string holds an identifier or a long run of digits."""
@@ -734,6 +746,8 @@ class _Values:
 
     def in_number(self, value: str) -> bool:
         """Whether a number, as text, is an identifier, reads as a date, or is longer than any measurement."""
+        if not self.long_run.search(value):
+            return False
         whole, *rest = (run.lstrip("0") for run in _DIGITS.findall(value))
         if len(whole) > self.limits["integer_digits"] or (len(whole) == 8 and _calendar(whole) is not None):
             return True

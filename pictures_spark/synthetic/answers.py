@@ -399,8 +399,8 @@ def _checks(planted: Sequence[Planted], results: Sequence[bytes]) -> Iterable[tu
     for one, made, result in zip(planted, parsed, results, strict=True):
         for answer, (action, fine) in zip(one.answers, _of_file(one, made, result), strict=True):
             if action == "uid_consistent":
-                now = mapped[answer.value]
-                yield action, len(now) == 1 and "" not in now and len(back[next(iter(now))]) == 1
+                names = mapped[answer.value]
+                yield action, len(names) == 1 and "" not in names and len(back[next(iter(names))]) == 1
             elif action == "patid_consistent":
                 mine = patients[one.person.number]
                 yield action, len(mine) == 1 and not any(mine & other for number, other in patients.items() if number != one.person.number)

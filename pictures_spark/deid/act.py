@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import lru_cache
 from io import BytesIO
 from typing import NamedTuple
 
@@ -43,10 +44,10 @@ from pictures_spark.deid.dicom_pixels import (
     native_length,
     treat_pixels,
 )
-from pictures_spark.deid.dicom_read import MalformedError, Node, Source, element_of, items_of, read
+from pictures_spark.deid.dicom_read import MalformedError, Node, Place, Source, element_of, items_of, read
 from pictures_spark.deid.dicom_scrub import LONG, Scrub, normal
 from pictures_spark.deid.dicom_series import Template, differences
-from pictures_spark.deid.dicom_write import Element, Items, encode, file_head, fits, text
+from pictures_spark.deid.dicom_write import Element, Items, encode_one, file_head, fits, text
 from pictures_spark.deid.plan import Action, Plan
 
 # pydicom's warnings and log lines quote element values; on an executor they would end in a log file.
@@ -69,7 +70,8 @@ _WORD = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8, "AT": 2, "OW": 2,
 _NUMBERS = {"US": "<u2", "SS": "<i2", "UL": "<u4", "SL": "<i4"}
 _TEXT_VRS = frozenset(("LO", "SH", "ST", "LT", "UT", "UC"))
 _ONE_VALUE = frozenset(("ST", "LT", "UT"))
-_CHARSET_VRS = _TEXT_VRS | {"PN"}
+# What may say who somebody is, whatever its tag.
+_SAYING_VRS = frozenset(("PN", "DA", "SQ", "UN"))
 _LIMITS = {"SH": 16, "LO": 64, "ST": 1024, "LT": 10240}
 _CODE_STRING = re.compile(r"[A-Z0-9 _]{0,16}")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,12}")
@@ -182,15 +184,15 @@ class Deidentifier:
             raise WithheldError("unknown_class_uid")
 
         plan = self.plan.for_class(sop_class)
-        treatment, raws = person.treatment(source, plan)
-        elements = treatment.encoded(source, raws)
+        treatment = person.treatment(source, plan)
+        elements = treatment.encoded(source)
         if image and any(len(elements.get(tag, b"")) <= 8 for tag in _IMAGE_ESSENTIALS):
             raise WithheldError("not_readable")
         pixels = self._pixels(data, source, identity) if image else None
         syntax = "1.2.840.10008.1.2.1"
         if pixels is not None:
             syntax = pixels.transfer_syntax
-            elements.update((tag, encode([element])) for tag, element in pixels.header.items())
+            elements.update((tag, encode_one(element)) for tag, element in pixels.header.items())
         elements.update(person.statements(plan, image))
         if pixels is not None and source.nodes is None and pixels.as_they_were:
             person.learn(source, elements, treatment)
@@ -280,7 +282,7 @@ class _Person:
         """What every result of the person says of itself, encoded, by tag."""
         made = self._statements.get(image)
         if made is None:
-            made = self._statements[image] = {e.tag: encode([e]) for e in _statements(plan, self.identity, image)}
+            made = self._statements[image] = {e.tag: encode_one(e) for e in _statements(plan, self.identity, image)}
         return made
 
     def by_template(self, data: bytes) -> Deidentified | None:
@@ -319,7 +321,7 @@ class _Person:
         if known is not None:
             slots |= known.template.slots
         # The template holds the creator of a private block; so it must be of a file in which the block's slots stayed.
-        blocks = {tag for tag in slots if tag >> 16 & 1}
+        blocks = {tag for tag in slots if tag >> 16 & 1 and treatment.wants(tag)}
         base = next((sample for sample in (former, (source, made)) if blocks <= sample[1].keys()), None)
         if base is None:
             return
@@ -341,22 +343,23 @@ class _Person:
         )
         self._templates = [learned, *self._templates][:_TEMPLATES]
 
-    def treatment(self, source: Source, plan: Plan) -> "tuple[_Treatment, dict[int, bytes]]":
-        """The treatment that holds for a file, and its top-level elements as bytes."""
+    def treatment(self, source: Source, plan: Plan) -> "_Treatment":
+        """The treatment that holds for a file."""
         charset, signed = source.raw(_CHARACTER_SET), source.number(_PIXEL_REPRESENTATION) == 1
         charsets = _charsets(charset)
         known = self._said.setdefault((source.implicit, charset), {})
-        raws: dict[int, bytes] = {}
+        identifiers = plan.identifiers
         found: list[_Said] = []
         saying: list[bytes] = []
         creators: list[bytes] = []
-        for tag in source.places if source.nodes is None else source.nodes:
-            if tag in _PIXEL_TAGS or tag in OFFSET_TABLES:
-                continue
-            if source.nodes is None:
-                place = source.places[tag]
-                raw = source.data[place.start : place.end]
-                raws[tag] = raw
+        if source.nodes is None:
+            data = source.data
+            for tag, place in source.places.items():
+                if tag >> 16 & 1 and 0x10 <= tag & 0xFFFF <= 0xFF:
+                    creators.append(data[place.start : place.end])
+                elif place.vr not in _SAYING_VRS and tag not in identifiers:
+                    continue
+                raw = data[place.start : place.end]
                 said = known.get(raw)
                 if said is None:
                     said = _said(source.node(tag), charsets, plan)
@@ -364,13 +367,11 @@ class _Person:
                         known.clear()
                     if len(raw) <= _REMEMBERED_BYTES:
                         known[raw] = said
-                if tag >> 16 & 1 and 0x10 <= tag & 0xFFFF <= 0xFF:
-                    creators.append(raw)
-            else:
-                raw, said = b"", _said(source.node(tag), charsets, plan)
-            if said is not _NOTHING:
-                found.append(said)
-                saying.append(raw)
+                if said is not _NOTHING:
+                    found.append(said)
+                    saying.append(raw)
+        else:
+            found = [_said(node, charsets, plan) for tag, node in source.nodes.items() if tag not in _PIXEL_TAGS]
         context = (source.implicit, charset, signed, plan.sop_class, tuple(creators), tuple(saying))
         treatment = self._treatments.get(context) if source.nodes is None else None
         if treatment is None:
@@ -381,7 +382,7 @@ class _Person:
                 if len(self._treatments) >= _CONTEXTS:
                     self._treatments.clear()
                 self._treatments[context] = treatment
-        return treatment, raws
+        return treatment
 
 
 def _creators_of(source: Source) -> dict[int, str]:
@@ -472,18 +473,22 @@ class _Treatment:
         self._memory: dict[bytes, bytes] = {}
         self._uids: dict[str, str] = {}
 
-    def encoded(self, source: Source, raws: dict[int, bytes]) -> dict[int, bytes]:
+    def encoded(self, source: Source) -> dict[int, bytes]:
         """The top-level elements that stay, treated and encoded, by tag."""
         result: dict[int, bytes] = {}
-        memory = self._memory
-        for tag in source.nodes if source.nodes is not None else raws:
-            if tag in _PIXEL_TAGS or tag in OFFSET_TABLES:
+        memory, data = self._memory, source.data
+        for tag in source.places if source.nodes is None else source.nodes:
+            # Pixels are written apart.
+            if tag in _PIXEL_TAGS or tag in OFFSET_TABLES or not self._wanted(tag, self.creators):
                 continue
-            raw = raws.get(tag, b"")
-            made = memory.get(raw) if raw else None
+            raw, made = b"", None
+            if source.nodes is None:
+                place = source.places[tag]
+                raw = data[place.start : place.end]
+                made = memory.get(raw)
             if made is None:
-                element = self._treated(source.node(tag), self.charsets, self.creators) if self._wanted(tag, self.creators) else None
-                made = encode([element]) if element is not None else b""
+                element = self._treated(source.node(tag), self.charsets, self.creators)
+                made = encode_one(element) if element is not None else b""
                 if raw and len(raw) <= _REMEMBERED_BYTES:
                     if len(memory) >= _ELEMENTS:
                         memory.clear()
@@ -491,18 +496,28 @@ class _Treatment:
             if made:
                 result[tag] = made
         for element in _blocks(result, self.creators):
-            result[element.tag] = encode([element])
+            result[element.tag] = encode_one(element)
         return result
 
-    def slot(self, tag: int, raw: bytes, implicit: bool) -> bytes | None:
-        """A top-level element, treated and encoded; None where it says something about people, or would open or close a private block."""
+    def slot(self, raw: bytes, place: Place, implicit: bool) -> bytes | None:
+        """A top-level element, treated and encoded; None where it says something about people, or would open or close a private block.
+
+        ``place`` says what it is and where its value starts. It is no name, no date and no identifier.
+        """
         made = self._memory.get(raw)
+        tag = place.tag
         if made is None:
-            node = element_of(raw, implicit)
-            if _said(node, self.charsets, self.plan) is not _NOTHING:
-                return None
-            element = self._treated(node, self.charsets, self.creators) if self._wanted(tag, self.creators) else None
-            made = encode([element]) if element is not None else b""
+            wanted = self._wanted(tag, self.creators)
+            if place.vr in _SAYING_VRS:
+                node = element_of(raw, implicit)
+                if _said(node, self.charsets, self.plan) is not _NOTHING:
+                    return None
+            elif not wanted:
+                return b""
+            else:
+                node = Node(tag, place.vr, raw[place.value :])
+            element = self._treated(node, self.charsets, self.creators) if wanted else None
+            made = encode_one(element) if element is not None else b""
             if len(raw) <= _REMEMBERED_BYTES:
                 if len(self._memory) >= _ELEMENTS:
                     self._memory.clear()
@@ -528,6 +543,10 @@ class _Treatment:
             if element is not None:
                 kept.append(element)
         return [*kept, *_blocks({element.tag for element in kept}, creators)]
+
+    def wants(self, tag: int) -> bool:
+        """Whether the plan lets a top-level element stay, whatever its value."""
+        return self._wanted(tag, self.creators)
 
     def _wanted(self, tag: int, creators: dict[int, str]) -> bool:
         if tag >> 16 & 1:
@@ -713,6 +732,8 @@ class _Values:
         self.limits = limits
         self.words = frozenset(word for word in scrub.words if len(word) >= limits["identifier_length"])
         self.inside = scrub.long
+        # A number without as many digits in a row is neither.
+        self.long_run = re.compile(f"[0-9]{{{min(LONG, limits['integer_digits'] + 1, 8)},}}")
 
     def in_text(self, value: str) -> bool:
         """Whether a code string holds an identifier or a long run of digits."""
@@ -725,6 +746,8 @@ class _Values:
 
     def in_number(self, value: str) -> bool:
         """Whether a number, as text, is an identifier, reads as a date, or is longer than any measurement."""
+        if not self.long_run.search(value):
+            return False
         whole, *rest = (run.lstrip("0") for run in _DIGITS.findall(value))
         if len(whole) > self.limits["integer_digits"] or (len(whole) == 8 and _calendar(whole) is not None):
             return True
@@ -806,6 +829,7 @@ def _ascii_values(value: bytes) -> list[str]:
         return []
 
 
+@lru_cache(4096)
 def _code_items(scheme: str, value: str) -> Items | None:
     meaning = standard_code(scheme, value)
     if meaning is None:

@@ -29,7 +29,7 @@ _CONSTANT = frozenset(
     (0x00080005, 0x00080016, 0x0020000D, 0x0020000E, 0x00280002, 0x00280004, 0x00280006, 0x00280008, 0x00280010, 0x00280011, 0x00280100)
     + (0x00280101, 0x00280102, 0x00280103)
 )
-_SAYING_VRS = frozenset(("PN", "DA", "UN"))
+_SAYING_VRS = frozenset(("PN", "DA"))
 _UNDEFINED = 0xFFFFFFFF
 _LENGTH = struct.Struct("<I").unpack_from
 MAX_SLOTS = 64
@@ -52,11 +52,12 @@ class Template:
     source : a file that was de-identified, with places.
     slots : tags of the elements that differ.
     made : its top-level elements, de-identified and encoded, by tag; with the statements, without pixels.
-    treat : (tag, bytes of the element) -> its de-identified bytes, or None where only the long way can tell.
+    treat : (element as bytes, its place in them, whether its VR is implicit) -> its de-identified bytes, or None where only the long way
+        can tell.
     """
 
     def __init__(
-        self, source: Source, slots: frozenset[int], made: dict[int, bytes], treat: Callable[[int, bytes, bool], bytes | None]
+        self, source: Source, slots: frozenset[int], made: dict[int, bytes], treat: Callable[[bytes, Place, bool], bytes | None]
     ) -> None:
         self.source = source
         self.slots = slots
@@ -65,6 +66,7 @@ class Template:
         self._implicit = source.implicit
         self._frames = source.number(0x00280008, 1)
         places = [*meta_places(source.data), *source.places.values()]
+        self._places: dict[int, Place] = {}
         self._runs: list[tuple[bytes, _Slot]] = []
         position = 128
         for place in places:
@@ -74,6 +76,7 @@ class Template:
                 head = place.value - width - place.start
                 self._runs.append((source.data[position : place.start + head], _Slot(place.tag, head, width, place.undefined)))
                 position = place.end
+                self._places[place.tag] = place._replace(start=0, value=place.value - place.start)
         self._pieces: list[bytes | int] = []
         constant: list[bytes] = []
         for tag in sorted({*made, *slots}):
@@ -134,7 +137,7 @@ class Template:
             if isinstance(piece, bytes):
                 parts.append(piece)
             else:
-                treated = self.treat(piece, raws[piece], self._implicit)
+                treated = self.treat(raws[piece], self._places[piece], self._implicit)
                 if treated is None:
                     return None
                 parts.append(treated)

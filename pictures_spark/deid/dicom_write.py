@@ -59,6 +59,11 @@ def encode(elements: Items) -> bytes:
     return b"".join(part for element in sorted(elements, key=lambda e: e.tag) for part in encoded_parts(element))
 
 
+def encode_one(element: Element) -> bytes:
+    """One element."""
+    return b"".join(encoded_parts(element))
+
+
 def encoded_parts(element: Element) -> tuple[bytes, ...]:
     """An element as pieces that are to be put together: long values are not copied."""
     tag = struct.pack("<HH", element.tag >> 16, element.tag & 0xFFFF)

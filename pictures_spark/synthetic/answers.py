@@ -74,6 +74,7 @@ _NUMBERS = (
     "InstanceNumber",
     "ImagePositionPatient",
 )
+_MAPPED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID", "ReferencedSOPInstanceUID")
 _CODES = ("Modality", "BodyPartExamined", "PatientPosition", "Laterality", "ScanOptions")
 
 
@@ -174,7 +175,7 @@ def failures(plan: Plan, planted: Sequence[Planted]) -> list[tuple[str, str, str
 
 
 def write_key(folder: Path, planted: Sequence[Planted], results: Sequence[bytes]) -> None:
-    """Write ``answers.db``, ``uids.csv`` and ``patids.csv`` for the public validation script (table ``answer_data``, columns id_old, id_new)."""
+    """Write ``answers.db`` (table ``answer_data``), ``uids.csv`` and ``patids.csv`` (id_old, id_new) for the public validation script."""
     folder.mkdir(parents=True, exist_ok=True)
     rows, uids, people = [], {}, {}
     for one, result in zip(planted, results, strict=True):
@@ -338,19 +339,9 @@ def _of_tree(dataset: Dataset, path: tuple[int, ...]) -> list[Answer]:
                 answers += _of_tree(item, (*path, int(element.tag), number))
         elif element.VR == "DA" and element.keyword in ("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate") and str(element.value):
             answers.append(Answer("date_shifted", (*path, int(element.tag)), str(element.value)))
-        elif element.VR == "UI" and element.VM == 1 and str(element.value) not in UID_dictionary and "Class" not in element.keyword:
-            if element.keyword in (
-                "StudyInstanceUID",
-                "SeriesInstanceUID",
-                "SOPInstanceUID",
-                "FrameOfReferenceUID",
-                "ReferencedSOPInstanceUID",
-            ):
-                value = str(element.value)
-                answers += [
-                    Answer("uid_changed", (*path, int(element.tag)), value),
-                    Answer("uid_consistent", (*path, int(element.tag)), value),
-                ]
+        elif element.keyword in _MAPPED and str(element.value) not in UID_dictionary:
+            where = (*path, int(element.tag))
+            answers += [Answer("uid_changed", where, str(element.value)), Answer("uid_consistent", where, str(element.value))]
     return answers
 
 
@@ -408,8 +399,8 @@ def _checks(planted: Sequence[Planted], results: Sequence[bytes]) -> Iterable[tu
     for one, made, result in zip(planted, parsed, results, strict=True):
         for answer, (action, fine) in zip(one.answers, _of_file(one, made, result), strict=True):
             if action == "uid_consistent":
-                now = mapped[answer.value]
-                yield action, len(now) == 1 and "" not in now and len(back[next(iter(now))]) == 1
+                names = mapped[answer.value]
+                yield action, len(names) == 1 and "" not in names and len(back[next(iter(names))]) == 1
             elif action == "patid_consistent":
                 mine = patients[one.person.number]
                 yield action, len(mine) == 1 and not any(mine & other for number, other in patients.items() if number != one.person.number)
@@ -464,7 +455,7 @@ def _at(dataset: Dataset, path: tuple[int, ...]) -> DataElement | None:
         if path[place] not in holder or len(holder[path[place]].value) <= path[place + 1]:
             return None
         holder = holder[path[place]].value[path[place + 1]]
-    return holder[path[-1]] if path[-1] in holder else None
+    return holder.get_item(path[-1]) and holder[path[-1]]
 
 
 def _text(element: DataElement | None) -> str:

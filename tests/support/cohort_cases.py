@@ -7,7 +7,7 @@ from a seed and are dense, so that codes, days and persons meet; Hypothesis by i
 import random
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from functools import cache
 from pathlib import Path
@@ -317,9 +317,8 @@ def questions(draw: st.DrawFn, unit: str | None = None) -> Question:
     """A question that can be asked: every kind of step, operator, window, policy, population, pick and sample."""
     unit = unit or draw(st.sampled_from(["series", "series", "study", "image", "patient"]))
     fields = domain.fields(unit)
-    index: str | date | None = (
-        draw(st.sampled_from([name for name, f in fields.items() if f.kind == "date"])) if unit != "patient" else None
-    )
+    dates = [name for name, f in fields.items() if f.kind == "date"]
+    index: str | date | None = draw(st.sampled_from(dates)) if unit != "patient" else None
     if unit != "patient" and "scan_date" in fields and draw(st.integers(0, 2)):
         index = "scan_date"
     elif unit == "patient" or draw(st.integers(0, 5)) == 0:
@@ -328,12 +327,11 @@ def questions(draw: st.DrawFn, unit: str | None = None) -> Question:
 
 
 def _question(ask: Asking) -> Question:
-    steps = tuple(Step(f"step_{n}", ask.node(Predicate), ask.node(Step)) for n in range(ask.one_of(1, 1, 2)))
-    population = ask.one_of("all", "all", "all", "all", "linked", "alive_and_resident")
-    pick = ask.node(Pick) if ask.unit != "patient" and ask.unit != "study" and ask.one_of(True, False) else None
-    if ask.unit == "study" and ask.one_of(True, False, False):
-        pick = ask.node(Pick)
-    sample = ask.node(Sample) if ask.one_of(True, False, False) else None
+    steps = tuple(ask.node(Step) for _ in range(ask.one_of(1, 1, 1, 2)))
+    steps = tuple(replace(step, id=f"step_{n}") for n, step in enumerate(steps))
+    population = ask.one_of("all", "all", "all", "all", "all", "linked", "alive_and_resident")
+    pick = ask.node(Pick) if ask.unit != "patient" and ask.one_of(True, False, False) else None
+    sample = ask.node(Sample) if ask.one_of(True, False, False, False) else None
     question = Question(ask.draw(ids()), ask.unit, ask.index, population, (), steps, pick, sample)
     used = {name for _, _, asked in event_steps(question) for name in asked.codes}
     kept = tuple(codelist for name, codelist in ask.codelists.items() if name in used)
@@ -346,21 +344,32 @@ def ids() -> st.SearchStrategy[str]:
 
 
 def _predicate(ask: Asking) -> Predicate:
-    simple = (Where, Where, Has, Lacks, First, Last, Chain, Cover, Related, Related)
+    simple = (Where, Where, Where, Where, Related, Related, Has, Lacks, First, Last, Chain, Cover)
     return ask.node(ask.one_of(*simple, AllOf, AnyOf, NoneOf) if ask.depth < 2 else ask.one_of(*simple))
 
 
 def _parts(ask: Asking) -> tuple[Predicate, ...]:
     ask.depth += 1
-    parts = tuple(dict.fromkeys(ask.node(Predicate) for _ in range(ask.one_of(1, 2, 2, 3))))
+    parts = tuple(dict.fromkeys(ask.node(Predicate) for _ in range(ask.one_of(1, 2, 2, 2, 3))))
     ask.depth -= 1
     return parts
 
 
+@cache
+def _names(unit: str, aged: bool) -> tuple[list[str], list[str]]:
+    """Columns that a condition may be about, and tags and features that the tables have."""
+    fields = domain.fields(unit)
+    columns = [name for name in fields if "." not in name and (name != domain.AGE or aged)]
+    return columns, [name for name in fields if name.removeprefix("tag.") in TAGS or name.startswith("feature.intensity_mean@1")]
+
+
+@cache
+def _sortable(unit: str, *kinds: str) -> list[str]:
+    return [name for name, f in domain.fields(unit).items() if f.kind in kinds and name != domain.AGE and "." not in name]
+
+
 def _where(ask: Asking) -> Where:
-    fields = domain.fields(ask.unit)
-    columns = [name for name in fields if "." not in name and (name != domain.AGE or ask.index == domain.AGE_DATE)]
-    tags = [name for name in fields if name.removeprefix("tag.") in TAGS or name.startswith("feature.intensity_mean@1")]
+    fields, (columns, tags) = domain.fields(ask.unit), _names(ask.unit, ask.index == domain.AGE_DATE)
     names = ask.some(tags, 1, 2) if tags and ask.one_of(True, False, False) else ask.some(columns, 1, ask.one_of(1, 1, 2))
     return Where(tuple(_one_test(ask, name, fields[name]) for name in names))
 
@@ -409,8 +418,7 @@ def _codelist(ask: Asking) -> CodeList:
 def _end(ask: Asking) -> Events:
     """Events of which there is one, the first or the last, in a window."""
     events = ask.node(Events)
-    window = events.window if events.window != EVER else Window(None, 5)
-    return Events(events.kinds, events.codes, window, 1, events.main, events.sources)
+    return replace(events, window=events.window if events.window != EVER else Window(None, 5), at_least=1)
 
 
 def _chain(ask: Asking) -> Chain:
@@ -418,11 +426,7 @@ def _chain(ask: Asking) -> Chain:
     gap = Window(ask.one_of(None, 1, 2, 5), ask.one_of(None, 6, 9, 20))
     within = ask.one_of(None, 10, 20)
     wide = Window(None if events.window.low is None else -20, None if events.window.high is None else 20)
-    return Chain(
-        Events(events.kinds, events.codes, wide, ask.one_of(2, 2, 3), events.main, events.sources),
-        gap,
-        20 if gap == EVER and within is None else within,
-    )
+    return Chain(replace(events, window=wide, at_least=ask.one_of(2, 2, 3)), gap, 20 if gap == EVER and within is None else within)
 
 
 def _cover(ask: Asking) -> Cover:
@@ -443,23 +447,20 @@ def _related(ask: Asking) -> Related:
 
 
 def _pick(ask: Asking) -> Pick:
-    fields = domain.fields(ask.unit)
-    plain = ("text", "choice", "number", "whole", "flag", "date")
-    names = [name for name, f in fields.items() if f.kind in plain and name != domain.AGE and "." not in name]
+    names = _sortable(ask.unit, "text", "choice", "number", "whole", "flag", "date")
     orders = tuple(Order(name, ask.one_of(True, False)) for name in ask.some(names, 1, 2))
     return Pick(ask.one_of(*(name for name in ("patient", "study") if name in domain.levels(ask.unit)[1:])), orders)
 
 
 def _sample(ask: Asking) -> Sample:
-    fields = domain.fields(ask.unit)
-    names = [n for n, f in fields.items() if f.kind in ("text", "choice", "whole", "flag", "date") and n != domain.AGE and "." not in n]
+    names = _sortable(ask.unit, "text", "choice", "whole", "flag", "date")
     return Sample(ask.one_of(1, 2, 3), ask.one_of("one", "2", "0x1f"), tuple(ask.some(names, 0, 2)))
 
 
 # How each kind of node is drawn; a meta-test fails where a kind is not here.
 NODES: dict[Any, Callable[[Asking], Any]] = {
     Question: _question,
-    Step: lambda ask: ask.one_of("exclude", "exclude", "include", "report"),
+    Step: lambda ask: Step("step", ask.node(Predicate), ask.one_of("exclude", "exclude", "include", "report")),
     Predicate: _predicate,
     Where: _where,
     Test: lambda ask: ask.node(Where).tests[0],

@@ -18,7 +18,7 @@ from pictures_spark.cohort.codelists import Codes
 from pictures_spark.cohort.compile import DIALECTS, Plan, compiled
 from pictures_spark.cohort.duck import ZONE, Release
 from pictures_spark.cohort.faults import QuestionError
-from pictures_spark.cohort.model import Question
+from pictures_spark.cohort.model import Question, last_acts
 from pictures_spark.config import Config
 from pictures_spark.errors import ChecksFailedError, ConfigError, InputError
 from pictures_spark.job import Job, run_job
@@ -107,7 +107,7 @@ def load(path: Path) -> Asked:
 def read_back(asked: Asked) -> list[str]:
     """The question in plain English, step by step, and the size of its code lists."""
     question = asked.question
-    ids = ["start", "population", *(step.id for step in question.steps), *(["pick"] if question.pick else [])]
+    ids = ["start", "population", *(step.id for step in question.steps), *last_acts(question)]
     width = max(map(len, ids))
     said = [f"  {name:<{width}}  {text}" for name, text in zip(ids, sentence.lines(question, asked.codes), strict=True)]
     lists = [

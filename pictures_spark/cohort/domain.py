@@ -2,14 +2,19 @@
 
 A value flows down freely: a patient's sex is also the sex of each of their series. Going up needs an aggregate, so a question about
 patients cannot name a column of series. Where several tables have a column of the same name, the unit's own comes first.
+
+Besides columns there are header tags, ``tag.<DICOM keyword>`` (those of schemas/tags.yaml), and pixel features,
+``feature.<name>@<version>`` (those of schemas/features.yaml): of an image its own value, of a series ``….min`` and ``….max`` over its
+images.
 """
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 from pictures_spark.cohort.model import Order, Pick
-from pictures_spark.schema import Column, table
+from pictures_spark.resources import load_schema
+from pictures_spark.schema import Column, table, vocabulary
 
 ZONE = "deidentified"
 UNITS = ("patient", "study", "series", "image")
@@ -19,13 +24,19 @@ AGE = "age_at"
 # The column an age was computed at by publish; ages are never computed from a date here.
 AGE_COLUMN, AGE_DATE = "age_years", "scan_date"
 UNKNOWN = "unknown"
+# Where a unit's tags are: an image has those of its series.
+TAGS_OF = {"image": "tag", "series": "tag", "study": "study_tag"}
+TAG_TABLES = frozenset(TAGS_OF.values())
+FEATURES = "image_feature"
+_LONGEST_CS = 16  # characters of a code string, PS3.5
+_PERSONAL_TAGS = frozenset({"PatientSex", "PatientAge"})
 _PROVENANCE = ("release", "run_id")
 
-Kind = Literal["text", "choice", "set", "number", "whole", "flag", "date", "id", "list"]
+Kind = Literal["text", "choice", "set", "number", "whole", "flag", "date", "id", "list", "span"]
 _ANY = ("eq", "ne", "in", "is_missing")
 _ORDERED = ("eq", "ne", "in", "lt", "le", "gt", "ge", "between", "is_missing")
 OPERATORS: dict[Kind, tuple[str, ...]] = {
-    "text": _ANY,
+    "text": ("eq", "ne", "in", "matches", "is_missing"),
     "choice": _ANY,
     "set": _ANY,
     "number": _ORDERED,
@@ -34,19 +45,25 @@ OPERATORS: dict[Kind, tuple[str, ...]] = {
     "flag": ("eq", "ne", "is_missing"),
     "id": ("is_missing",),
     "list": ("is_missing",),
+    "span": ("eq", "lt", "le", "gt", "ge", "between", "is_missing"),
 }
 
 
 @dataclass(frozen=True)
 class Field:
-    """A column that a question about some unit may name."""
+    """A column, header tag or pixel feature that a question about some unit may name.
+
+    ``keyword`` is the tag, or ``(feature, version, aggregate)``; ``given`` are the values that may cross for a tag that is a set.
+    """
 
     table: str
     column: Column
+    keyword: str | tuple[str, str, str] | None = None
+    given: tuple[str, ...] | None = None
 
     @property
     def name(self) -> str:
-        """Name in the table."""
+        """Name in the table; of a tag or feature, a name that no column has."""
         return self.column.name
 
     @property
@@ -54,6 +71,8 @@ class Field:
         """What sort of value it has; decides which operators and which texts make sense."""
         if self.column.deid == "pseudonym":
             return "id"
+        if self.table in TAG_TABLES:
+            return "set" if self.column.type == "array<string>" else "span"
         if self.column.type == "string":
             return "choice" if self.column.vocabulary else "text"
         kinds: dict[str, Kind] = {
@@ -69,7 +88,7 @@ class Field:
     @property
     def choices(self) -> tuple[str, ...] | None:
         """The closed list a value must be from. ``unknown`` is no value but a missing one, so it is left out."""
-        allowed = self.column.allowed
+        allowed = self.given or self.column.allowed
         return tuple(v for v in allowed if v != UNKNOWN) if allowed is not None else None
 
     @property
@@ -80,12 +99,13 @@ class Field:
     @property
     def empty_is_missing(self) -> bool:
         """Whether an empty set says that it could not be told (a closed list) rather than that there is nothing in it (flags, findings)."""
-        return self.kind == "set" and self.column.vocabulary is not None and not self.column.empty_is_value
+        closed = self.column.vocabulary is not None or self.keyword is not None
+        return self.kind == "set" and closed and not self.column.empty_is_value
 
     @property
     def personal(self) -> bool:
         """Whether it is about a person, so that it asks for somebody alive and resident unless the question says otherwise."""
-        return self.table == "patient" or self.name in PERSONAL
+        return self.table == "patient" or self.name in PERSONAL or self.keyword in _PERSONAL_TAGS
 
 
 def levels(unit: str) -> tuple[str, ...]:
@@ -103,6 +123,43 @@ def fields(unit: str) -> dict[str, Field]:
                 found.setdefault(column.name, Field(name, column))
     if AGE_COLUMN in found:
         found[AGE] = found[AGE_COLUMN]
+    return found | _tags(unit) | _features(unit)
+
+
+def _tags(unit: str) -> dict[str, Field]:
+    found: dict[str, Field] = {}
+    for entry in load_schema("tags.yaml")["tags"] if unit in TAGS_OF else ():
+        keyword = entry["keyword"]
+        given = _tag_values(entry)
+        column = Column(f"tag_{keyword}", "array<string>" if given else "double", f"DICOM {keyword}.", deid="keep", label=keyword)
+        found[f"tag.{keyword}"] = Field(TAGS_OF[unit], column, keyword, given)
+    return found
+
+
+def _tag_values(entry: dict[str, Any]) -> tuple[str, ...] | None:
+    """The closed list of a code string; None for a number."""
+    if "vocabulary" in entry:
+        return vocabulary(entry["vocabulary"])
+    if "terms_of" in entry:
+        lists = load_schema(f"derive/{entry['terms_of']}.yaml")["terms"]
+        return tuple(dict.fromkeys(term for terms in lists.values() for term in terms if len(term) <= _LONGEST_CS))
+    return tuple(entry["values"]) if "values" in entry else None
+
+
+def _features(unit: str) -> dict[str, Field]:
+    aggregates = {"image": ("",), "series": ("min", "max")}.get(unit, ())
+    found: dict[str, Field] = {}
+    for entry in load_schema("features.yaml")["features"]:
+        if not entry["publish"] or entry["level"] != "image":
+            continue
+        for aggregate in aggregates:
+            key = (entry["name"], str(entry["version"]), aggregate)
+            said = {"": "", "min": "smallest ", "max": "largest "}[aggregate]
+            label = f"{said}{entry['name'].replace('_', ' ')} (version {entry['version']})"
+            name = "_".join(("feature", *key)).rstrip("_")
+            column = Column(name, "double", entry["meaning"], unit=entry.get("unit"), deid="keep", label=label)
+            dotted = f"feature.{key[0]}@{key[1]}" + (f".{aggregate}" if aggregate else "")
+            found[dotted] = Field(FEATURES, column, key)
     return found
 
 

@@ -2,12 +2,14 @@
 
 Two words carry the design. A *unit* is one row of the table the question is about: a patient, a study, a series or an image. A *step* is
 a predicate on one unit: it says yes, no or unknown, and never looks at another step. So the order of steps changes the attrition and
-nothing else, and any step can be switched off without asking the others again. Only the pick acts on the survivors, after all steps.
+nothing else, and any step can be switched off without asking the others again. Only pick and sample act on the survivors, in that
+order, after all steps.
 
 Nodes hold values already typed by the tables of schemas/deidentified. They are not checked when they are made, so that every fault of a
 question can be reported at once: `pictures_spark.cohort.check` does that for all faces alike.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
@@ -16,7 +18,7 @@ Unit = Literal["patient", "study", "series", "image"]
 Population = Literal["all", "linked", "alive_and_resident"]
 Unknown = Literal["exclude", "include", "report"]
 Expand = Literal["prefix", "exact"]
-Operator = Literal["eq", "ne", "in", "lt", "le", "gt", "ge", "between", "is_missing"]
+Operator = Literal["eq", "ne", "in", "lt", "le", "gt", "ge", "between", "matches", "is_missing"]
 Value = str | int | float | bool | date
 
 
@@ -35,7 +37,9 @@ class CodeList:
 class Test:
     """One comparison of one column with values: two for ``between``, one or more for ``in`` and ``ne``, else one.
 
-    A missing column value makes the answer unknown, but for ``is_missing``. A column that is a set is equal to a value it contains.
+    A missing column value makes the answer unknown, but for ``is_missing``. A column that is a set is equal to a value it contains. A
+    column that is a span of numbers (a header tag that may vary inside a series) must be compared so with all of its numbers.
+    ``column`` may also be a header tag, ``tag.SliceThickness``, or a pixel feature, ``feature.intensity_mean@1``.
     """
 
     __test__ = False  # not a test of pytest's
@@ -72,12 +76,18 @@ EVER = Window(None, None)
 
 @dataclass(frozen=True)
 class Events:
-    """Events of the unit's person: of these kinds, in any of these code lists (any code where there is none), in this window."""
+    """Events of the unit's person: of these kinds, in any of these code lists (any code where there is none), in this window.
+
+    ``main`` leaves out events whose code is not known to stand in the first position of its record. ``sources`` are the only record
+    sources that count, also for what is observed; any where there is none.
+    """
 
     kinds: tuple[str, ...]
     codes: tuple[str, ...]
     window: Window
     at_least: int = 1
+    main: bool = False
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,7 +114,82 @@ class First:
     events: Events
 
 
-Predicate = Where | Has | Lacks | First
+@dataclass(frozen=True)
+class Last:
+    """Yes where the person's last such event until the source's end lies in the window, no where it lies after it.
+
+    Without an event from the window's start on: no where the window is observed, else unknown.
+    """
+
+    events: Events
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Yes where at least so many event days follow one another, each so many days after the one before.
+
+    ``gap`` holds for the days between each event day in the window and the next. ``within`` is the most days there may be between the
+    first and the last of the chain. No where there is no such chain and the window is observed, else unknown.
+    """
+
+    events: Events
+    gap: Window
+    within: int | None = None
+
+
+@dataclass(frozen=True)
+class Cover:
+    """Yes where an event of these kinds in the window would be known of, so far as the person lived, else no; never unknown."""
+
+    events: Events
+
+
+@dataclass(frozen=True)
+class Related:
+    """Other series, or other studies, of the unit's study or patient: yes where at least so many meet every condition.
+
+    The unit itself, and the study or series that it belongs to, are no other. ``where`` are conditions on them, ``window`` the days from
+    the unit's index date to their scan date, ``same`` columns that must be equal in both, ``count`` what is counted, and ``within`` the
+    most days there may be between the first and the last of those counted.
+
+    One of which a condition is unknown may meet it or not: the answer is unknown where that decides. It is also unknown where nobody
+    knows the unit's study or patient.
+    """
+
+    unit: Literal["study", "series"]
+    of: Literal["study", "patient"]
+    where: Where | None = None
+    window: Window = EVER
+    same: tuple[str, ...] = ()
+    at_least: int = 1
+    count: Literal["study", "series"] = "series"
+    within: int | None = None
+
+
+@dataclass(frozen=True)
+class AllOf:
+    """Yes where every part says yes, no where any says no, else unknown."""
+
+    parts: tuple["Predicate", ...]
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """Yes where any part says yes, no where every one says no, else unknown."""
+
+    parts: tuple["Predicate", ...]
+
+
+@dataclass(frozen=True)
+class NoneOf:
+    """The opposite of `AnyOf`: unknown where that is unknown."""
+
+    parts: tuple["Predicate", ...]
+
+
+EventPredicate = Has | Lacks | First | Last | Chain | Cover
+Nest = AllOf | AnyOf | NoneOf
+Predicate = Where | EventPredicate | Related | Nest
 
 
 @dataclass(frozen=True)
@@ -133,6 +218,19 @@ class Pick:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """Keep so many survivors of each stratum, after the pick: those whose SHA-256 of ``<seed>:<unit id>`` comes first.
+
+    A stratum is one combination of values of the columns, a missing value being one of its own. So the sample is the same on every
+    engine, and a smaller one of the same seed lies in a larger one.
+    """
+
+    size: int
+    seed: str
+    strata: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Question:
     """A whole question. ``index`` is a date column, one date for every unit, or None where nothing refers to it."""
 
@@ -143,6 +241,7 @@ class Question:
     codelists: tuple[CodeList, ...]
     steps: tuple[Step, ...]
     pick: Pick | None = None
+    sample: Sample | None = None
 
     def codelist(self, name: str) -> CodeList:
         """The code list of that name.
@@ -155,6 +254,25 @@ class Question:
         return {codelist.name: codelist for codelist in self.codelists}[name]
 
 
+def last_acts(question: Question) -> list[str]:
+    """What acts on the survivors after all steps, in its order."""
+    return [name for name, act in (("pick", question.pick), ("sample", question.sample)) if act is not None]
+
+
+def leaves(predicate: Predicate) -> Iterator[Predicate]:
+    """The predicates that a predicate is made of, in their order; one that is not nested is its own."""
+    if isinstance(predicate, AllOf | AnyOf | NoneOf):
+        for part in predicate.parts:
+            yield from leaves(part)
+    else:
+        yield predicate
+
+
 def event_steps(question: Question) -> list[tuple[int, Step, Events]]:
-    """The steps that ask for events: position among the steps from 0, step, and its events."""
-    return [(i, step, step.predicate.events) for i, step in enumerate(question.steps) if not isinstance(step.predicate, Where)]
+    """What a question asks of events: position of the step from 0, step, and the events; a nested step may ask several times."""
+    return [
+        (i, step, leaf.events)
+        for i, step in enumerate(question.steps)
+        for leaf in leaves(step.predicate)
+        if not isinstance(leaf, Where | Related | AllOf | AnyOf | NoneOf)
+    ]

@@ -6,7 +6,29 @@ from datetime import date
 from pictures_spark.cohort import domain
 from pictures_spark.cohort.codelists import Codes
 from pictures_spark.cohort.domain import Field
-from pictures_spark.cohort.model import EVER, Events, First, Has, Lacks, Pick, Question, Step, Test, Value, Where, Window
+from pictures_spark.cohort.model import (
+    EVER,
+    AllOf,
+    AnyOf,
+    Chain,
+    Cover,
+    Events,
+    First,
+    Has,
+    Lacks,
+    Last,
+    NoneOf,
+    Pick,
+    Predicate,
+    Question,
+    Related,
+    Sample,
+    Step,
+    Test,
+    Value,
+    Where,
+    Window,
+)
 
 _PLURAL = {"patient": "patients", "study": "studies", "series": "series", "image": "images"}
 _BOUND = {"lt": "is less than", "le": "is at most", "gt": "is more than", "ge": "is at least"}
@@ -38,17 +60,59 @@ def population(question: Question) -> str:
 
 def step(question: Question, step: Step, codes: Mapping[str, Codes]) -> str:
     """One step as a sentence."""
-    match step.predicate:
-        case Where(tests):
-            fields = domain.fields(question.unit)
-            text = " and ".join(_test(question, test, fields[test.column]) for test in tests)
-        case Has(events):
-            text = f"the person has {_events(question, events, codes)}"
-        case Lacks(events):
-            text = f"the person does not have {_events(question, events, codes)}"
-        case First(events):
-            text = f"the person's first {_what(events, codes)} since the record source began lies {_window(question, events.window)}"
+    text = _predicate(question, step.predicate, codes)
     return f"{text[0].upper()}{text[1:]}{_UNKNOWN[step.unknown]}."
+
+
+def _predicate(question: Question, predicate: Predicate, codes: Mapping[str, Codes]) -> str:
+    match predicate:
+        case Where(tests):
+            return _tests(question.unit, tests, _index(question))
+        case Has(events):
+            return f"the person has {_events(question, events, codes)}"
+        case Lacks(events):
+            return f"the person does not have {_events(question, events, codes)}"
+        case First(events):
+            return f"the person's first {_what(events, codes)} since the record source began lies {_window(question, events.window)}"
+        case Last(events):
+            return f"the person's last {_what(events, codes)} until the record source ends lies {_window(question, events.window)}"
+        case Chain(events, gap, within):
+            days = f"the person has a {_what(events, codes)} on {events.at_least} days in a row".replace(" a a", " an a", 1)
+            apart = "" if gap == EVER else f", each {_span(gap)} after the one before"
+            close = "" if within is None else f", the last at most {_days(within)} after the first"
+            return f"{days}{apart}{close}, {_window(question, events.window)}"
+        case Cover(events):
+            sources = _sources(events) or " from every record source that can hold one"
+            return f"a {_kinds(events)} {_window(question, events.window)} would be known of{sources}".replace("a a", "an a", 1)
+        case Related():
+            return _related(question, predicate)
+        case AllOf(parts) | AnyOf(parts) | NoneOf(parts):
+            head = {AllOf: "all of these hold", AnyOf: "at least one of these holds", NoneOf: "none of these holds"}[type(predicate)]
+            return f"{head}: {'; '.join(f'({n}) {_predicate(question, part, codes)}' for n, part in enumerate(parts, start=1))}"
+
+
+def _related(question: Question, related: Related) -> str:
+    least = related.at_least
+    counted = f"{'other ' if related.unit in domain.levels(question.unit) else ''}{_PLURAL[related.unit]}"
+    what = f"studies with {counted}" if related.count != related.unit else counted
+    number = "there is at least one of" if least == 1 else f"there are at least {least} of"
+    text = f"{number} the {what} of the {'' if question.unit == related.of else 'same '}{related.of}"
+    conditions = []
+    if related.where is not None:
+        conditions.append(_tests(related.unit, related.where.tests, "its scan date"))
+    if related.same:
+        names = [domain.label(domain.fields(related.unit)[name]).lower() for name in related.same]
+        conditions.append(f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} the same")
+    if related.window != EVER:
+        conditions.append(f"the scan date lies {_window(question, related.window).replace('the record source', 'the archive')}")
+    where = f" of which {', and '.join(conditions)}" if conditions else ""
+    close = "" if related.within is None else f", all within {_days(related.within)} of one another"
+    return f"{text}{where}{close}"
+
+
+def _tests(unit: str, tests: tuple[Test, ...], index: str) -> str:
+    fields = domain.fields(unit)
+    return " and ".join(_test(test, fields[test.column], index) for test in tests)
 
 
 def pick(question: Question, pick: Pick) -> str:
@@ -61,10 +125,19 @@ def pick(question: Question, pick: Pick) -> str:
     return f"One {question.unit} per {pick.one_per}: the first by {', then '.join(order)}."
 
 
+def sample(question: Question, sample: Sample) -> str:
+    """How the survivors are sampled."""
+    fields = domain.fields(question.unit)
+    names = [domain.label(fields[column]).lower() for column in sample.strata]
+    each = f" for each {' and '.join(names)}" if names else ""
+    return f"A random sample of {sample.size} {_PLURAL[question.unit]}{each} (seed {sample.seed})."
+
+
 def lines(question: Question, codes: Mapping[str, Codes]) -> list[str]:
-    """The start, the population, each step and the pick, in the order of the attrition."""
+    """The start, the population, each step, the pick and the sample, in the order of the attrition."""
     found = [start(question), population(question), *(step(question, s, codes) for s in question.steps)]
-    return found + ([pick(question, question.pick)] if question.pick is not None else [])
+    found += [pick(question, question.pick)] if question.pick is not None else []
+    return found + ([sample(question, question.sample)] if question.sample is not None else [])
 
 
 def whole(question: Question, codes: Mapping[str, Codes]) -> str:
@@ -91,10 +164,12 @@ def _alternatives(values: tuple[Value, ...]) -> str:
     return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} or {texts[-1]}"
 
 
-def _test(question: Question, test: Test, field: Field) -> str:
+def _test(test: Test, field: Field, index: str) -> str:
     name = domain.label(field).lower()
+    if field.table in domain.TAG_TABLES:
+        name = f"the header's {domain.label(field)}"
     if test.column == domain.AGE:
-        name = f"the person's age on {_index(question)}"
+        name = f"the person's age on {index}"
     elif field.name.endswith("_count"):
         name = f"the number of {name.removesuffix(' count')}"
     unit = f" {field.column.unit}" if field.column.unit else ""
@@ -109,6 +184,8 @@ def _test(question: Question, test: Test, field: Field) -> str:
             return f"{name} {verb} {_alternatives(values)}{unit}"
         case "between":
             return f"{name} is from {_value(values[0])} to {_value(values[1])}{unit}"
+        case "matches":
+            return f"{name} matches the pattern {values[0]}"
         case "is_missing":
             return f"{name} is {'missing' if values[0] else 'not missing'}"
         case _:
@@ -122,10 +199,18 @@ def _events(question: Question, events: Events, codes: Mapping[str, Codes]) -> s
 
 
 def _what(events: Events, codes: Mapping[str, Codes]) -> str:
-    kinds = " or ".join(kind.replace("death_cause", "cause of death").replace("_", " ") for kind in events.kinds)
+    kinds = f"{'main ' if events.main else ''}{_kinds(events)}"
     if not events.codes:
-        return f"{kinds} of any kind"
-    return f"{kinds} coded as {' or '.join(_codelist(codes[name]) for name in events.codes)}"
+        return f"{kinds} of any kind{_sources(events)}"
+    return f"{kinds} coded as {' or '.join(_codelist(codes[name]) for name in events.codes)}{_sources(events)}"
+
+
+def _kinds(events: Events) -> str:
+    return " or ".join(kind.replace("death_cause", "cause of death").replace("_", " ") for kind in events.kinds)
+
+
+def _sources(events: Events) -> str:
+    return f" from {' or '.join(events.sources)}" if events.sources else ""
 
 
 def _codelist(codes: Codes) -> str:
@@ -149,6 +234,12 @@ def _window(question: Question, window: Window) -> str:
         first, last = (near, far) if window.low > 0 else (far, near)
         return f"from {_days(first)} to {_days(last)} {'after' if window.low > 0 else 'before'} {index}"
     return f"from {_day(window.low, index)} to {_day(window.high, index)}"
+
+
+def _span(gap: Window) -> str:
+    if gap.high is None:
+        return f"{_days(gap.low or 1)} or more"
+    return f"at most {_days(gap.high)}" if gap.low is None else f"{gap.low} to {_days(gap.high)}"
 
 
 def _day(days: int, index: str) -> str:

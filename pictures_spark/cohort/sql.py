@@ -1,6 +1,7 @@
 """Short words for building SQL as sqlglot expressions.
 
-Nothing is copied while a query is built, so a node may hang in several places; whoever keeps a query copies it once at the end.
+Nothing is copied while a query is built, so a node may hang in several places; whoever changes or prints a query copies it first (sqlglot's
+printing does so by itself).
 """
 
 from collections.abc import Sequence
@@ -56,11 +57,10 @@ def select(
 
 
 def with_ctes(query: exp.Select, ctes: Sequence[tuple[str, exp.Select]]) -> exp.Select:
-    """A query with its common table expressions, as one tree of its own."""
+    """A query with its common table expressions."""
     found = [exp.CTE(this=cte, alias=exp.TableAlias(this=exp.to_identifier(name))) for name, cte in ctes]
-    whole = query.copy()
-    whole.set("with_", exp.With(expressions=[cte.copy() for cte in found]))
-    return whole
+    query.set("with_", exp.With(expressions=found))
+    return query
 
 
 def subquery(query: exp.Select, name: str | None = None) -> Node:
@@ -173,6 +173,16 @@ def coalesce(value: Node, default: Node) -> Node:
 def case(branches: Sequence[tuple[Node, Node]], default: Node) -> Node:
     """The value of the first condition that holds."""
     return exp.Case(ifs=[exp.If(this=condition, true=value) for condition, value in branches], default=default)
+
+
+def lag(value: Node, rows: int, partition: Sequence[Node], order: Sequence[exp.Ordered]) -> Node:
+    """The value so many rows before, NULL where there is none."""
+    return over(exp.Lag(this=value, offset=exp.Literal.number(rows)), partition, order)
+
+
+def count_distinct(value: Node) -> Node:
+    """How many different values there are."""
+    return exp.Count(this=exp.Distinct(expressions=[value]))
 
 
 def over(function: Node, partition: Sequence[Node], order: Sequence[exp.Ordered], preceding: bool | None = None) -> Node:

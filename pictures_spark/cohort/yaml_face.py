@@ -7,6 +7,7 @@ number and the contrast ``no`` as false (DESIGN section 7). Key words come from 
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from typing import Any, cast
 
@@ -17,16 +18,26 @@ from pictures_spark.cohort.domain import Field
 from pictures_spark.cohort.faults import QuestionError, nearest
 from pictures_spark.cohort.model import (
     EVER,
+    AllOf,
+    AnyOf,
+    Chain,
     CodeList,
+    Cover,
+    EventPredicate,
     Events,
     First,
     Has,
     Lacks,
+    Last,
+    Nest,
+    NoneOf,
     Operator,
     Order,
     Pick,
     Predicate,
     Question,
+    Related,
+    Sample,
     Step,
     Test,
     Value,
@@ -41,10 +52,22 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _DAYS = re.compile(r"([+-]?[0-9]{1,6})d")
 # Stands for a window that could not be read, so that nothing else seems wrong because of it.
 _UNREAD = Window(-99999, 99999)
-_PREDICATES = ("where", "has", "lacks", "first")
-_EVENT_STEPS: dict[str, type[Has | Lacks | First]] = {"has": Has, "lacks": Lacks, "first": First}
+_EVENT_STEPS: dict[str, type[Has | Lacks | First | Last | Chain | Cover]] = {
+    "has": Has,
+    "lacks": Lacks,
+    "first": First,
+    "last": Last,
+    "chain": Chain,
+    "cover": Cover,
+}
+_NESTS: dict[str, type[Nest]] = {"all": AllOf, "any": AnyOf, "none": NoneOf}
+_PREDICATES = ("where", *_EVENT_STEPS, "related", *_NESTS)
+_WORDS = {kind: word for word, kind in (_EVENT_STEPS | _NESTS).items()}
+# Deep enough for every real question; deeper ones are mistakes.
+_DEEPEST = 5
 _LOOKS_LIKE = {
     "number": "a number such as 1.5",
+    "span": "a number such as 1.5",
     "whole": "a whole number such as 65",
     "date": "a date such as 2016-01-31",
     "flag": "true or false",
@@ -107,6 +130,10 @@ def to_yaml(question: Question) -> str:
     if question.pick is not None:
         order = [f"-{o.column}" if o.descending else o.column for o in question.pick.order]
         tree["pick"] = {"one_per": question.pick.one_per, "order": order}
+    if question.sample is not None:
+        tree["sample"] = {"size": question.sample.size, "seed": question.sample.seed}
+        if question.sample.strata:
+            tree["sample"]["strata"] = list(question.sample.strata)
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=140)
 
 
@@ -150,16 +177,49 @@ def _codelist_tree(codelist: CodeList) -> dict[str, Any]:
 
 
 def _step_tree(step: Step) -> dict[str, Any]:
-    tree: dict[str, Any] = {"id": step.id}
-    match step.predicate:
-        case Where(tests):
-            tree["where"] = _where_tree(tests)
-        case Has(events) | Lacks(events) | First(events):
-            word = type(step.predicate).__name__.lower()
-            tree[word] = _events_tree(events, word == "first")
+    tree: dict[str, Any] = {"id": step.id} | _predicate_tree(step.predicate)
     if step.unknown != "exclude":
         tree["unknown"] = step.unknown
     return tree
+
+
+def _predicate_tree(predicate: Predicate) -> dict[str, Any]:
+    match predicate:
+        case Where(tests):
+            return {"where": _where_tree(tests)}
+        case Related():
+            return {"related": _related_tree(predicate)}
+        case AllOf(parts) | AnyOf(parts) | NoneOf(parts):
+            return {_WORDS[type(predicate)]: [_predicate_tree(part) for part in parts]}
+        case Has() | Lacks() | First() | Last() | Chain() | Cover():
+            tree = _events_tree(predicate.events, isinstance(predicate, First | Last))
+            if isinstance(predicate, Chain):
+                if predicate.gap != EVER:
+                    tree["gap"] = _window_tree(predicate.gap)
+                if predicate.within is not None:
+                    tree["within"] = f"{predicate.within}d"
+            return {_WORDS[type(predicate)]: tree}
+
+
+def _related_tree(related: Related) -> dict[str, Any]:
+    tree: dict[str, Any] = {"unit": related.unit, "of": related.of}
+    if related.where is not None:
+        tree["where"] = _where_tree(related.where.tests)
+    if related.window != EVER:
+        tree["window"] = _window_tree(related.window)
+    if related.same:
+        tree["same"] = list(related.same)
+    if related.at_least != 1:
+        tree["at_least"] = related.at_least
+    if related.count != related.unit:
+        tree["count"] = related.count
+    if related.within is not None:
+        tree["within"] = f"{related.within}d"
+    return tree
+
+
+def _window_tree(window: Window) -> list[str]:
+    return ["ever" if end is None else f"{end}d" for end in (window.low, window.high)]
 
 
 def _where_tree(tests: tuple[Test, ...]) -> dict[str, Any]:
@@ -170,16 +230,20 @@ def _where_tree(tests: tuple[Test, ...]) -> dict[str, Any]:
     return {column: found.get("eq", found.get("in", found)) if len(found) == 1 else found for column, found in columns.items()}
 
 
-def _events_tree(events: Events, first: bool) -> dict[str, Any]:
+def _events_tree(events: Events, ever: bool) -> dict[str, Any]:
     tree: dict[str, Any] = {"event": _one_or_many(events.kinds)}
     if events.codes:
         tree["codes"] = _one_or_many(events.codes)
-    if first or events.window == EVER:
+    if ever or events.window == EVER:
         tree["ever"] = True
     if events.window != EVER:
-        tree["window"] = ["ever" if end is None else f"{end}d" for end in (events.window.low, events.window.high)]
+        tree["window"] = _window_tree(events.window)
     if events.at_least != 1:
         tree["at_least"] = events.at_least
+    if events.main:
+        tree["position"] = "main"
+    if events.sources:
+        tree["source"] = _one_or_many(events.sources)
     return tree
 
 
@@ -207,13 +271,14 @@ class _Reader:
         codelists = tuple(self._codelists(tree.get("codelists")))
         steps = tuple(self._steps(tree.get("steps"), domain.fields(unit) if known else {}))
         pick = self._pick(tree["pick"]) if "pick" in tree else None
+        sample = self._sample(tree["sample"]) if "sample" in tree else None
         index: str | date | None = "scan_date" if known and unit != "patient" else None
         if "index" in tree:
             index = self._index(tree["index"]) or index
         population = self._text(tree["population"], "population") if "population" in tree else None
-        question = Question(name, cast(Any, unit), index, "all", codelists, steps, pick)
+        question = Question(name, cast(Any, unit), index, "all", codelists, steps, pick, sample)
         population = population or check.default_population(question)
-        return Question(name, cast(Any, unit), index, cast(Any, population), codelists, steps, pick)
+        return replace(question, population=cast(Any, population))
 
     def _index(self, value: Any) -> str | date | None:
         index = self._text(value, "index")
@@ -283,18 +348,78 @@ class _Reader:
             found = self._mapping(entry, self.schema["$defs"]["step"], where)
             if not found:
                 continue
-            predicates = [word for word in _PREDICATES if word in found]
-            if len(predicates) != 1:
-                # A word that is not known, or not yet, is what the step was meant to have.
-                if len(predicates) > 1 or len(found) == len(entry):
-                    self._fault(where, f"needs exactly one of {', '.join(_PREDICATES)}")
-                continue
-            (word,) = predicates
-            predicate = self._where(found[word], where, fields) if word == "where" else self._events(found[word], f"{where}: {word}", word)
+            predicate = self._predicate(found, where, fields, len(found) == len(entry))
             step_id = self._text(found.get("id"), f"{where}: id")
             unknown = self._text(found.get("unknown", "exclude"), f"{where}: unknown")
             if predicate is not None:
                 yield Step(step_id or "", predicate, cast(Any, unknown or "exclude"))
+
+    def _predicate(self, found: dict[str, Any], where: str, fields: dict[str, Field], whole: bool, depth: int = 0) -> Predicate | None:
+        """The one predicate among the entries. ``whole`` is False where some were not known: then one may only seem to be missing."""
+        predicates = [word for word in _PREDICATES if word in found]
+        if len(predicates) != 1:
+            # A word that is not known, or not yet, is what the step was meant to have.
+            if len(predicates) > 1 or whole:
+                self._fault(where, f"needs exactly one of {', '.join(_PREDICATES)}")
+            return None
+        (word,) = predicates
+        if word == "where":
+            return self._where(found[word], where, fields)
+        if word == "related":
+            return self._related(found[word], f"{where}: related")
+        if word in _NESTS:
+            return self._nest(found[word], f"{where}: {word}", word, fields, depth)
+        return self._events(found[word], f"{where}: {word}", word)
+
+    def _nest(self, tree: Any, where: str, word: str, fields: dict[str, Field], depth: int) -> Predicate | None:
+        if not isinstance(tree, list) or not tree:
+            return self._fault(where, f"must be a list of conditions such as {{where: ...}}, not {_shown(tree)}")
+        if depth >= _DEEPEST:
+            return self._fault(where, f"conditions are nested more than {_DEEPEST} deep: make some of them steps of their own")
+        parts: list[Predicate] = []
+        for number, entry in enumerate(tree, start=1):
+            place = f"{where} {number}"
+            found = self._mapping(entry, self.schema["$defs"]["condition"], place)
+            part = self._predicate(found, place, fields, len(found) == len(entry), depth + 1) if found else None
+            if part is not None:
+                parts.append(part)
+        return _NESTS[word](tuple(parts)) if parts else None
+
+    def _related(self, tree: Any, where: str) -> Predicate | None:
+        found = self._mapping(tree, self.schema["$defs"]["related"], where)
+        unit, of = self._text(found.get("unit"), f"{where}: unit"), self._text(found.get("of"), f"{where}: of")
+        if unit is None or of is None:
+            return None
+        fields = domain.fields(unit) if unit in domain.UNITS else {}
+        conditions = self._where(found["where"], where, fields) if "where" in found else None
+        window = self._window(found["window"], where) if "window" in found else EVER
+        same = self._texts(found["same"], f"{where}: same") if "same" in found else ()
+        at_least = self._whole(found, "at_least", where, 1)
+        count = self._text(found.get("count", unit), f"{where}: count")
+        within = self._days(found, "within", where)
+        return Related(
+            cast(Any, unit),
+            cast(Any, of),
+            cast(Where | None, conditions),
+            window or _UNREAD,
+            same,
+            1 if at_least is None else at_least,
+            cast(Any, count or unit),
+            within,
+        )
+
+    def _whole(self, found: dict[str, Any], name: str, where: str, default: int | None) -> int | None:
+        if name not in found:
+            return default
+        number = self._text(found[name], f"{where}: {name}")
+        return cast(int | None, self._typed(number, "whole", f"{where}: {name}") if number is not None else None)
+
+    def _days(self, found: dict[str, Any], name: str, where: str) -> int | None:
+        if name not in found:
+            return None
+        value = found[name]
+        days = _DAYS.fullmatch(value) if isinstance(value, str) else None
+        return int(days[1]) if days else self._fault(where, f"{name} {_shown(value)} must be a whole number of days such as 365d")
 
     def _where(self, tree: Any, where: str, fields: dict[str, Field]) -> Predicate | None:
         if not isinstance(tree, dict) or not tree:
@@ -326,14 +451,14 @@ class _Reader:
     def _test(self, column: str, operator: Operator, texts: tuple[str, ...], place: str, field: Field | None) -> list[Test]:
         if not texts:
             return []
-        kind = "flag" if operator == "is_missing" else field.kind if field is not None else "text"
+        kind = "flag" if operator == "is_missing" else field.kind if field is not None and operator != "matches" else "text"
         values = tuple(self._typed(text, kind, place) for text in texts)
         return [] if None in values else [Test(column, operator, cast(tuple[Value, ...], values))]
 
     def _typed(self, text: str, kind: str, place: str) -> Value | None:
         """A text as a value of a column's kind; None and a fault where it does not look like one."""
         value: Value | None = None
-        if kind == "number" and _NUMBER.fullmatch(text):
+        if kind in ("number", "span") and _NUMBER.fullmatch(text):
             value = float(text) if math.isfinite(float(text)) else None
         elif kind == "whole" and _WHOLE.fullmatch(text):
             value = int(text)
@@ -362,20 +487,33 @@ class _Reader:
             self._fault(where, "ever can only be true; leave it out otherwise")
         ever, bounded = "ever" in found, "window" in found
         window = self._window(found["window"], where) if bounded else None
-        if word == "first" and not (ever and bounded):
-            self._fault(where, "needs ever: true and a window: it asks whether the first event ever lies in the window")
-        elif word != "first" and ever and bounded:
+        ends = word in ("first", "last")
+        if ends and not (ever and bounded):
+            self._fault(where, f"needs ever: true and a window: it asks whether the {word} event ever lies in the window")
+        elif not ends and ever and bounded:
             self._fault(where, "has both a window and ever; use one of them, or `ever` as an end of the window, such as [ever, -1d]")
         elif not ever and not bounded:
             self._fault(where, "needs a window such as [-90d, -1d], or ever: true")
-        at_least: Value | None = 1
-        if "at_least" in found:
-            number = self._text(found["at_least"], f"{where}: at_least")
-            at_least = self._typed(number, "whole", f"{where}: at_least") if number is not None else 1
-            if word == "first":
-                self._fault(where, "the first event is one event: at_least does not go with first")
-        default = EVER if ever and not bounded and word != "first" else _UNREAD
-        return _EVENT_STEPS[word](Events(kinds, codes, window or default, cast(int, 1 if at_least is None else at_least)))
+        at_least = self._whole(found, "at_least", where, 1)
+        if "at_least" in found and ends:
+            self._fault(where, f"the {word} event is one event: at_least does not go with {word}")
+        position = self._text(found.get("position", "main"), f"{where}: position")
+        if position != "main":
+            self._fault(where, f"position: {_shown(position)} is not main; leave it out where any position counts")
+        sources = self._texts(found["source"], f"{where}: source") if "source" in found else ()
+        default = EVER if ever and not bounded and not ends else _UNREAD
+        events = Events(kinds, codes, window or default, 1 if at_least is None else at_least, "position" in found, sources)
+        chained = {"gap": "gap" in found, "within": "within" in found}
+        if word == "chain":
+            gap = self._window(found["gap"], f"{where}: gap") if chained["gap"] else EVER
+            return Chain(events, gap or _UNREAD, self._days(found, "within", where))
+        for name in (n for n, there in chained.items() if there):
+            self._fault(where, f"{name} goes with chain only")
+        if word == "cover":
+            for name in (n for n in ("codes", "at_least", "position") if n in found):
+                self._fault(where, f"{name} does not go with cover, which asks for observed time alone")
+        kind = cast(type[EventPredicate], _EVENT_STEPS[word])
+        return cast(Predicate, kind(events))  # type: ignore[call-arg]  # all but Chain take the events alone
 
     def _window(self, value: Any, where: str) -> Window | None:
         ends = value if isinstance(value, list) and len(value) == 2 else []
@@ -394,6 +532,12 @@ class _Reader:
         if not order or one_per is None:
             return None
         return Pick(cast(Any, one_per), tuple(Order(name.removeprefix("-"), name.startswith("-")) for name in order))
+
+    def _sample(self, tree: Any) -> Sample | None:
+        found = self._mapping(tree, self.schema["$defs"]["sample"], "sample")
+        size, seed = self._whole(found, "size", "sample", None), self._text(found.get("seed"), "sample: seed")
+        strata = self._texts(found["strata"], "sample: strata") if "strata" in found else ()
+        return Sample(size, seed, strata) if size is not None and seed is not None else None
 
 
 def _shown(value: Any) -> str:

@@ -8,10 +8,10 @@ from pathlib import Path
 import duckdb
 import pytest
 from cohort_cases import full, into_duckdb, rows
-from cohort_interpreter import interpret
 
 from pictures_spark.cohort import codelists, yaml_face
 from pictures_spark.cohort.compile import compiled
+from pictures_spark.cohort.interpreter import interpret
 
 SAID = {True: "T", False: "F", None: "?"}
 # People who are always observed, so that a test can be about one thing.
@@ -37,7 +37,7 @@ def spec(question: str, expected: str, **tables: str) -> None:
     data = {name: rows(name, text) for name, text in tables.items()}
     wanted = dict(line.split(None, 1) for line in expected.strip().splitlines())
     wanted = {unit: said.split() for unit, said in wanted.items()}
-    read = {row["unit_id"]: [SAID[said] for said in row["answers"]] for row in interpret(asked, codes, full(data))}
+    read = {row.one.id: [SAID[said] for said in row.answers] for row in interpret(asked, codes, full(data))}
     assert read == wanted
     plan = compiled(asked, codes)
     with duckdb.connect() as connection:

@@ -1,12 +1,19 @@
-"""Small dirty tables and questions about them: by hand as ASCII tables, and by Hypothesis. And how to load them into each engine."""
+"""Small dirty tables and questions about them: by hand as ASCII tables, and by Hypothesis. And how to load them into each engine.
+
+Questions are drawn backwards from the kind of node that is wanted, by `NODES`: each kind of node has its strategy. Tables are drawn evenly
+from a seed and are dense, so that codes, days and persons meet; Hypothesis by itself prefers few and small, among which little happens.
+"""
 
 import random
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from hypothesis import strategies as st
 
 from pictures_spark.cohort import check, domain
@@ -14,23 +21,32 @@ from pictures_spark.cohort.codelists import Codes, resolve
 from pictures_spark.cohort.compile import PREFIX
 from pictures_spark.cohort.model import (
     EVER,
+    AllOf,
+    AnyOf,
+    Chain,
     CodeList,
+    Cover,
     Events,
     First,
     Has,
     Lacks,
+    Last,
+    NoneOf,
     Order,
     Pick,
+    Predicate,
     Question,
+    Related,
+    Sample,
     Step,
     Test,
     Where,
     Window,
     event_steps,
 )
-from pictures_spark.schema import DUCKDB_TYPES, Column, table
+from pictures_spark.schema import Column, table
 
-TABLES = ("patient", "residence", "source_cover", "study", "series", "image", "event")
+TABLES = ("patient", "residence", "source_cover", "study", "series", "image", "event", "tag", "study_tag", "image_feature")
 START = date(2010, 2, 1)
 LENGTH = 40  # days that anything happens in: few, so that the ends of windows, cover and residence meet
 NOWHERE = Path(tempfile.gettempdir()) / "no-such-folder"
@@ -49,19 +65,27 @@ def full(tables: Tables) -> Tables:
     }
 
 
-def _quoted(name: str) -> str:
-    return f'"{name}"'
+@cache
+def _arrow_schema(name: str) -> pa.Schema:
+    types = {
+        "string": pa.string(),
+        "long": pa.int64(),
+        "double": pa.float64(),
+        "boolean": pa.bool_(),
+        "date": pa.date32(),
+        "timestamp_ntz": pa.timestamp("us"),
+        "array<string>": pa.list_(pa.string()),
+        "array<double>": pa.list_(pa.float64()),
+    }
+    return pa.schema([(column.name, types[column.type]) for column in table("deidentified", name).columns])
 
 
 def into_duckdb(connection: Any, tables: Tables, names: Iterable[str] = TABLES) -> None:
     """Make the tables of a plan, in memory."""
     for name in names:
-        columns = ", ".join(f'"{c.name}" {DUCKDB_TYPES[c.type]}' for c in table("deidentified", name).columns)
-        connection.execute(f"CREATE TABLE IF NOT EXISTS {PREFIX}{name} ({columns})")
-        connection.execute(f"TRUNCATE {PREFIX}{name}")
-        for row in tables.get(name, []):
-            marks, values = ", ".join("?" * len(row)), list(row.values())
-            connection.execute(f"INSERT INTO {PREFIX}{name} ({', '.join(map(_quoted, row))}) VALUES ({marks})", values)
+        schema, given = _arrow_schema(name), tables.get(name, [])
+        columns = [pa.array([row.get(column.name) for row in given], column.type) for column in schema]
+        connection.register(f"{PREFIX}{name}", pa.Table.from_arrays(columns, schema=schema))
 
 
 def into_spark(spark: Any, tables: Tables, names: Iterable[str] = TABLES) -> None:
@@ -69,8 +93,8 @@ def into_spark(spark: Any, tables: Tables, names: Iterable[str] = TABLES) -> Non
     for name in names:
         values = [tuple(row.values()) for row in full(tables)[name]]
         declared = table("deidentified", name).spark_type()
-        for field in declared.fields:
-            field.nullable = True
+        for one in declared.fields:
+            one.nullable = True
         spark.createDataFrame(values, declared).createOrReplaceTempView(f"{PREFIX}{name}")
 
 
@@ -106,12 +130,12 @@ def cell(text: str, column: Column) -> Any:
             return text
 
 
-# By Hypothesis
+# Tables from a seed
 
-PEOPLE, STUDIES = ("p1", "p2", "p3", "p4"), ("t1", "t2", "t3", "t4")
-SERIES = ("s1", "s2", "s3", "s4", "s5", "s6")
-DAYS = st.integers(0, LENGTH).map(day)
+PEOPLE, STUDIES = ("p1", "p2", "p3", "p4", "p5"), ("t1", "t2", "t3", "t4", "t5", "t6")
+SERIES = tuple(f"s{n}" for n in range(1, 15))
 TEXTS = ("plain", "it's", "back\\slash", "per%cent", "Größe", "10")
+PATTERNS = ("^p", "a", "(?i)PLAIN|^IT", "[0-9]+$", r"\\", "n$", "[^a-z]", "(?:ai|er).", "^.{4,5}$", r"\d\d")
 CODES = {
     "icd10": ("I61", "I639", "I64", "G30", "G309"),
     "bnf": ("0208020", "0208020V0AAAAAA", "0206010"),
@@ -119,58 +143,199 @@ CODES = {
 }
 KINDS = ("diagnosis", "dispensing", "procedure", "death_cause")
 SYSTEM_OF = {"diagnosis": "icd10", "death_cause": "icd10", "dispensing": "bnf", "procedure": "opcs4"}
+TAGS = {"SliceThickness": "DS", "EchoTime": "DS", "ScanningSequence": "CS"}
+NUMBERS = (-1.0, 1.5, 1.5000000000000002, 3.0)
 
 
-def values(column: Column) -> st.SearchStrategy:
-    """A value of a column, from few, so that comparisons meet."""
+@cache
+def pool(column: Column) -> tuple[Any, ...]:
+    """Values of a column, few, so that comparisons meet."""
     if column.name == "birth_month":
-        return st.sampled_from(["1950-01", "2010-02", "2010-03"])
+        return ("1950-01", "2010-02", "2010-03")
     if column.type == "string":
-        return st.sampled_from(column.allowed[:3] if column.allowed else TEXTS[:4])
+        return tuple(column.allowed[:3]) if column.allowed else TEXTS[:4]
     if column.type == "array<string>":
-        elements = column.allowed[:3] if column.allowed else TEXTS[:3]
-        return st.lists(st.sampled_from(elements), max_size=2, unique=True).map(sorted)
+        a, b, c = tuple(column.allowed[:3]) if column.allowed else TEXTS[:3]
+        return ([], [a], [b], sorted([a, b]), sorted([b, c]))
     if column.type == "array<double>":
-        return st.just([1.0, 2.0])
-    return {
-        "long": st.sampled_from([0, 65, 80]),
-        "double": st.sampled_from([-1.0, 1.5, 1.5000000000000002, 3.0]),
-        "boolean": st.booleans(),
-        "date": DAYS,
-    }[column.type]
+        return ([1.0, 2.0],)
+    kinds = {"long": (0, 65, 80), "double": NUMBERS, "boolean": (True, False)}
+    return kinds[column.type] if column.type in kinds else tuple(day(n) for n in (*range(0, LENGTH, 7), 27, 28))
 
 
-def maybe(strategy: st.SearchStrategy) -> st.SearchStrategy:
-    """A value three times out of four."""
-    return st.one_of(strategy, strategy, strategy, st.none())
+def dense_tables(seed: int) -> Tables:
+    """Tables in which much happens: every column of the scans has values, a quarter of them missing; keys may lead nowhere; persons are
+    merged, move, die and are born; sources begin late, end early and lag."""
+    chance = random.Random(seed)
+
+    def days(low: int, high: int) -> date:
+        return day(chance.randint(low, high))
+
+    def row(name: str, **given: Any) -> dict[str, Any]:
+        drawn = {
+            c.name: chance.choice(pool(c)) if chance.random() < 0.75 else None
+            for c in table("deidentified", name).columns
+            if c.deid not in (None, "pseudonym") and c.name not in ("release", "run_id") and c.type != "timestamp_ntz"
+        }
+        return drawn | given
+
+    def who() -> str | None:
+        return chance.choice((*PEOPLE * 3, "nobody", None))
+
+    found: Tables = {"patient": []}
+    for person in PEOPLE:
+        born, died = chance.choice((None, *["1950-01"] * 4, "2010-02", "2010-03")), chance.choice((None, None, days(0, LENGTH)))
+        merged = chance.choice((None, None, None, None, None, "p1")) if person != "p1" else None
+        found["patient"].append(row("patient", patient_id=person, birth_month=born, death_date=died, merged_into=merged))
+    found["study"] = [row("study", study_id=s, patient_id=who(), scan_date=_maybe(chance, days(0, LENGTH))) for s in STUDIES]
+    found["series"] = [
+        row(
+            "series",
+            series_id=series,
+            study_id=chance.choice((*STUDIES, "nothing")),
+            patient_id=who(),
+            scan_date=_maybe(chance, days(0, LENGTH)),
+            frame_of_reference_id=chance.choice(("f1", "f2", None)),
+        )
+        for series in SERIES
+    ]
+    found["image"] = [
+        row(
+            "image",
+            image_id=f"i{chance.randint(1, 9)}",
+            locator_id=f"l{number}",
+            series_id=chance.choice(SERIES[:4]),
+            study_id=chance.choice(STUDIES),
+            patient_id=who(),
+        )
+        for number in range(12)
+    ]
+    found["residence"] = []
+    for person in PEOPLE:
+        spells = chance.choice(("whole", "whole", "whole", "pieces", "none"))
+        if spells == "whole":
+            found["residence"].append({"patient_id": person, "from_date": day(-90), "to_date": None})
+        if spells == "pieces":
+            move = chance.randint(-10, LENGTH)
+            back = {"from_date": day(move + chance.choice((-2, 1, 1, 2))), "to_date": chance.choice((None, days(0, LENGTH)))}
+            found["residence"] += [
+                {"patient_id": person, "from_date": day(-90), "to_date": day(move)},
+                {"patient_id": person} | back,
+            ]
+    groups = [KINDS[:1], KINDS[1:3], KINDS[3:], *chance.choice(([], [], [KINDS[:2]]))]
+    found["source_cover"] = [
+        {
+            "source": f"source{number}",
+            "site": "demo",
+            "from_date": day(chance.choice((-60, -60, -60, 0, 12))),
+            "to_date": day(chance.choice((LENGTH + 40, LENGTH + 40, LENGTH + 40, LENGTH, 11))),
+            "lag_days": chance.choice((0, 3, None)),
+            "kinds": list(kinds),
+        }
+        for number, kinds in enumerate(groups)
+    ]
+    found["event"] = [
+        {
+            "event_id": f"e{number}",
+            "patient_id": chance.choice((*PEOPLE, "nobody")),
+            "source": chance.choice(("source0", "source1")),
+            "kind": (kind := chance.choice(KINDS)),
+            # A code means nothing without its system: the same letters may stand in another one.
+            "system": chance.choice((SYSTEM_OF[kind], SYSTEM_OF[kind], "local")),
+            "code": chance.choice((*CODES[SYSTEM_OF[kind]], None)),
+            "date": days(0, LENGTH),
+            "position": chance.choice((0, 0, 1, None)),
+        }
+        for number in range(chance.choice((8, 24, 48)))
+    ]
+    found["event"] += [{**chance.choice(found["event"]), "event_id": f"again{number}"} for number in range(4)]
+    found["tag"] = [_tag(chance, keyword, series_id=s) for s in SERIES for keyword in TAGS if chance.random() < 0.8]
+    found["study_tag"] = [_tag(chance, keyword, study_id=s) for s in STUDIES for keyword in TAGS if chance.random() < 0.8]
+    images = {(image["image_id"], image["series_id"]) for image in found["image"]}
+    found["image_feature"] = [
+        {
+            "level": chance.choice(("image", "image", "image", "series")),
+            "id": image_id,
+            "series_id": series_id,
+            "feature": "intensity_mean",
+            "version": version,
+            "value": _maybe(chance, chance.choice(NUMBERS)),
+            "status": chance.choice(("ok", "ok", "ok", "failed")),
+        }
+        for image_id, series_id in sorted({image[0]: image for image in sorted(images)}.values())
+        for version in ("1", "2")
+    ]
+    return found
+
+
+def _maybe(chance: random.Random, value: Any) -> Any:
+    return value if chance.random() < 0.85 else None
+
+
+def _tag(chance: random.Random, keyword: str, **key: str) -> dict[str, Any]:
+    low, high = sorted((chance.choice(NUMBERS), chance.choice(NUMBERS)))
+    numbers, some = TAGS[keyword] == "DS", chance.random() < 0.85
+    words = sorted(chance.sample(("SE", "IR", "GR"), chance.choice((0, 1, 2))))
+    return key | {
+        "keyword": keyword,
+        "vr": TAGS[keyword],
+        "values": (["1.5"] if some else []) if numbers else words,
+        "min": low if numbers and some else None,
+        "max": high if numbers and some else None,
+    }
+
+
+# Questions by Hypothesis
+
+DAYS = st.integers(0, LENGTH).map(day)
+Draw = Callable[[st.SearchStrategy], Any]
+
+
+@dataclass
+class Asking:
+    """What a node of a question stands in: its unit and index, the code lists drawn so far, and how deep it is nested."""
+
+    draw: Draw
+    unit: str
+    index: str | date | None
+    codelists: dict[str, CodeList] = field(default_factory=dict)
+    depth: int = 0
+
+    def one_of(self, *choices: Any) -> Any:
+        return self.draw(st.sampled_from(choices))
+
+    def some(self, choices: Iterable[Any], least: int, most: int) -> list[Any]:
+        return self.draw(st.lists(st.sampled_from(list(choices)), min_size=least, max_size=most, unique=True))
+
+    def node(self, kind: type) -> Any:
+        """A node of this kind."""
+        return NODES[kind](self)
 
 
 @st.composite
 def questions(draw: st.DrawFn, unit: str | None = None) -> Question:
-    """A question that can be asked: every kind of step, operator, window, policy, population and pick."""
-    unit = unit or draw(st.sampled_from(["series", "study", "image", "series", "patient"]))
+    """A question that can be asked: every kind of step, operator, window, policy, population, pick and sample."""
+    unit = unit or draw(st.sampled_from(["series", "series", "study", "image", "patient"]))
     fields = domain.fields(unit)
-    index: str | date | None = (
-        draw(st.sampled_from([name for name, f in fields.items() if f.kind == "date"])) if unit != "patient" else None
-    )
-    if unit != "patient" and "scan_date" in fields and draw(st.booleans()):
+    dates = [name for name, f in fields.items() if f.kind == "date"]
+    index: str | date | None = draw(st.sampled_from(dates)) if unit != "patient" else None
+    if unit != "patient" and "scan_date" in fields and draw(st.integers(0, 2)):
         index = "scan_date"
     elif unit == "patient" or draw(st.integers(0, 5)) == 0:
         index = draw(DAYS)
-    codelists: dict[str, CodeList] = {}
-    steps = tuple(
-        Step(
-            f"step_{number}",
-            draw(st.one_of(wheres(unit, index), events(codelists))),
-            draw(st.sampled_from(["exclude", "exclude", "include", "report"])),
-        )
-        for number in range(draw(st.sampled_from([1, 1, 1, 2, 3])))
-    )
-    population = draw(st.sampled_from(["all", "all", "all", "linked", "alive_and_resident"]))
-    question = Question(draw(ids()), unit, index, population, (), steps, draw(picks(unit)))
+    return Asking(draw, unit, index).node(Question)
+
+
+def _question(ask: Asking) -> Question:
+    steps = tuple(ask.node(Step) for _ in range(ask.one_of(1, 1, 1, 2)))
+    steps = tuple(replace(step, id=f"step_{n}") for n, step in enumerate(steps))
+    population = ask.one_of("all", "all", "all", "all", "all", "linked", "alive_and_resident")
+    pick = ask.node(Pick) if ask.unit != "patient" and ask.one_of(True, False, False) else None
+    sample = ask.node(Sample) if ask.one_of(True, False, False, False) else None
+    question = Question(ask.draw(ids()), ask.unit, ask.index, population, (), steps, pick, sample)
     used = {name for _, _, asked in event_steps(question) for name in asked.codes}
-    kept = tuple(codelist for name, codelist in codelists.items() if name in used)
-    return Question(question.id, unit, index, population, kept, steps, question.pick)
+    kept = tuple(codelist for name, codelist in ask.codelists.items() if name in used)
+    return Question(question.id, ask.unit, ask.index, population, kept, steps, pick, sample)
 
 
 def ids() -> st.SearchStrategy[str]:
@@ -178,211 +343,151 @@ def ids() -> st.SearchStrategy[str]:
     return st.sampled_from(["a", "ct-head", "0206010", "1e3", "no", "null", "2016-01-01", "0x1f", "12_30"])
 
 
-@st.composite
-def wheres(draw: st.DrawFn, unit: str, index: Any) -> Where:
+def _predicate(ask: Asking) -> Predicate:
+    simple = (Where, Where, Where, Where, Related, Related, Has, Lacks, First, Last, Chain, Cover)
+    return ask.node(ask.one_of(*simple, AllOf, AnyOf, NoneOf) if ask.depth < 2 else ask.one_of(*simple))
+
+
+def _parts(ask: Asking) -> tuple[Predicate, ...]:
+    ask.depth += 1
+    parts = tuple(dict.fromkeys(ask.node(Predicate) for _ in range(ask.one_of(1, 2, 2, 2, 3))))
+    ask.depth -= 1
+    return parts
+
+
+@cache
+def _names(unit: str, aged: bool) -> tuple[list[str], list[str]]:
+    """Columns that a condition may be about, and tags and features that the tables have."""
     fields = domain.fields(unit)
-    names = [name for name in fields if name != domain.AGE or index == domain.AGE_DATE]
-    tests: list[Test] = []
-    for name in draw(st.lists(st.sampled_from(names), min_size=1, max_size=draw(st.sampled_from([1, 1, 2])), unique=True)):
-        field = fields[name]
-        operator = draw(st.sampled_from(domain.OPERATORS[field.kind]))
-        if operator == "is_missing":
-            tests.append(Test(name, "is_missing", (draw(st.booleans()),)))
-            continue
-        value = (
-            st.sampled_from((field.choices or TEXTS[:4])[:3])
-            if field.kind in ("choice", "set") or (field.kind == "text" and name != "birth_month")
-            else values(field.column)
-        )
-        many = {"in": (1, 3), "ne": (1, 2), "between": (2, 2)}.get(operator, (1, 1))
-        chosen = draw(st.lists(value, min_size=many[0], max_size=many[1], unique=operator != "between"))
-        tests.append(Test(name, operator, tuple(sorted(chosen) if operator == "between" else chosen)))
-    return Where(tuple(tests))
+    columns = [name for name in fields if "." not in name and (name != domain.AGE or aged)]
+    return columns, [name for name in fields if name.removeprefix("tag.") in TAGS or name.startswith("feature.intensity_mean@1")]
 
 
-@st.composite
-def events(draw: st.DrawFn, codelists: dict[str, CodeList]) -> Has | Lacks | First:
-    kinds = tuple(draw(st.lists(st.sampled_from(KINDS), min_size=1, max_size=2, unique=True)))
-    names = []
-    for system in sorted({SYSTEM_OF[kind] for kind in kinds}):
-        name = f"list-{len(codelists)}"
-        codes = tuple(draw(st.lists(st.sampled_from([*CODES[system], CODES[system][0][:2]]), min_size=1, max_size=2, unique=True)))
-        codelists[name] = CodeList(name, system, codes, None, draw(st.sampled_from(["prefix", "exact"])))
-        names.append(name)
-    kind = draw(st.sampled_from([Has, Lacks, First]))
-    ends = sorted(draw(st.tuples(st.integers(-20, 20), st.integers(-20, 20))))
-    low, high = (None if draw(st.integers(0, 5)) == 0 else end for end in ends)
-    window = Window(low, high)
-    if kind is First and window == EVER:
-        window = Window(None, 5)
+@cache
+def _sortable(unit: str, *kinds: str) -> list[str]:
+    return [name for name, f in domain.fields(unit).items() if f.kind in kinds and name != domain.AGE and "." not in name]
+
+
+def _where(ask: Asking) -> Where:
+    fields, (columns, tags) = domain.fields(ask.unit), _names(ask.unit, ask.index == domain.AGE_DATE)
+    names = ask.some(tags, 1, 2) if tags and ask.one_of(True, False, False) else ask.some(columns, 1, ask.one_of(1, 1, 2))
+    return Where(tuple(_one_test(ask, name, fields[name]) for name in names))
+
+
+def _one_test(ask: Asking, name: str, field: domain.Field) -> Test:
+    operator = ask.one_of(*domain.OPERATORS[field.kind])
+    if operator == "is_missing":
+        return Test(name, "is_missing", (ask.one_of(True, False),))
+    if operator == "matches":
+        return Test(name, "matches", (ask.one_of(*PATTERNS),))
+    value: tuple[Any, ...] = (field.choices or TEXTS[:4])[:3] if field.kind in ("choice", "set", "text") else pool(field.column)
+    if field.name == "birth_month":
+        value = pool(field.column)
+    if name == "tag.ScanningSequence":
+        value = ("SE", "IR", "GR")
+    if operator == "between":
+        return Test(name, operator, tuple(sorted((ask.one_of(*value), ask.one_of(*value)))))
+    least, most = {"in": (1, 3), "ne": (1, 2)}.get(operator, (1, 1))
+    return Test(name, operator, tuple(ask.some(value, least, most)))
+
+
+def _window(ask: Asking) -> Window:
+    low, high = sorted((ask.draw(st.integers(-20, 20)), ask.draw(st.integers(-20, 20))))
+    window = Window(*(None if ask.one_of(True, *[False] * 5) else end for end in (low, high)))
+    return EVER if ask.index is None else window
+
+
+def _events(ask: Asking) -> Events:
+    kinds = tuple(ask.some(KINDS, 1, 2))
+    names = [ask.node(CodeList).name for _ in {SYSTEM_OF[kind] for kind in kinds}] if ask.one_of(True, True, True, False) else []
+    codes = tuple(name for name in names if any(SYSTEM_OF[k] == ask.codelists[name].system for k in kinds))
+    window = ask.node(Window)
     fits = window.low is None or window.high is None or window.low < window.high
-    at_least = draw(st.integers(1, 2)) if kind is not First and fits else 1
-    return kind(Events(kinds, tuple(names) if draw(st.integers(0, 4)) else (), window, at_least))
+    sources = tuple(ask.some(("source0", "source1"), 1, 2)) if ask.one_of(True, *[False] * 5) else ()
+    return Events(kinds, codes, window, ask.one_of(1, 1, 2) if fits else 1, ask.one_of(True, False, False, False), sources)
 
 
-@st.composite
-def picks(draw: st.DrawFn, unit: str) -> Pick | None:
-    above = [name for name in ("patient", "study") if name in domain.levels(unit)[1:]]
-    if not above or draw(st.booleans()):
-        return None
-    fields = domain.fields(unit)
-    names = [name for name, field in fields.items() if field.kind not in ("set", "list", "id") and name != domain.AGE]
-    chosen = draw(st.lists(st.sampled_from([*names, domain.key(unit)]), min_size=1, max_size=2, unique=True))
-    return Pick(draw(st.sampled_from(above)), tuple(Order(name, draw(st.booleans())) for name in chosen))
-
-
-@st.composite
-def tables_for(draw: st.DrawFn, question: Question) -> Tables:
-    """Tables with values in every column the question looks at, keys that may lead nowhere, and gaps in cover and residence."""
-    looked_at = {test.column for step in question.steps if isinstance(step.predicate, Where) for test in step.predicate.tests}
-    looked_at |= {order.column for order in question.pick.order} if question.pick else set()
-    looked_at |= {question.index} if isinstance(question.index, str) else set()
-    used = {(f.table, f.name) for name, f in domain.fields(question.unit).items() if name in looked_at}
-
-    def row(name: str, **given: Any) -> dict[str, Any]:
-        columns = table("deidentified", name).by_name
-        drawn = {
-            column: draw(maybe(values(columns[column])) if columns[column].nullable else values(columns[column]))
-            for level, column in sorted(used)
-            if level == name and column not in given
-        }
-        return {**drawn, **given}
-
-    people = [row("patient", patient_id=p, merged_into=draw(st.sampled_from([None] * 7 + ["p1"]))) for p in PEOPLE[:3]]
-    for person in people:
-        person.setdefault("birth_month", draw(st.sampled_from([None, "1950-01", "1950-01", "2010-02", "2010-03"])))
-        person.setdefault("death_date", draw(st.one_of(st.none(), st.none(), DAYS)))
-    who = st.sampled_from([*PEOPLE[:3] * 3, PEOPLE[3], None])
-    found: Tables = {"patient": people}
-    found["study"] = [row("study", study_id=s, patient_id=draw(who)) for s in STUDIES[:3]]
-    count = draw(st.integers(3, len(SERIES)))
-    found["series"] = [
-        row("series", series_id=s, study_id=draw(st.sampled_from(STUDIES)), patient_id=draw(who))
-        for s in (SERIES[:count] if question.unit == "series" else SERIES[:2])
-    ]
-    if question.unit == "image":
-        found["image"] = [
-            row(
-                "image",
-                image_id=f"i{draw(st.integers(1, 6))}",
-                locator_id=f"l{number}",
-                series_id=draw(st.sampled_from(SERIES[:3])),
-                study_id=draw(st.sampled_from(STUDIES)),
-                patient_id=draw(who),
-            )
-            for number in range(draw(st.integers(3, 6)))
-        ]
-    if not event_steps(question) and question.population != "alive_and_resident":
-        return found
-    asked = tuple(kind for _, _, events in event_steps(question) for kind in events.kinds)
-    # Mostly observed, so that answers are yes and no as often as unknown; then gaps, late starts and early ends of every kind.
-    found["residence"] = []
-    for person in PEOPLE:
-        spells = draw(st.sampled_from(["whole", "whole", "whole", "whole", "pieces", "none"]))
-        if spells == "whole":
-            found["residence"].append({"patient_id": person, "from_date": day(-90), "to_date": None})
-        if spells == "pieces":
-            move = draw(st.integers(-10, LENGTH))
-            found["residence"] += [
-                {"patient_id": person, "from_date": day(-90), "to_date": day(move)},
-                {
-                    "patient_id": person,
-                    "from_date": day(move + draw(st.sampled_from([-2, 1, 1, 2]))),
-                    "to_date": draw(st.one_of(st.none(), DAYS)),
-                },
-            ]
-    groups = [KINDS[:1], KINDS[1:3], KINDS[3:], *draw(st.sampled_from([[], [], [KINDS[:2]]]))]
-    found["source_cover"] = [
-        {
-            "source": f"source{number}",
-            "site": "demo",
-            "from_date": day(draw(st.sampled_from([-60, -60, -60, 0, 12]))),
-            "to_date": day(draw(st.sampled_from([LENGTH + 40, LENGTH + 40, LENGTH + 40, LENGTH, 11]))),
-            "lag_days": draw(st.sampled_from([0, 3])),
-            "kinds": list(kinds),
-        }
-        for number, kinds in enumerate(groups)
-    ]
-    found["event"] = draw(st.lists(one_event(asked or KINDS), min_size=5, max_size=9))
+def _codelist(ask: Asking) -> CodeList:
+    system = ask.one_of(*CODES)
+    codes = tuple(ask.some([*CODES[system], CODES[system][0][:2]], 1, 2))
+    found = CodeList(f"list-{len(ask.codelists)}", system, codes, None, ask.one_of("prefix", "exact"))
+    ask.codelists[found.name] = found
     return found
 
 
-def dense_tables(seed: int) -> Tables:
-    """Tables in which much happens, drawn evenly: Hypothesis prefers few and small, and some faults show among many events only."""
-    chance = random.Random(seed)
-
-    def days(low: int, high: int) -> date:
-        return day(chance.randint(low, high))
-
-    people = PEOPLE[:3]
-    found: Tables = {"patient": [{"patient_id": p, "birth_month": "1950-01"} for p in people]}
-    found["study"] = [{"study_id": s, "patient_id": chance.choice(people)} for s in STUDIES]
-    found["series"] = [
-        {
-            "series_id": series,
-            "study_id": chance.choice(STUDIES),
-            "patient_id": chance.choice(people),
-            "scan_date": days(0, LENGTH),
-            "slice_thickness_max": chance.choice([None, 1.5, 3.0]),
-            "image_count": chance.choice([1, 80]),
-        }
-        for series in SERIES
-    ]
-    found["residence"] = []
-    for person in people:
-        left, back = sorted((days(-10, LENGTH), days(-10, LENGTH + 20)))
-        whole = chance.random() < 0.5
-        found["residence"].append({"patient_id": person, "from_date": day(-90), "to_date": None if whole else left})
-        if not whole:
-            found["residence"].append({"patient_id": person, "from_date": back, "to_date": None})
-    found["source_cover"] = [
-        {
-            "source": f"source{number}",
-            "site": "demo",
-            "from_date": day(chance.choice([-60, -60, 0, 12])),
-            "to_date": day(chance.choice([LENGTH + 40, LENGTH + 40, LENGTH, 20])),
-            "lag_days": chance.choice([0, 3]),
-            "kinds": [kind],
-        }
-        for number, kind in enumerate(KINDS)
-    ]
-    found["event"] = [
-        {
-            "event_id": f"e{number}",
-            "patient_id": chance.choice(people),
-            "source": "source0",
-            "kind": (kind := chance.choice(KINDS)),
-            # A code means nothing without its system: the same letters may stand in another one.
-            "system": chance.choice([SYSTEM_OF[kind], SYSTEM_OF[kind], "local"]),
-            "code": chance.choice([*CODES[SYSTEM_OF[kind]], None]),
-            "date": days(0, LENGTH),
-        }
-        for number in range(chance.choice([6, 12, 24]))
-    ]
-    found["event"] += [{**chance.choice(found["event"]), "event_id": f"again{number}"} for number in range(4)]
-    return found
+def _end(ask: Asking) -> Events:
+    """Events of which there is one, the first or the last, in a window."""
+    events = ask.node(Events)
+    return replace(events, window=events.window if events.window != EVER else Window(None, 5), at_least=1)
 
 
-@st.composite
-def one_event(draw: st.DrawFn, asked: tuple[str, ...]) -> dict[str, Any]:
-    kind = draw(st.sampled_from([*asked, *asked, *asked, *KINDS]))
-    system = draw(st.sampled_from([SYSTEM_OF[kind]] * 7 + ["local"]))
-    return {
-        "event_id": draw(st.sampled_from(["e1", "e2", "e3"])),
-        "patient_id": draw(st.sampled_from([*PEOPLE[:3], *PEOPLE])),
-        "source": "source0",
-        "kind": kind,
-        "system": system,
-        "code": draw(st.sampled_from([*CODES.get(system, CODES["icd10"]), None])),
-        "date": draw(DAYS),
-    }
+def _chain(ask: Asking) -> Chain:
+    events = ask.node(Events)
+    gap = Window(ask.one_of(None, 1, 2, 5), ask.one_of(None, 6, 9, 20))
+    within = ask.one_of(None, 10, 20)
+    wide = Window(None if events.window.low is None else -20, None if events.window.high is None else 20)
+    return Chain(replace(events, window=wide, at_least=ask.one_of(2, 2, 3)), gap, 20 if gap == EVER and within is None else within)
+
+
+def _cover(ask: Asking) -> Cover:
+    events = ask.node(Events)
+    return Cover(Events(events.kinds, (), events.window, sources=events.sources))
+
+
+def _related(ask: Asking) -> Related:
+    levels = domain.levels(ask.unit)
+    of = ask.one_of(*(level for level in ("patient", "study") if level in levels))
+    unit = "series" if of == "study" else ask.one_of("series", "series", "study")
+    where = Asking(ask.draw, unit, domain.AGE_DATE).node(Where) if ask.one_of(True, True, False) else None
+    at_least = ask.one_of(1, 1, 2, 3)
+    same = ("frame_of_reference_id",) if ask.unit == unit == "series" and ask.one_of(True, False, False) else ()
+    window = ask.node(Window) if ask.one_of(True, False) else EVER
+    count = ask.one_of("series", "study") if unit == "series" else "study"
+    return Related(unit, of, where, window, same, at_least, count, ask.one_of(None, 5, 20) if at_least > 1 else None)
+
+
+def _pick(ask: Asking) -> Pick:
+    names = _sortable(ask.unit, "text", "choice", "number", "whole", "flag", "date")
+    orders = tuple(Order(name, ask.one_of(True, False)) for name in ask.some(names, 1, 2))
+    return Pick(ask.one_of(*(name for name in ("patient", "study") if name in domain.levels(ask.unit)[1:])), orders)
+
+
+def _sample(ask: Asking) -> Sample:
+    names = _sortable(ask.unit, "text", "choice", "whole", "flag", "date")
+    return Sample(ask.one_of(1, 2, 3), ask.one_of("one", "2", "0x1f"), tuple(ask.some(names, 0, 2)))
+
+
+# How each kind of node is drawn; a meta-test fails where a kind is not here.
+NODES: dict[Any, Callable[[Asking], Any]] = {
+    Question: _question,
+    Step: lambda ask: Step("step", ask.node(Predicate), ask.one_of("exclude", "exclude", "include", "report")),
+    Predicate: _predicate,
+    Where: _where,
+    Test: lambda ask: ask.node(Where).tests[0],
+    Has: lambda ask: Has(ask.node(Events)),
+    Lacks: lambda ask: Lacks(ask.node(Events)),
+    First: lambda ask: First(_end(ask)),
+    Last: lambda ask: Last(_end(ask)),
+    Chain: _chain,
+    Cover: _cover,
+    Related: _related,
+    AllOf: lambda ask: AllOf(_parts(ask)),
+    AnyOf: lambda ask: AnyOf(_parts(ask)),
+    NoneOf: lambda ask: NoneOf(_parts(ask)),
+    Events: _events,
+    Window: _window,
+    CodeList: _codelist,
+    Order: lambda ask: ask.node(Pick).order[0],
+    Pick: _pick,
+    Sample: _sample,
+}
 
 
 @st.composite
 def cases(draw: st.DrawFn, unit: str | None = None) -> tuple[Question, dict[str, Codes], Tables]:
     """A question, its code lists and tables to ask it of."""
     question = draw(questions(unit))
-    return question, codes_of(question), draw(tables_for(question))
+    return question, codes_of(question), dense_tables(draw(st.integers(0, 9999)))
 
 
 def codes_of(question: Question) -> dict[str, Codes]:

@@ -1,8 +1,9 @@
 """`pictures link`: every identifier in images and records to one person, or to the reason why not.
 
 Enters, from the identifiable zone: what headers say of their patients (``header_instance``, ``header_series``), the person identifiers of
-``record_event`` and ``record_report``, and the register ``person``. Leaves there ``crosswalk``, in which links have a beginning and an end,
-``person_merge`` and ``link_candidate``. Work is Spark's on executors, where the key is read; only what exact linking leaves is scored on the driver, by DuckDB.
+``record_event`` and ``record_report``, and the register ``person``. Leaves there ``crosswalk``, in which links have a beginning and an
+end, ``person_merge`` and ``link_candidate``. Work is Spark's on executors, where the key is read; only what exact linking leaves is
+scored on the driver, by DuckDB.
 
 Rules, in this order; schemas/linkage.yaml has their numbers:
 

@@ -79,7 +79,7 @@ def predicates(predicate):
 
 
 @pytest.mark.parametrize("shard", range(SHARDS))
-def test_two_thousand_questions_are_read_as_the_interpreter_reads_them(connection, shard):
+def test_generated_questions_are_read_as_the_interpreter_reads_them(connection, shard):
     sizes, kinds = Counter(), Counter()
 
     @seed(shard)

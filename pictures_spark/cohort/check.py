@@ -186,7 +186,7 @@ def _related(question: Question, related: Related, where: str) -> Iterator[str]:
     wrong = [
         *_one_of(f"{where}: unit", related.unit, properties["unit"]["enum"]),
         *_one_of(f"{where}: of", related.of, properties["of"]["enum"]),
-        *_one_of(f"{where}: count", related.count, properties["count"]["enum"]),
+        *(_one_of(f"{where}: count", related.count, properties["count"]["enum"]) if related.count != related.unit else ()),
     ]
     if wrong:
         yield from wrong

@@ -512,6 +512,7 @@ class _Reader:
         if word == "cover":
             for name in (n for n in ("codes", "at_least", "position") if n in found):
                 self._fault(where, f"{name} does not go with cover, which asks for observed time alone")
+            events = Events(kinds, (), events.window, sources=sources)
         kind = cast(type[EventPredicate], _EVENT_STEPS[word])
         return cast(Predicate, kind(events))  # type: ignore[call-arg]  # all but Chain take the events alone
 

@@ -20,6 +20,10 @@ def where(condition, **given):
     return question(f"{{id: s, where: {{{condition}}}}}", **given)
 
 
+def related(condition, **given):
+    return question(f"{{id: s, related: {{{condition}}}}}", **given)
+
+
 def event(condition, word="has", codelists=STROKE, **given):
     return question(f"{{id: s, {word}: {{{condition}}}}}", more=codelists, **given)
 
@@ -58,9 +62,9 @@ REFUSED = {
         question("{id: s, where: {modality: CT}, has: {event: death, ever: true}}"),
         "step s: needs exactly one of where, has",
     ),
-    "not yet: related": (
-        question("{id: s, related: {where: {modality: CT}}}"),
-        "step s: related \\(other series .*\\) is not available yet",
+    "not yet: nearest": (
+        question("{id: s, nearest: {event: diagnosis}}"),
+        "step s: nearest \\(the nearest event or scan\\) is not available",
     ),
     "unknown policy": (
         question("{id: s, where: {modality: CT}, unknown: keep}"),
@@ -93,7 +97,6 @@ REFUSED = {
     "no value": (where("modality: []"), "modality: must be a list of values"),
     "empty where": (question("{id: s, where: {}}"), "step s: where must be a mapping"),
     "unknown operator": (where("image_count: {gte: 5}"), "image_count: unknown key 'gte', did you mean"),
-    "not yet: matches": (where("modality: {matches: C.}"), "modality: matches \\(regular expressions\\) is not available yet"),
     "going up": (
         where("modality: CT", unit="patient"),
         "modality is a column of series: going up from series to patient needs an aggregate",
@@ -137,6 +140,45 @@ REFUSED = {
     "order of a set": (pick("one_per: patient, order: [body_region]"), "pick: body_region has no order"),
     "order by a person": (pick("one_per: study, order: [patient_id]"), "pick: patient_id has no order; only the unit's own id, series_id"),
     "order twice": (pick("one_per: patient, order: [scan_date, -scan_date]"), "pick: order names scan_date twice"),
+    # patterns, tags and features
+    "pattern that looks ahead": (
+        where("scan_time: {matches: '1(?=2)'}"),
+        "scan_time: the pattern '1\\(\\?=2\\)' has \\(\\?, for look-around",
+    ),
+    "pattern of words": (where("scan_time: {matches: '\\b1'}"), "which engines read differently: write"),
+    "pattern of a number": (where("kvp: {matches: '1'}"), "kvp: matches does not go with a number"),
+    "unknown tag": (where("tag.SliceThicknes: 1"), "unknown column 'tag.SliceThicknes', did you mean tag.SliceThickness\\?"),
+    "word of a tag": (where("tag.ScanningSequence: XX"), "tag.ScanningSequence: unknown value 'XX'"),
+    "tag among numbers": (where("tag.SliceThickness: {in: [1, 2]}"), "in does not go with numbers that may vary inside a series"),
+    "version of a feature": (where("feature.intensity_mean@9.min: 1"), "unknown column 'feature.intensity_mean@9.min', did you mean"),
+    # other scans
+    "related of studies in a study": (related("unit: study, of: study"), "a study has no other studies in it; ask with of: patient"),
+    "related above": (related("unit: series, of: study", unit="patient"), "a patient is not part of one study; ask with of: patient"),
+    "related images": (related("unit: image, of: study"), "related: unit: unknown value 'image'; there is study, series"),
+    "related sets": (related("unit: series, of: study, same: [body_region]"), "same: body_region has several values"),
+    "one within": (related("unit: series, of: patient, within: 9d"), "within needs at_least: 2 or more"),
+    "series of studies": (related("unit: study, of: patient, count: series"), "count: series goes with unit: series only"),
+    "related window": (related("unit: series, of: patient, window: [5d, 1d]"), "related: window \\[5d, 1d\\] is reversed"),
+    # chains, cover, nesting
+    "chain of one": (event("event: death, ever: true, gap: [1d, 9d]", "chain", ""), "a chain is of two events or more"),
+    "chain without gaps": (
+        event("event: death, ever: true, at_least: 2", "chain", ""),
+        "chain needs gap, such as \\[1d, 90d\\], or within",
+    ),
+    "chain of no days": (event("event: death, ever: true, at_least: 2, gap: [0d, 9d]", "chain", ""), "which is 1d at least"),
+    "chain too long": (event("event: death, ever: true, at_least: 4, within: 2d", "chain", ""), "4 days do not fit within 2 days"),
+    "gap of no chain": (event("event: death, ever: true, gap: [1d, 9d]", "has", ""), "gap goes with chain only"),
+    "cover of codes": (event(HAS, "cover"), "codes does not go with cover"),
+    "position": (event(f"{HAS}, position: first"), "position: 'first' is not main"),
+    "source": (event(f"{HAS}, source: 'a b'"), "'a b' is no name of a record source"),
+    "nothing nested": (question("{id: s, any: []}"), "step s: any: must be a list of conditions"),
+    "nested twice": (question("{id: s, any: [{where: {modality: CT}}, {where: {modality: CT}}]}"), "step s: names a condition twice"),
+    "nested too deeply": (question("{id: s, " + "all: [{" * 6 + "where: {modality: CT}" + "}]" * 6 + "}"), "nested more than 5 deep"),
+    "nested fault": (question("{id: s, none: [{where: {modalty: CT}}]}"), "unknown column 'modalty', did you mean modality\\?"),
+    # sample
+    "sample of none": (question(more="sample: {size: 0, seed: a}"), "sample: size must be 1 or more"),
+    "sample without seed": (question(more="sample: {size: 5}"), "sample: needs seed"),
+    "strata of sets": (question(more="sample: {size: 5, seed: a, strata: [body_region]}"), "body_region makes no strata"),
     # code lists
     "list of no system": (event(HAS, codelists="codelists: {stroke: {codes: [I63]}}"), "code list stroke: needs system"),
     "list without codes": (event(HAS, codelists="codelists: {stroke: {system: icd10}}"), "code list stroke: needs either codes or file"),
@@ -174,13 +216,14 @@ def test_the_table_breaks_one_rule_at_a_time():
 
 def test_all_faults_are_told_at_once():
     text = question(
-        "{id: a, where: {modalty: CT, slice_thickness_max: thin}}, {id: a, has: {event: diagnoses, window: [5d, 1d]}}, {id: c, last: {}}",
+        "{id: a, where: {modalty: CT, slice_thickness_max: thin}}, {id: a, has: {event: diagnoses, window: [5d, 1d]}}, "
+        "{id: c, nearest: {}}",
         more="pick: {one_per: series, order: [scan_dat]}",
     )
     with pytest.raises(QuestionError) as caught:
         yaml_face.from_yaml(text)
     said = "\n".join(caught.value.faults)
-    for part in ("modalty", "thin", "id is used twice", "diagnoses", "reversed", "last (", "one_per", "scan_dat"):
+    for part in ("modalty", "thin", "id is used twice", "diagnoses", "reversed", "nearest (", "one_per", "scan_dat"):
         assert part in said
     assert len(caught.value.faults) == 8
 

@@ -547,3 +547,251 @@ def test_age_is_the_one_that_was_published():
             s5        |           | +1
         """,
     )
+
+
+def test_parts_of_a_step_are_all_any_or_none_of_three_values():
+    parts = "[{where: {modality: CT}}, {where: {orientation: AXIAL}}]"
+    spec(
+        f"unit: series, steps: [{{id: every, all: {parts}}}, {{id: some, any: {parts}}}, {{id: neither, none: {parts}}}]",
+        """
+        s1 T T T F
+        s2 T F T F
+        s3 T ? T F
+        s4 T F F T
+        s5 T F ? ?
+        """,
+        series="""
+            series_id | modality | orientation
+            s1        | CT       | AXIAL
+            s2        | MR       | AXIAL
+            s3        | CT       |
+            s4        | MR       | CORONAL
+            s5        | MR       |
+        """,
+    )
+
+
+def test_a_pattern_is_looked_for_anywhere_and_means_the_same_on_every_engine():
+    spec(
+        "unit: series, steps: [{id: part, where: {scan_time: {matches: '1.3'}}}, "
+        "{id: whole, where: {scan_time: {matches: '^1[0-9]{2}$'}}}, {id: letters, where: {scan_time: {matches: '(?i)^a|\\\\'}}}]",
+        """
+        s1 T T T F
+        s2 T T F F
+        s3 T F F T
+        s4 T F F T
+        s5 T F F F
+        s6 T ? ? ?
+        """,
+        series="""
+            series_id | scan_time
+            s1        | 123
+            s2        | 0123
+            s3        | Ab
+            s4        | x\\y
+            s5        | ä
+            s6        |
+        """,
+    )
+
+
+def test_every_number_of_a_tag_must_be_so_and_a_word_must_be_among_its_words():
+    spec(
+        "unit: series, steps: [{id: thin, where: {tag.SliceThickness: {le: 1.5}}}, {id: thick, where: {tag.SliceThickness: {ge: 1.5}}}, "
+        "{id: equal, where: {tag.SliceThickness: 1.5}}, {id: echo, where: {tag.ScanningSequence: SE}}]",
+        """
+        s1 T T T T T
+        s2 T F T F F
+        s3 T T F F ?
+        s4 T ? ? ? ?
+        """,
+        series="""
+            series_id
+            s1
+            s2
+            s3
+            s4
+        """,
+        tag="""
+            series_id | keyword          | vr | min | max | values
+            s1        | SliceThickness   | DS | 1.5 | 1.5 | 1.5
+            s2        | SliceThickness   | DS | 1.5 | 3   | 1.5 3
+            s3        | SliceThickness   | DS | 1   | 1.5 | 1 1.5
+            s1        | ScanningSequence | CS |     |     | IR SE
+            s2        | ScanningSequence | CS |     |     | IR
+            s3        | ScanningSequence | CS |     |     | {}
+        """,
+    )
+
+
+def test_a_series_has_the_smallest_and_the_largest_of_a_feature_of_its_images():
+    spec(
+        "unit: series, steps: [{id: low, where: {feature.intensity_mean@1.min: {lt: 0}}}, "
+        "{id: high, where: {feature.intensity_mean@1.max: {ge: 9}}}]",
+        "s1 T T T\ns2 T ? ?",
+        series="""
+            series_id
+            s1
+            s2
+        """,
+        image_feature="""
+            level | id | series_id | feature        | version | value | status
+            image | i1 | s1        | intensity_mean | 1       | -5    | ok
+            image | i2 | s1        | intensity_mean | 1       | 9     | ok
+            image | i3 | s2        | intensity_mean | 2       | -5    | ok
+            image | i4 | s2        | intensity_mean | 1       | -5    | failed
+        """,
+    )
+
+
+def test_related_are_other_series_of_the_study_and_what_is_unknown_of_them_may_decide():
+    spec(
+        'unit: series, population: all, steps: [{id: plain, related: {unit: series, of: study, where: {contrast: "no"}}}, '
+        "{id: framed, related: {unit: series, of: study, same: [frame_of_reference_id]}}]",
+        """
+        s1 T T T
+        s2 T F T
+        s3 T ? ?
+        s4 T T ?
+        s5 T ? ?
+        """,
+        series="""
+            series_id | study_id | contrast | frame_of_reference_id
+            s1        | t1       | yes      | f1
+            s2        | t1       | no       | f1
+            s3        | t2       | no       | f1
+            s4        | t2       | unknown  |
+            s5        |          | no       | f1
+        """,
+    )
+
+
+def test_related_counts_studies_within_so_many_days():
+    spec(
+        "unit: patient, population: all, index: 2010-02-01, steps: [{id: often, related: {unit: series, of: patient, "
+        "where: {modality: CT}, count: study, at_least: 3, within: 10d}}, "
+        "{id: before, related: {unit: series, of: patient, window: [ever, -1d]}}]",
+        """
+        p1 T T F
+        p2 T F T
+        p3 T ? ?
+        p4 T F F
+        """,
+        patient="""
+            patient_id
+            p1
+            p2
+            p3
+            p4
+        """,
+        series="""
+            series_id | study_id | patient_id | modality | scan_date
+            s1        | t1       | p1         | CT       | +0
+            s2        | t2       | p1         | CT       | +5
+            s3        | t2       | p1         | CT       | +6
+            s4        | t3       | p1         | CT       | +10
+            s5        | t4       | p2         | CT       | -1
+            s6        | t5       | p2         | CT       | +5
+            s7        | t6       | p2         | CT       | +10
+            s8        | t7       | p3         | CT       | +0
+            s9        | t8       | p3         | CT       | +1
+            s10       | t9       | p3         | CT       |
+        """,
+    )
+
+
+def test_last_ever_is_the_mirror_of_first_ever():
+    spec(
+        "unit: series, population: all, steps: [{id: x, last: {event: diagnosis, ever: true, window: [-10d, 0d]}}]",
+        """
+        in_window T T
+        after     T F
+        long_ago  T F
+        uncovered T ?
+        """,
+        series="""
+            series_id | patient_id | scan_date
+            in_window | p1         | +30
+            after     | p1         | +24
+            long_ago  | p1         | +36
+            uncovered | p2         | +95
+        """,
+        event="""
+            patient_id | kind      | system | code | date
+            p1         | diagnosis | icd10  | I63  | +20
+            p1         | diagnosis | icd10  | I64  | +25
+        """,
+        residence=AT_HOME["residence"],
+        source_cover=COVERED,
+    )
+
+
+def test_a_chain_is_of_events_that_follow_one_another():
+    spec(
+        "unit: patient, population: all, index: 2010-02-01, steps: [{id: regular, chain: {event: dispensing, window: [0d, 90d], "
+        "at_least: 3, gap: [5d, 30d]}}, {id: dense, chain: {event: dispensing, ever: true, at_least: 3, within: 20d}}]",
+        """
+        p1 T T F
+        p2 T F T
+        p3 T ? ?
+        """,
+        patient="""
+            patient_id
+            p1
+            p2
+            p3
+        """,
+        event="""
+            patient_id | kind       | system | code    | date
+            p1         | dispensing | bnf    | 0208020 | +0
+            p1         | dispensing | bnf    | 0208020 | +0
+            p1         | dispensing | bnf    | 0208020 | +28
+            p1         | dispensing | bnf    | 0208020 | +56
+            p2         | dispensing | bnf    | 0208020 | +0
+            p2         | dispensing | bnf    | 0208020 | +1
+            p2         | dispensing | bnf    | 0208020 | +20
+        """,
+        **AT_HOME,
+    )
+
+
+def test_cover_is_yes_or_no_and_main_and_source_narrow_the_events():
+    spec(
+        "unit: series, population: all, steps: [{id: seen, cover: {event: diagnosis, window: [-10d, 0d]}}, "
+        "{id: main, has: {event: diagnosis, window: [-10d, 0d], position: main}}, "
+        "{id: there, has: {event: diagnosis, window: [-10d, 0d], source: smr01}}, "
+        "{id: elsewhere, has: {event: diagnosis, window: [-10d, 0d], source: smr06}}]",
+        """
+        early   T F ? ? ?
+        covered T T F T ?
+        nobody  T F ? ? ?
+        """,
+        series="""
+            series_id | patient_id | scan_date
+            early     | p2         | +9
+            covered   | p1         | +10
+            nobody    |            | +10
+        """,
+        event="""
+            patient_id | kind      | source | position | date
+            p1         | diagnosis | smr01  | 1        | +5
+            p1         | diagnosis | smr01  |          | +6
+        """,
+        residence=AT_HOME["residence"],
+        source_cover=COVERED,
+    )
+
+
+def test_a_sample_takes_of_each_stratum_those_whose_hash_comes_first():
+    # SHA-256 of one:a begins with 24, of one:b with 5b; a missing modality is a stratum of its own.
+    spec(
+        "unit: series, steps: [{id: some, where: {image_count: {ge: 1}}}], sample: {size: 1, seed: one, strata: [modality]}",
+        "a T T T\nb T T F\nc T T T\nd T F F",
+        series="""
+            series_id | modality | image_count
+            a         | CT       | 5
+            b         | CT       | 5
+            c         |          | 5
+            d         | CT       | 0
+        """,
+    )

@@ -460,7 +460,7 @@ def _sample(ask: Asking) -> Sample:
 # How each kind of node is drawn; a meta-test fails where a kind is not here.
 NODES: dict[Any, Callable[[Asking], Any]] = {
     Question: _question,
-    Step: lambda ask: Step("step", ask.node(Predicate), ask.one_of("exclude", "exclude", "include", "report")),
+    Step: lambda ask: Step("step", ask.node(Predicate), ask.one_of("exclude", "include", "report")),
     Predicate: _predicate,
     Where: _where,
     Test: lambda ask: ask.node(Where).tests[0],

@@ -318,9 +318,21 @@ def test_dense_events_are_read_alike_and_attrition_is_counted_from_the_bits(conn
         differential(connection, question, full(tables), lambda flags: flags)
 
 
+# More survivors than the sample takes.
+SAMPLED = """
+cohort: 1
+id: sampled
+unit: series
+population: all
+steps:
+  - {id: any, where: {scan_date: {is_missing: false}}}
+sample: {size: 2, seed: one}
+"""
+
+
 def dense_cases(count):
     """The questions, in turn, of ever other dense tables."""
-    asked = [yaml_face.from_yaml(text) for text in (EVENTS, SCANS, TIES)]
+    asked = [yaml_face.from_yaml(text) for text in (EVENTS, SCANS, TIES, SAMPLED)]
     return ((question, dense_tables(number)) for number in range(count) for question in asked)
 
 

@@ -156,7 +156,7 @@ def pool(column: Column) -> tuple[Any, ...]:
         return tuple(column.allowed[:3]) if column.allowed else TEXTS[:4]
     if column.type == "array<string>":
         a, b, c = tuple(column.allowed[:3]) if column.allowed else TEXTS[:3]
-        return ([], [a], [b], sorted([a, b]), sorted([b, c]))
+        return ([], [a], sorted([a, b]), sorted([a, b]), sorted([b, c]))
     if column.type == "array<double>":
         return ([1.0, 2.0],)
     kinds = {"long": (0, 65, 80), "double": NUMBERS, "boolean": (True, False)}

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 IMAGES, RECORDS = "dicom", "records"
 _INPUTS = ("header_instance", "header_series", "record_event", "record_report", "person")
 # Reasons after which other evidence is looked at; any other is a verdict.
-_OPEN = ("no_identifier", "not_an_identifier", "check_digit", "unknown_person")
+_OPEN = ("no_identifier", "not_an_identifier", "check_digit")
 _LINK = ("scheme", "person_id", "upi", "method", "score", "reason")
 
 
@@ -249,7 +249,7 @@ def likely(rows: "DataFrame", people: "DataFrame", rules: dict[str, Any], folder
 
         return spark.createDataFrame([], StructType(columns))
     # What is no number of a scheme says nothing about one.
-    number = F.when(F.col("reason").isin("check_digit", "unknown_person"), F.col("number"))
+    number = F.when(F.col("reason") == "check_digit", F.col("number"))
     probabilistic.headers(still.withColumn("number", number)).write.parquet(str(folder / probabilistic.HEADERS))
     probabilistic.register(people, rules).write.parquet(str(folder / probabilistic.REGISTER))
     probabilistic.score(folder, rules)

@@ -123,12 +123,14 @@ def score(folder: Path, rules: dict[str, Any]) -> None:
     """Score the folder's headers against its register and judge them; writes `SCORED`: the columns of ``link_candidate``.
 
     The verdict is the header's: ``linked`` where the best person is likely enough and leads, ``ambiguous`` where the next one is too near,
-    ``needs_review`` between the two thresholds. Headers whose best candidate is below ``review_from`` have no row.
+    ``needs_review`` between the two thresholds, and above both where nobody is linked by score. Headers whose best candidate is below
+    ``review_from`` have no row.
     """
     limits = rules["probabilistic"]
     connection = connect(folder)
     people = connection.execute("SELECT COUNT(DISTINCT upi) FROM people").fetchone()
     settings = deepcopy(model()) | {"probability_two_random_records_match": prior(people[0] if people else 0, rules)}
+    linked = "false" if limits["link_from"] is None else f"top >= {limits['link_from']}"
     lowest = bits(limits["review_from"]) - limits["lead"]
     pairs = linker(connection, settings).inference.predict(threshold_match_weight=lowest).physical_name
     # A person has a row for each number, and counts once. Ties go by identifiers, so that the same input gives the same rows.
@@ -148,7 +150,7 @@ def score(folder: Path, rules: dict[str, Any]) -> None:
             )
             SELECT evidence_id, upi, scheme, person_id, place, ROUND(probability, 6) AS probability, ROUND(weight, 3) AS weight,
                 CASE WHEN COALESCE(lead, {limits["lead"]}) < {limits["lead"]} THEN 'ambiguous'
-                    WHEN top >= {limits["link_from"]} THEN 'linked' ELSE 'needs_review' END AS verdict
+                    WHEN {linked} THEN 'linked' ELSE 'needs_review' END AS verdict
             FROM led WHERE top >= {limits["review_from"]} AND place <= {limits["candidates"]}
         ) TO {_text(folder / SCORED)} (FORMAT parquet)
     """)

@@ -107,7 +107,7 @@ def test_scores_decide_between_twins_typing_errors_and_strangers(tmp_path):
             db.execute(f"COPY {name} TO '{tmp_path / name}/1.parquet' (FORMAT parquet)")
     # As strict as among ten thousand people.
     rules = deepcopy(RULES)
-    rules["probabilistic"]["share_in_register"] = 0.3
+    rules["probabilistic"] |= {"share_in_register": 0.3, "link_from": 0.99}
     probabilistic.score(tmp_path, rules)
     rows = duckdb.sql(f"SELECT evidence_id, upi, verdict FROM '{tmp_path / probabilistic.SCORED}' WHERE place = 1").fetchall()
     best = {evidence_id: (upi, verdict) for evidence_id, upi, verdict in rows}
@@ -118,3 +118,9 @@ def test_scores_decide_between_twins_typing_errors_and_strangers(tmp_path):
     assert best.get("either_twin", (None, "ambiguous"))[1] == "ambiguous"
     assert "stranger" not in best
     assert best.get("namesake", (None, None))[1] != "linked"
+    # As shipped nobody is linked by score.
+    (tmp_path / probabilistic.SCORED).unlink()
+    probabilistic.score(tmp_path, RULES)
+    told = duckdb.sql(f"SELECT DISTINCT verdict FROM '{tmp_path / probabilistic.SCORED}'").fetchall()
+    assert told
+    assert ("linked",) not in told

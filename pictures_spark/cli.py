@@ -146,10 +146,6 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
     PicturesError
         What went wrong, in one sentence.
     """
-    for job in JOBS:
-        if arguments.command == job.name and job.name not in ("catalogue", "synth", "link"):
-            run_job(job.name, config, job.role, _heart(job.module))
-            return
     match arguments.command:
         case "catalogue":
             heart = _heart("pictures_spark.dicom.catalogue")
@@ -160,8 +156,6 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
         case "link" if arguments.clerical_sample:
             sample = import_module("pictures_spark.linkage.review").sample
             run_job("link-review", config, "identifiable", lambda job: sample(job, arguments.clerical_sample))
-        case "link":
-            run_job("link", config, "identifiable", _heart("pictures_spark.linkage.link"))
         case "cohort":
             import_module("pictures_spark.cohort.commands").run(arguments.action, arguments.question, config)
         case "extract":
@@ -176,8 +170,6 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
         case "synth" if arguments.tables:
             heart = _heart("pictures_spark.synthetic.nation_tables")
             run_job("synth-tables", config, "deidentified", lambda job: heart(job, arguments.tables))
-        case "synth":
-            run_job("synth", config, "synthesiser", _heart("pictures_spark.synthetic.synth"))
         case "import-idc":
             heart = _heart("pictures_spark.synthetic.idc")
             run_job("import-idc", config, "deidentified", lambda job: heart(job, arguments.events, arguments.times))
@@ -209,6 +201,9 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
             import_module("pictures_spark.demo").run(config)
         case "doctor":
             import_module("pictures_spark.doctor").run(config)
+        case name:
+            job = next(job for job in JOBS if job.name == name)
+            run_job(job.name, config, job.role, _heart(job.module))
 
 
 def _count(text: str) -> int:

@@ -52,7 +52,6 @@ _CLEANABLE_VRS = ("LO", "SH", "ST", "LT", "UT", "UC")
 # Private data that may stay: numbers and codes, never bytes or sequences, and no text without a pattern.
 _PRIVATE_VRS = ("CS", "DS", "IS", "US", "SS", "UL", "SL", "FD", "FL", "SH", "LO")
 TEXT_RULES = ("vocabulary", "scrub")
-OBJECTS = ("structured_reports", "encapsulated")
 _OBJECT_RULES = {"structured_reports": ("withhold", "clean"), "encapsulated": ("withhold",)}
 _SECTIONS = {
     "policy": str,

@@ -8,6 +8,7 @@ from pictures_spark.errors import ConfigError
 from pictures_spark.resources import load_schema, schemas_dir
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql.types import DataType, StructType
 
 ZONES = ("identifiable", "deidentified", "project")
@@ -56,6 +57,11 @@ class Column:
     def allowed(self) -> tuple[str, ...] | None:
         """The closed list of values, where there is one."""
         return vocabulary(self.vocabulary) if self.vocabulary else None
+
+    @property
+    def arrow_type(self) -> "pa.DataType":
+        """Its type in Arrow."""
+        return _arrow_types()[self.type]
 
     @property
     def shape(self) -> str | None:
@@ -121,6 +127,21 @@ def _spark_type(type_: str) -> "DataType":
     if type_.startswith("array<"):
         return T.ArrayType(plain[type_[len("array<") : -1]])
     return plain[type_]
+
+
+@cache
+def _arrow_types() -> "dict[str, pa.DataType]":
+    import pyarrow as pa
+
+    plain = {
+        "string": pa.string(),
+        "long": pa.int64(),
+        "double": pa.float64(),
+        "boolean": pa.bool_(),
+        "date": pa.date32(),
+        "timestamp_ntz": pa.timestamp("us"),
+    }
+    return plain | {f"array<{name}>": pa.list_(plain[name]) for name in ("string", "double")}
 
 
 def vocabulary(name: str) -> tuple[str, ...]:

@@ -158,9 +158,7 @@ def told_table(headers: list[dict[str, Any]]) -> pa.Table:
     rows = [
         {**told(header), "study_described": sorted(derive.description_words(header.get("StudyDescription") or ""))} for header in headers
     ]
-    types = {
-        name: published.ARROW[declared[name].type] if name in declared else pa.list_(pa.string()) for name in (rows[0] if rows else ())
-    }
+    types = {name: declared[name].arrow_type if name in declared else pa.list_(pa.string()) for name in (rows[0] if rows else ())}
     return pa.table({name: pa.array([row[name] for row in rows], type_) for name, type_ in types.items()})
 
 
@@ -335,7 +333,7 @@ def _with_drawn(found: pa.Table, draws: Draws) -> pa.Table:
     thickness = columns.pop("slice_thickness")
     columns |= {"slice_thickness_min": thickness, "slice_thickness_max": thickness}
     for column, values in columns.items():
-        drawn = pa.array(values, published.ARROW[declared[column].type])
+        drawn = pa.array(values, declared[column].arrow_type)
         at = found.column_names.index(column)
         # What a header tells stands.
         found = found.set_column(at, column, pc.coalesce(found.column(column), drawn))

@@ -20,16 +20,6 @@ from pictures_spark.report import utc_now
 from pictures_spark.schema import Column, table
 
 ZONE = "deidentified"
-ARROW: dict[str, pa.DataType] = {
-    "string": pa.string(),
-    "long": pa.int64(),
-    "double": pa.float64(),
-    "boolean": pa.bool_(),
-    "date": pa.date32(),
-    "timestamp_ntz": pa.timestamp("us"),
-    "array<string>": pa.list_(pa.string()),
-    "array<double>": pa.list_(pa.float64()),
-}
 # Key version of ids that no key has made: these people do not exist, or their UIDs are public.
 NO_KEY = "none"
 Pieces = Iterable[tuple[str, pa.Table]]
@@ -53,11 +43,11 @@ def filled(name: str, piece: pa.Table) -> pa.Table:
 
 def _column(piece: pa.Table, column: Column) -> pa.ChunkedArray:
     found = piece.column(column.name)
-    return found.cast(ARROW[column.type]) if found.type != ARROW[column.type] else found
+    return found.cast(column.arrow_type) if found.type != column.arrow_type else found
 
 
 def _empty(piece: pa.Table, column: Column) -> pa.Array:
-    return pa.nulls(piece.num_rows, ARROW[column.type])
+    return pa.nulls(piece.num_rows, column.arrow_type)
 
 
 def refuse_others(job: Job, prefix: str) -> None:

@@ -19,7 +19,7 @@ from pictures_spark.schema import table
 from pictures_spark.synthetic.draws import Draws, Flags, Whole, completed_years
 from pictures_spark.synthetic.lives import NEVER, People
 from pictures_spark.synthetic.nation import dates
-from pictures_spark.synthetic.published import ARROW, ZONE
+from pictures_spark.synthetic.published import ZONE
 from pictures_spark.synthetic.told import told
 
 # What found the planted text: no detector did.
@@ -98,7 +98,7 @@ def _looks(protocol: str, number: int, device: Whole, trap: Whole) -> pa.Table:
     kinds, which = np.unique(device * len(_traps()) + trap, return_inverse=True)
     declared = table(ZONE, "series").by_name
     rows = [_look(protocol, number, *divmod(int(kind), len(_traps()))) for kind in kinds]
-    looks = {name: pa.array([row[name] for row in rows], ARROW[declared[name].type]) for name in rows[0]}
+    looks = {name: pa.array([row[name] for row in rows], declared[name].arrow_type) for name in rows[0]}
     return pa.table(looks).take(pa.array(which))
 
 

@@ -67,17 +67,7 @@ def full(tables: Tables) -> Tables:
 
 @cache
 def _arrow_schema(name: str) -> pa.Schema:
-    types = {
-        "string": pa.string(),
-        "long": pa.int64(),
-        "double": pa.float64(),
-        "boolean": pa.bool_(),
-        "date": pa.date32(),
-        "timestamp_ntz": pa.timestamp("us"),
-        "array<string>": pa.list_(pa.string()),
-        "array<double>": pa.list_(pa.float64()),
-    }
-    return pa.schema([(column.name, types[column.type]) for column in table("deidentified", name).columns])
+    return pa.schema([(column.name, column.arrow_type) for column in table("deidentified", name).columns])
 
 
 def into_duckdb(connection: Any, tables: Tables, names: Iterable[str] = TABLES) -> None:

@@ -11,17 +11,6 @@ import pyarrow.parquet as pq
 
 from pictures_spark.schema import table
 
-_ARROW = {
-    "string": pa.string(),
-    "long": pa.int64(),
-    "double": pa.float64(),
-    "boolean": pa.bool_(),
-    "date": pa.date32(),
-    "timestamp_ntz": pa.timestamp("us"),
-    "array<string>": pa.list_(pa.string()),
-    "array<double>": pa.list_(pa.float64()),
-}
-
 
 def publish(root: Path, tables: dict[str, list[dict[str, Any]]], release: str = "r1", versions: dict[str, int] | None = None) -> None:
     """Write tables of the de-identified zone below ``root``/tables and a release of them; written again, they get another version."""
@@ -45,7 +34,7 @@ def write(root: Path, name: str, rows: list[dict[str, Any]]) -> int:
     version = len(list(log.glob("*.json")))
     columns = table("deidentified", name).columns
     file = folder / f"{uuid.uuid4()}.parquet"
-    pq.write_table(pa.table({c.name: pa.array([row.get(c.name) for row in rows], _ARROW[c.type]) for c in columns}), file)
+    pq.write_table(pa.table({c.name: pa.array([row.get(c.name) for row in rows], c.arrow_type) for c in columns}), file)
     actions: list[dict[str, Any]] = []
     if version == 0:
         fields = [{"name": c.name, "type": _type(c.type), "nullable": True, "metadata": {}} for c in columns]

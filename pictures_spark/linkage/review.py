@@ -31,7 +31,7 @@ def sample(job: Job, size: int) -> None:
     )
     found = rows.collect()
     if not found:
-        raise InputError("link: no header needs review; run `pictures link` first, or be glad")
+        raise InputError("link: no header needs review, or none was looked at yet: run `pictures link` first")
     path = job.zones.path("identifiable", "clerical", FILE, mode="write")
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", newline="", encoding="utf-8") as file:

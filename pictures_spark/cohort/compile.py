@@ -11,9 +11,10 @@ What every engine must agree on is written out, never left to a default:
 - Cover. No event found means no only where the window, as far as the person lived, lies inside the cover of every source that can hold
   such an event and inside one unbroken residence; else the answer is unknown.
 
-The shape of the plan is the same for every question: ``unit``, its rows with every column that is looked at; ``asked``, the days of each
-window; ``observed``, which of them are, from one join with the residences; ``event``, one scan of the events with a flag for each thing
-asked of them, and ``found``, one join with it that is reduced once; ``answered``, the three-valued answers; ``judged``, bits.
+The shape of the plan is the same for every question: ``unit``, its rows with every column that is looked at; ``asked``, each person and
+index day that units share (a dozen series of one day are asked about once); ``observed``, which windows are, from one join with the
+residences; ``event``, one scan of the events with a flag for each thing asked of them, and ``found``, one join with it that is reduced
+once; ``answered``, the three-valued answers; ``judged``, bits.
 
 The plan's rows (`Plan.flags`) are one per unit: ``unit_id``, ``patient_id``, ``index_date``, ``holds`` and ``unknowns`` (bit k is step k of
 the attrition) and ``passed``, the last step a unit survived. Attrition, members and hashes are small questions about these rows, so
@@ -94,6 +95,8 @@ DIALECTS = ("duckdb", "spark")
 _FLAGS = ("unit_id", "patient_id", "index_date", "holds", "unknowns", "passed")
 _FIRST_STEP = 2  # after the start and the population
 _LAST_DAY = 2932896  # 9999-12-31: a residence that lasts
+_NO_DAY = -(1 << 30)  # stands for no index date in a key, where NULL would equal nothing
+_ASKED = ("patient_id", "asked_day")
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,7 @@ class _Compiler:
         self.rows = _Rows(question.unit, "unit")
         self.tables: set[str] = set()
         self.ctes: list[tuple[str, exp.Select]] = []
-        self.joined: list[str] = []
+        self.joined: list[Join] = []
         # What is asked about events; a place in these lists is the number in the names of its columns.
         self.covers: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
         self.windows: list[Window] = []
@@ -206,6 +209,7 @@ class _Compiler:
         self.found: list[Node] = []
         self.steps: dict[int, list[tuple[int, int]]] = {}  # what each step must have observed
         self.related = 0
+        self.chains = 0
 
     def plan(self) -> Plan:
         question = self.question
@@ -251,12 +255,17 @@ class _Compiler:
         index = self._index()
         columns = [named(col(domain.key(unit), unit), "unit_id"), named(col("patient_id", unit), "patient_id")]
         columns += [named(index, "index_date"), named(day(index), "index_day")]
-        if event_steps(self.question) or self.question.population == "alive_and_resident":
+        if self._is_about_people:
+            columns.append(named(coalesce(day(index), number(_NO_DAY)), "asked_day"))
             self.rows.tables.add("patient")
             month = exp.Concat(expressions=[col("birth_month", "patient"), text("-01")])
             born = exp.TryCast(this=month, to=exp.DataType.build("date"), safe=True)
             columns += [named(day(born), "birth_day"), named(day(col("death_date", "patient")), "death_day")]
         return self.rows.select(columns)
+
+    @property
+    def _is_about_people(self) -> bool:
+        return bool(event_steps(self.question)) or self.question.population == "alive_and_resident"
 
     def _index(self) -> Node:
         index = self.question.index
@@ -279,19 +288,19 @@ class _Compiler:
                 return linked
         index = col("index_day", "unit")
         inside = [
-            eq(col("patient_id", "spell"), col("patient_id", "unit")),
-            le(col("from_day", "spell"), index),
-            ge(col("to_day", "spell"), index),
+            eq(col("patient_id", "spell"), col("patient_id", "asked")),
+            le(col("from_day", "spell"), col("index_day", "asked")),
+            ge(col("to_day", "spell"), col("index_day", "asked")),
         ]
-        resident = select([col("unit_id", "unit")], "unit", [(relation("spell"), all_of(*inside), "")], distinct=True)
+        resident = select(cols(_ASKED, "asked"), "asked", [(relation("spell"), all_of(*inside), "")], distinct=True)
         self.ctes.append(("resident", resident))
-        self.joined.append("resident")
+        self._join_asked("resident")
         return case(
             [
                 (is_null(col("patient_id", "unit")), FALSE),
                 (is_null(index), NULL),
                 (any_of(lt(col("death_day", "unit"), index), gt(col("birth_day", "unit"), index)), FALSE),
-                (is_null(col("unit_id", "resident")), FALSE),
+                (is_null(col("patient_id", "resident")), FALSE),
             ],
             TRUE,
         )
@@ -348,18 +357,19 @@ class _Compiler:
 
     def _chain(self, chain: Chain) -> Node:
         events = chain.events
-        inside, n = self._is_found(events), sum(name.startswith("chain_found") for name in self.joined)
-        unit_id, row = col("unit_id"), ("unit_id", "day")
-        days = [col("unit_id", "asked"), col("day", "event")]
+        inside, n = self._is_found(events), self.chains
+        self.chains += 1
+        asked, row = cols(_ASKED), (*_ASKED, "day")
+        days = [*cols(_ASKED, "asked"), col("day", "event")]
         same_person = eq(col("patient_id", "event"), col("patient_id", "asked"))
         order = [exp.Ordered(this=col("day"))]
-        gap = exp.Sub(this=col("day"), expression=lag(col("day"), 1, [unit_id], order))
+        gap = exp.Sub(this=col("day"), expression=lag(col("day"), 1, asked, order))
         follows = [not_null(gap)]
         follows += [ge(gap, number(chain.gap.low))] if chain.gap.low is not None else []
         follows += [le(gap, number(chain.gap.high))] if chain.gap.high is not None else []
         opens = case([(all_of(*follows), number(0))], number(1))
-        island = over(exp.Sum(this=col("opens")), [unit_id], order, preceding=False)
-        start = lag(col("day"), events.at_least - 1, [unit_id, col("island")], order)
+        island = over(exp.Sum(this=col("opens")), asked, order, preceding=False)
+        start = lag(col("day"), events.at_least - 1, [*asked, col("island")], order)
         starts = [*cols(row), named(start, "start_day")]
         long = [not_null(col("start_day"))]
         if chain.within is not None:
@@ -370,10 +380,14 @@ class _Compiler:
             (f"chain_opens_{n}", select([*cols(row), named(opens, "opens")], f"chain_days_{n}")),
             (f"chain_islands_{n}", select([*cols(row), named(island, "island")], f"chain_opens_{n}")),
             (f"chain_starts_{n}", select(starts, f"chain_islands_{n}")),
-            (found, select([unit_id], f"chain_starts_{n}", where=long, distinct=True)),
+            (found, select(asked, f"chain_starts_{n}", where=long, distinct=True)),
         ]
-        self.joined.append(found)
-        return case([(not_null(col("unit_id", found)), TRUE), (self._observed(events), FALSE)], NULL)
+        self._join_asked(found)
+        return case([(not_null(col("patient_id", found)), TRUE), (self._observed(events), FALSE)], NULL)
+
+    def _join_asked(self, name: str) -> None:
+        """Bring what a relation says of a person and day to each unit that shares them."""
+        self.joined.append((relation(name), all_of(*(eq(col(key, name), col(key, "unit")) for key in _ASKED)), "left"))
 
     def _number(self, known: list[Any], wanted: Any) -> int:
         """The place of what is wanted among what is known already, so that nothing is asked twice."""
@@ -387,7 +401,7 @@ class _Compiler:
         return eq(coalesce(col(f"is_{asked}", "observed"), number(0)), number(1))
 
     def _reduced(self, aggregate: Node) -> Node:
-        """What the one join of windows and events says of each unit; NULL where there are no events."""
+        """What the one join of windows and events says of each person and day; NULL where there are no events."""
         return col(f"of_{self._number(self.found, aggregate)}", "found")
 
     def _is_wanted(self, events: Events) -> Node:
@@ -428,31 +442,35 @@ class _Compiler:
         ]
 
     def _events(self) -> list[tuple[str, exp.Select]]:
-        """The windows of each unit, which of them are observed, one scan of the events and one join with it."""
-        if not self.observed:
+        """Who is asked about which day, which windows are observed, one scan of the events and one join with it."""
+        if not self._is_about_people:
             return []
+        row = cols((*_ASKED, "index_day", "birth_day", "death_day"), "unit")
+        found = [("asked", select(row, "unit", where=[not_null(col("patient_id", "unit"))], distinct=True))]
+        if not self.observed:
+            return found
         self.tables.add("source_cover")
-        asked = [*cols(("unit_id", "patient_id", "index_day", "birth_day", "death_day"), "unit")]
-        found = [("cover", _cover(self.covers)), ("asked", select(asked, "unit")), ("observed", self._observe())]
+        found += [("cover", _cover(self.covers)), ("observed", self._observe())]
         if not self.wanted:
-            self.joined.append("observed")
+            self._join_asked("observed")
             return found
         self.tables.add("event")
         flags = [named(wanted, f"is_{n}") for n, wanted in enumerate(self.wanted)]
         row = [col("patient_id", "event"), named(day(col("date", "event")), "day")]
         found.append(("event", select([*row, *flags], _table("event"), where=[any_of(*self.wanted)])))
         if self.found:
-            unit_id = col("unit_id", "asked")
+            asked = cols(_ASKED, "asked")
             reduced = [named(value, f"of_{n}") for n, value in enumerate(self.found)]
             same_person = eq(col("patient_id", "event"), col("patient_id", "asked"))
-            found.append(("found", select([unit_id, *reduced], "asked", [(relation("event"), same_person, "")], group=[unit_id])))
-            self.joined.append("found")
-        self.joined.append("observed")
+            found.append(("found", select([*asked, *reduced], "asked", [(relation("event"), same_person, "")], group=asked)))
+            self._join_asked("found")
+        self._join_asked("observed")
         return found
 
     def _observe(self) -> exp.Select:
-        unit_id, person, born, died = cols(("unit_id", "patient_id", "birth_day", "death_day"), "asked")
-        columns = [unit_id]
+        person, born, died = cols(("patient_id", "birth_day", "death_day"), "asked")
+        asked = cols(_ASKED, "asked")
+        columns = list(asked)
         for n, (window, cover) in enumerate(self.observed):
             low, high = self._ends(window, cover)
             # Nothing happens to a person before the month of birth or after death: that time needs no cover.
@@ -463,10 +481,10 @@ class _Compiler:
                 le(col("from_day", "spell"), lived_from),
                 ge(col("to_day", "spell"), lived_to),
             )
-            seen = all_of(not_null(person), le(low, high), any_of(gt(lived_from, lived_to), covered))
+            seen = all_of(le(low, high), any_of(gt(lived_from, lived_to), covered))
             columns.append(named(exp.Max(this=case([(seen, number(1))], number(0))), f"is_{n}"))
         joins: list[Join] = [(relation("cover"), None, "cross"), (relation("spell"), eq(col("patient_id", "spell"), person), "left")]
-        return select(columns, "asked", joins, group=[unit_id])
+        return select(columns, "asked", joins, group=asked)
 
     def _ends(self, window: int, cover: int) -> tuple[Node, Node]:
         """First and last day of a window; an open end is where the cover begins or ends."""
@@ -531,7 +549,7 @@ class _Compiler:
         if related.within is not None:
             counts = self._rolling(related.within, pairs, counts)
         self.ctes.append((found, counts))
-        self.joined.append(found)
+        self.joined.append((relation(found), eq(col("unit_id", found), col("unit_id", "unit")), "left"))
         least = number(related.at_least)
         certain, possible = (coalesce(col(name, found), number(0)) for name in ("certain", "possible"))
         return case([(is_null(group), NULL), (ge(certain, least), TRUE), (lt(possible, least), FALSE)], NULL)
@@ -592,8 +610,7 @@ class _Compiler:
             order = domain.pick_order(self.question.unit, pick)
             columns += [named(self.rows.value(self.fields[o.column]), f"pick_{i}") for i, o in enumerate(order)]
         columns += [named(self.rows.value(self.fields[name]), f"stratum_{i}") for i, name in enumerate(self._strata)]
-        joins: list[Join] = [(relation(name), eq(col("unit_id", name), col("unit_id", "unit")), "left") for name in self.joined]
-        return select(columns, "unit", joins)
+        return select(columns, "unit", self.joined)
 
     def _judged(self, policies: Sequence[Unknown], last: int) -> exp.Select:
         """Answers packed into bits, and how far each unit got."""
@@ -664,7 +681,7 @@ class _Compiler:
     def _touched(self, window: int, cover: int) -> exp.Select:
         low, high = self._ends(window, cover)
         touches = all_of(le(low, col(f"to_{cover}", "cover")), ge(high, col(f"from_{cover}", "cover")))
-        return select([exp.Count(this=case([(touches, number(1))], NULL))], "asked", [(relation("cover"), None, "cross")])
+        return select([exp.Count(this=case([(touches, number(1))], NULL))], relation("unit", "asked"), [(relation("cover"), None, "cross")])
 
 
 def _name(field: Field) -> str:

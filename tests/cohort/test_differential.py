@@ -137,8 +137,9 @@ def missing_counts_as_no(node):
 def everything_is_observed(flags):
     for cte in flags.args["with_"].expressions:
         if cte.alias == "observed":
-            for column in cte.this.expressions[1:]:
-                column.set("this", exp.Literal.number(1))
+            for column in cte.this.expressions:
+                if column.alias.startswith("is_"):
+                    column.set("this", exp.Literal.number(1))
     return flags
 
 

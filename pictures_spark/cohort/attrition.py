@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from pictures_spark.cohort.compile import Plan
+from pictures_spark.cohort.compile import PlannedStep
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Answer:
         return self.levels[-1].kept_patients
 
 
-def levels(plan: Plan, units: Iterable[Sequence[int]], patients: Iterable[Sequence[int]]) -> tuple[Level, ...]:
-    """The attrition of a plan.
+def levels(steps: Sequence[PlannedStep], units: Iterable[Sequence[int]], patients: Iterable[Sequence[int]]) -> tuple[Level, ...]:
+    """The attrition of a plan's steps.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def levels(plan: Plan, units: Iterable[Sequence[int]], patients: Iterable[Sequen
     """
     units, patients = list(units), list(patients)
     found: list[Level] = []
-    for index, step in enumerate(plan.steps):
+    for index, step in enumerate(steps):
         kept = sum(row[1] for row in units if row[0] >= index)
         kept_patients = sum(row[1] for row in patients if row[0] >= index)
         # Those who reached a step are those who survived the one before it.

@@ -85,6 +85,11 @@ def not_held(question: Question, held: Iterable[str]) -> list[str]:
     ]
 
 
+def untouched(step_id: str, unit: str) -> str:
+    """The fault of a step whose window overlaps the cover of its sources for no unit."""
+    return f"step {step_id}: its window overlaps what the record sources cover for no {unit} at all; check the window and the index"
+
+
 def _properties() -> dict[str, Any]:
     properties: dict[str, Any] = load_schema("cohort.yaml")["properties"]
     return properties

@@ -188,8 +188,7 @@ def _count(connection: "duckdb.DuckDBPyConnection", zones: Zones, asked: Asked, 
     duck.pin(connection, zones, release, plan.tables)
     if plan.touching is not None:
         faults = check.not_held(asked.question, duck.kinds_held(connection)) or [
-            f"step {name}: its window overlaps what the record sources cover for no {plan.unit} at all; check the window and the index"
-            for name in duck.untouched(connection, plan)
+            check.untouched(step_id, plan.unit) for step_id in duck.untouched(connection, plan)
         ]
         if faults:
             raise QuestionError(asked.source, faults)

@@ -22,7 +22,7 @@ steps can be switched off or put in another order without asking the tables agai
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
@@ -92,6 +92,8 @@ from pictures_spark.cohort.sql import (
 
 PREFIX = "deidentified_"
 DIALECTS = ("duckdb", "spark")
+# What a plan may read.
+TABLES = (*domain.UNITS, *sorted(domain.TAG_TABLES), domain.FEATURES, "residence", "event", "source_cover")
 _FLAGS = ("unit_id", "patient_id", "index_date", "holds", "unknowns", "passed")
 _FIRST_STEP = 2  # after the start and the population
 _LAST_DAY = 2932896  # 9999-12-31: a residence that lasts
@@ -136,6 +138,48 @@ class Plan:
 def compiled(question: Question, codes: Mapping[str, Codes]) -> Plan:
     """Compile a checked question with its resolved code lists."""
     return _Compiler(question, codes).plan()
+
+
+def planned(question: Question, codes: Mapping[str, Codes]) -> tuple[PlannedStep, ...]:
+    """The lines of the attrition of a question: start, population, its steps, and what acts on the survivors."""
+    acts = last_acts(question)
+    policies: list[Unknown] = ["exclude", "exclude", *(step.unknown for step in question.steps), *("exclude" for _ in acts)]
+    ids = ["start", "population", *(step.id for step in question.steps), *acts]
+    return tuple(PlannedStep(*step) for step in zip(ids, sentence.lines(question, codes), policies, strict=True))
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """Conditions of a question, compiled apart from the rest of it.
+
+    ``says`` gives ``unit_id`` and, for each condition, ``says_<n>`` of every unit: 0 no, 1 unknown, 2 yes; so the least of several answers
+    is their AND and the greatest their OR. A unit of which each says no may be missing. ``touching`` and ``tables`` are as in `Plan`. Both
+    read the relations of ``ctes``; ``observed`` is what the relation of that name depends on, besides the units: the windows, and the kinds
+    and sources of events that must cover them.
+    """
+
+    says: exp.Select
+    touching: exp.Select | None
+    ctes: tuple[tuple[str, exp.Select], ...]
+    observed: tuple[Any, ...]
+    tables: tuple[str, ...]
+
+    def reading(self, query: exp.Select, given: Mapping[str, exp.Select]) -> exp.Select:
+        """A query on the relations of the leaves; those that are given are read instead of asking the tables for them."""
+        needless = ("residence_",) if "spell" in given else ()
+        return with_ctes(query, [(name, given.get(name, cte)) for name, cte in self.ctes if not name.startswith(needless)])
+
+
+def leaves(question: Question, codes: Mapping[str, Codes]) -> Leaves:
+    """Compile every step of a question for itself, or of a question without steps its population."""
+    return _Compiler(question, codes).leaves()
+
+
+def kept(question: Question) -> dict[str, exp.Select]:
+    """What questions about people of one unit and index share: ``unit``, each unit with its person and days, and ``spell``, residences."""
+    compiler = _Compiler(replace(question, population="alive_and_resident", steps=(), pick=None, sample=None), {})
+    spells = compiler.spells()
+    return {"unit": compiler.unit(), "spell": with_ctes(select([exp.Star()], "spell"), spells)}
 
 
 class _Rows:
@@ -216,20 +260,17 @@ class _Compiler:
         answers = {1: self._population()}
         for index, step in enumerate(question.steps, start=_FIRST_STEP):
             answers[index] = self._answer(step.predicate)
-            asked = [_window_of(events) for i, _, events in event_steps(question) if i + _FIRST_STEP == index]
+            asked = self._asked_of(index - _FIRST_STEP)
             if asked:
-                self.steps[index] = [(self._number(self.windows, w), self._number(self.covers, c)) for w, c in asked]
-        acts = last_acts(question)
-        policies: list[Unknown] = ["exclude", "exclude", *(step.unknown for step in question.steps)]
-        policies += ["exclude" for _ in acts]
-        ids = ["start", "population", *(step.id for step in question.steps), *acts]
+                self.steps[index] = asked
+        steps = planned(question, self.codes)
         events = self._events()
         answered = self._answered(answers)  # before the unit's own rows, so that every column they must have is known
-        unit = self._unit()
+        unit = self.unit()
         self.tables |= self.rows.tables
-        ctes = [("unit", unit), *self._spells(), *events, *self.ctes]
+        ctes = [("unit", unit), *self.spells(), *events, *self.ctes]
         last = len(answers)
-        relations = [("answered", answered), ("judged", self._judged(policies, last))]
+        relations = [("answered", answered), ("judged", self._judged([step.unknown for step in steps], last))]
         flags = select(cols(_FLAGS), "judged")
         if question.pick is not None:
             flags = self._picked(last)
@@ -238,18 +279,39 @@ class _Compiler:
             if question.pick is not None:
                 relations.append(("picked", flags))
             flags = self._sampled(last, relations[-1][0])
-        steps = zip(ids, sentence.lines(question, self.codes), policies, strict=True)
         return Plan(
             question.unit,
-            tuple(PlannedStep(*step) for step in steps),
+            steps,
             with_ctes(flags, [*ctes, *relations]),
             with_ctes(self._touching(), ctes) if self.steps else None,
             tuple(sorted(self.tables)),
         )
 
+    def leaves(self) -> Leaves:
+        answers = [self._answer(step.predicate) for step in self.question.steps] or [self._population()]
+        self.steps = {index: asked for index in range(len(self.question.steps)) if (asked := self._asked_of(index))}
+        events = self._events()
+        steps = [f"step_{n}" for n in range(len(answers))]
+        rows = select([col("unit_id", "unit"), *map(named, answers, steps)], "unit", self.joined)
+        says = [case([(col(name), number(2)), (is_null(col(name)), number(1))], number(0)) for name in steps]
+        columns = [named(exp.cast(said, "tinyint"), f"says_{n}") for n, said in enumerate(says)]
+        some = any_of(*(coalesce(col(name), TRUE) for name in steps))
+        return Leaves(
+            select([col("unit_id"), *columns], subquery(rows, "answered"), where=[some]),
+            self._touching() if self.steps else None,
+            (("unit", self.unit()), *self.spells(), *events, *self.ctes),
+            tuple((self.windows[window], self.covers[cover]) for window, cover in self.observed),
+            tuple(sorted(self.tables | self.rows.tables)),
+        )
+
+    def _asked_of(self, index: int) -> list[tuple[int, int]]:
+        """The windows, and what must cover them, of all that a step asks of events."""
+        asked = [_window_of(events) for i, _, events in event_steps(self.question) if i == index]
+        return [(self._number(self.windows, window), self._number(self.covers, cover)) for window, cover in asked]
+
     # Rows
 
-    def _unit(self) -> exp.Select:
+    def unit(self) -> exp.Select:
         """One row per unit with every value that a step, the index or the pick looks at."""
         unit = self.question.unit
         index = self._index()
@@ -421,7 +483,7 @@ class _Compiler:
         index = col("index_day", where)
         return plus(index, events.window.low or 0), plus(index, events.window.high or 0)
 
-    def _spells(self) -> list[tuple[str, exp.Select]]:
+    def spells(self) -> list[tuple[str, exp.Select]]:
         """Unbroken residence of each person: rows that touch or overlap are one spell (a move inside the area is not an absence)."""
         if not self.observed and self.question.population != "alive_and_resident":
             return []

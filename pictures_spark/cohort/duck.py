@@ -153,7 +153,7 @@ def answer(connection: duckdb.DuckDBPyConnection, plan: Plan) -> Answer:
     units = connection.execute(units_sql(plan, "flags")).fetchall()
     patients = connection.execute(patients_sql("flags")).fetchall()
     ids = connection.execute(f"SELECT unit_id FROM flags WHERE passed = {len(plan.steps) - 1}").fetchall()
-    return Answer(levels(plan, units, patients), content_hash(row[0] for row in ids))
+    return Answer(levels(plan.steps, units, patients), content_hash(row[0] for row in ids))
 
 
 def units_sql(plan: Plan, flags: str) -> str:

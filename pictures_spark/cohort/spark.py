@@ -67,7 +67,7 @@ def answer(plan: Plan, rows: "DataFrame") -> Answer:
     units = spark.sql(units_sql(plan, _FLAGS)).collect()
     patients = spark.sql(patients_sql(_FLAGS)).collect()
     ids = members(plan, rows).select("unit_id").toArrow().column(0).to_pylist()
-    return Answer(levels(plan, units, patients), content_hash(ids))
+    return Answer(levels(plan.steps, units, patients), content_hash(ids))
 
 
 def members(plan: Plan, rows: "DataFrame") -> "DataFrame":

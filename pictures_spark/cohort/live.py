@@ -1,0 +1,460 @@
+"""A release held in memory, for questions that are edited while one looks at their counts. Runs on the driver; reads one zone.
+
+Two things make an edit fast. Ids are whole numbers here, given out in the order of the published ids so that ties break alike, and events
+lie sorted by code, so that a code list reads a few stretches of them. And every condition of a question is compiled and answered apart
+(`compile.leaf`) and its answers are kept, one byte a unit: an edit asks one condition again, and everything else is the least and the
+greatest of bytes that are known already. What conditions of people say depends on person and day only; they are asked once for all scans
+that share both.
+
+A condition's answers are kept under the condition itself with the codes of its lists, and a `Live` belongs to one release, so nothing
+that is kept can be out of date. The published tables are read at the release's versions, through Delta's log, once, when a question first
+needs them. Questions about images are answered by the plan itself: their table may not fit into memory.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from sqlglot import exp
+
+from pictures_spark.cohort import attrition, check, compile, domain, duck
+from pictures_spark.cohort.attrition import Level
+from pictures_spark.cohort.codelists import Codes
+from pictures_spark.cohort.duck import ZONE
+from pictures_spark.cohort.faults import QuestionError
+from pictures_spark.cohort.model import AllOf, AnyOf, NoneOf, Predicate, Question, Related, Step, Where, event_steps, leaves
+from pictures_spark.cohort.sql import select
+from pictures_spark.errors import InputError, PicturesError
+from pictures_spark.schema import table
+from pictures_spark.zones import Zones
+
+Answers = npt.NDArray[np.int8]  # one per unit: 0 no, 1 unknown, 2 yes
+_NUMBERED = ("patient", "study", "series")
+_PROVENANCE = ("release", "run_id")
+# Long tables, of which a question looks at a few rows of each unit: numbered as they are read.
+_READ_THROUGH = ("tag", "study_tag", "image_feature")
+_EVENT_CODE = ("source", "kind", "system", "code")
+_KEPT_BYTES = 1 << 29
+
+
+class CancelledError(PicturesError):
+    """Another question came before this one was answered."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a question found: the attrition, and the numbers of the members."""
+
+    unit: str
+    levels: tuple[Level, ...]
+    numbers: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class _Units:
+    """All units of one kind: which numbers are units, and of each level above them the order that brings its groups together."""
+
+    ids: pa.ChunkedArray
+    there: npt.NDArray[np.bool_]
+    groups: Mapping[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The days on which people are asked about, for one unit and index: the relation that has them, and each unit's place in it."""
+
+    unit: Any
+    place: npt.NDArray[np.int32]
+    size: int
+
+
+@dataclass
+class Live:
+    """One release in memory. One question at a time; `cancel` ends the one that is being answered."""
+
+    connection: duckdb.DuckDBPyConnection
+    _there: set[str] = field(default_factory=set)
+    _units: dict[str, _Units] = field(default_factory=dict)
+    _asked: dict[tuple[str, Any], _Asked] = field(default_factory=dict)
+    _spell: Any = None
+    _windows: dict[tuple[str, Any], tuple[exp.Select, bool]] = field(default_factory=dict)
+    _answers: "OrderedDict[Any, tuple[Answers, bool]]" = field(default_factory=OrderedDict)
+    _turn: threading.Lock = field(default_factory=threading.Lock)
+
+    def ask(self, question: Question, codes: Mapping[str, Codes], source: str = "") -> Found:
+        """The exact attrition of a checked question with its resolved code lists.
+
+        Raises
+        ------
+        QuestionError
+            No published source can hold what a step asks for, or none covers any unit's window.
+        CancelledError
+            `cancel` was called meanwhile.
+        """
+        with self._turn:
+            try:
+                return self._ask(question, codes, source)
+            except duckdb.InterruptException:
+                raise CancelledError("the question was changed before it was answered") from None
+
+    def cancel(self) -> None:
+        """End the question that is being answered in another thread; what it has found out is kept."""
+        self.connection.interrupt()
+
+    def ids(self, found: Found) -> list[str]:
+        """Published ids of the members, in their order; of images, only of the last answer."""
+        self.connection.register("member", pa.table({"number": found.numbers}))
+        sql = f"SELECT n.id FROM live.number_{found.unit} AS n JOIN member ON member.number = n.number ORDER BY n.number"
+        return [row[0] for row in self.connection.execute(sql).fetchall()]
+
+    def facet(self, unit: str, column: str, among: Found | None = None) -> list[tuple[Any, int, int]]:
+        """Each value of a column with how many units and how many linked patients have it, most units first.
+
+        A set is counted under each of its values. ``among`` counts the members of an answer only.
+        """
+        found = domain.fields(unit)[column]
+        assert found.keyword is None, "a facet counts a column, not a header tag or a pixel feature"
+        with self._turn:
+            self._load(unit)
+            self._load(found.table)
+            source = f"live.deidentified_{unit} AS u"
+            if found.table != unit:
+                key = domain.key(found.table)
+                source += f" LEFT JOIN live.deidentified_{found.table} AS o ON o.{key} = u.{key}"
+            if among is not None:
+                self.connection.register("member", pa.table({"number": among.numbers}))
+                source += f" SEMI JOIN member ON member.number = u.{domain.key(unit)}"
+            value = f'{"u" if found.table == unit else "o"}."{found.name}"'
+            value = f"unnest({value})" if found.kind in ("set", "list") else value
+            rows = f"SELECT {value} AS value, u.patient_id FROM {source}"
+            sql = f"SELECT value, count(*), count(DISTINCT patient_id) FROM ({rows}) GROUP BY value ORDER BY 2 DESC, value"
+            return self.connection.execute(sql).fetchall()
+
+    # Answers
+
+    def _ask(self, question: Question, codes: Mapping[str, Codes], source: str) -> Found:
+        asked = event_steps(question)
+        if asked:
+            self._load("source_cover")
+            self._refuse(source, check.not_held(question, duck.kinds_held(self.connection)))
+        if question.unit == "image":
+            return self._by_plan(question, codes, source)
+        says, faults = [self._population(question, codes)], []
+        self._tests(question, codes)
+        for step in question.steps:
+            answer, touches = self._predicate(question, step.predicate, codes)
+            says.append(answer)
+            if not touches:
+                faults.append(check.untouched(step.id, question.unit))
+        self._forget()
+        self._refuse(source, faults)
+        return self._counted(question, codes, says)
+
+    def _refuse(self, source: str, faults: list[str]) -> None:
+        if faults:
+            raise QuestionError(source, faults)
+
+    def _predicate(self, question: Question, predicate: Predicate, codes: Mapping[str, Codes]) -> tuple[Answers, bool]:
+        """What a predicate says of every unit, and whether each window of it touches what is covered for some unit."""
+        match predicate:
+            case AllOf(parts):
+                answers, touches = zip(*(self._predicate(question, part, codes) for part in parts), strict=True)
+                return np.minimum.reduce(answers), all(touches)
+            case AnyOf(parts):
+                answers, touches = zip(*(self._predicate(question, part, codes) for part in parts), strict=True)
+                return np.maximum.reduce(answers), all(touches)
+            case NoneOf(parts):
+                answer, touch = self._predicate(question, AnyOf(parts), codes)
+                return (2 - answer).astype(np.int8), touch
+            case Where(tests):
+                return np.minimum.reduce([self._answers[self._key(question, Where((test,)), codes)][0] for test in tests]), True
+        alone = replace(question, population="all", steps=(Step("step", predicate),), pick=None, sample=None)
+        key = self._key(question, predicate, codes)
+        return self._kept(key) or self._keep(key, self._asked_apart(alone, codes))
+
+    def _tests(self, question: Question, codes: Mapping[str, Codes]) -> None:
+        """Have the answers of all comparisons of a question, asking for those that are not known yet in one scan."""
+        tests = [
+            Where((test,)) for step in question.steps for leaf in leaves(step.predicate) if isinstance(leaf, Where) for test in leaf.tests
+        ]
+        keys = {self._key(question, test, codes): test for test in tests}
+        new = {key: test for key, test in keys.items() if self._kept(key) is None}
+        if new:
+            steps = tuple(Step(f"test_{n}", test) for n, test in enumerate(new.values()))
+            alone = replace(question, index=None, population="all", steps=steps, pick=None, sample=None)
+            answers = self._said(compile.leaves(alone, codes), {}, len(self._all(question.unit).there))
+            for key, answer in zip(new, answers, strict=True):
+                self._keep(key, (answer, True))
+
+    def _population(self, question: Question, codes: Mapping[str, Codes]) -> Answers:
+        key = self._key(question, question.population, codes)
+        alone = replace(question, steps=(), pick=None, sample=None)
+        found = self._kept(key)
+        if found is None and question.population == "all":
+            found = self._keep(key, (np.full(len(self._all(question.unit).there), 2, np.int8), True))
+        return (found or self._keep(key, self._asked_apart(alone, codes)))[0]
+
+    def _key(self, question: Question, condition: Predicate | str, codes: Mapping[str, Codes]) -> Any:
+        """What the answers of a condition depend on."""
+        index = None if isinstance(condition, Where) else question.index
+        names = getattr(getattr(condition, "events", None), "codes", ())
+        return question.unit, index, condition, tuple(codes[name] for name in names)
+
+    def _kept(self, key: Any) -> tuple[Answers, bool] | None:
+        found = self._answers.get(key)
+        if found is not None:
+            self._answers.move_to_end(key)
+        return found
+
+    def _keep(self, key: Any, found: tuple[Answers, bool]) -> tuple[Answers, bool]:
+        self._answers[key] = found
+        return found
+
+    def _forget(self) -> None:
+        """Let go of the answers that were not used for longest."""
+        while len(self._answers) > 1 and sum(answers.nbytes for answers, _ in self._answers.values()) > _KEPT_BYTES:
+            self._answers.popitem(last=False)
+
+    def _asked_apart(self, question: Question, codes: Mapping[str, Codes]) -> tuple[Answers, bool]:
+        """Ask the tables for the one condition of a question about events, related scans or residence."""
+        size = len(self._all(question.unit).there)
+        leaf = compile.leaves(question, codes)
+        if question.steps and isinstance(question.steps[0].predicate, Related):
+            return self._said(leaf, {}, size)[0], True
+        asked, touches = self._days(question), True
+        given = {"unit": asked.unit, "asked": asked.unit, "spell": self._spell}
+        if leaf.observed:
+            given["observed"], touches = self._observed(leaf, given)
+        return self._said(leaf, given, asked.size)[0][asked.place], touches
+
+    def _said(self, leaves: compile.Leaves, given: Mapping[str, exp.Select], size: int) -> list[Answers]:
+        for name in leaves.tables:
+            self._load(name)
+        rows = self.connection.execute(leaves.reading(leaves.says, given).sql("duckdb")).fetchnumpy()
+        found = []
+        for name in rows:
+            if name != "unit_id":
+                found.append(np.zeros(size, np.int8))
+                found[-1][rows["unit_id"]] = rows[name]
+        return found
+
+    def _observed(self, leaf: compile.Leaves, given: Mapping[str, exp.Select]) -> tuple[exp.Select, bool]:
+        """Which windows are observed, and whether each of them touches what is covered for some unit."""
+        key = (given["unit"].sql(), leaf.observed)
+        if key not in self._windows:
+            name = f"observed_{len(self._windows)}"
+            observed = leaf.reading(select([exp.Star()], "observed"), given)
+            self.connection.execute(f"CREATE TABLE live.{name} AS {observed.sql('duckdb')}")
+            touches = True
+            if leaf.touching is not None:
+                units, touched = self.connection.execute(leaf.reading(leaf.touching, given).sql("duckdb")).fetchone() or (0, 0)
+                touches = not units or bool(touched)
+            self._windows[key] = select([exp.Star()], name), touches
+        return self._windows[key]
+
+    def _counted(self, question: Question, codes: Mapping[str, Codes], says: list[Answers]) -> Found:
+        """The attrition from the answers of every step."""
+        units, steps = self._all(question.unit), compile.planned(question, codes)
+        alive = units.there.copy()
+        passed = np.where(alive, 0, -1).astype(np.int8)
+        unknowns = []
+        for step, answers in zip(steps[1:], says, strict=False):
+            unknowns.append(int(np.count_nonzero(alive & (answers == 1))))
+            alive &= answers > (1 if step.unknown == "exclude" else 0)
+            passed += alive
+        numbers = np.flatnonzero(alive).astype(np.int32)
+        if len(steps) > len(says) + 1:
+            numbers, lost = self._last(question, codes, numbers, passed)
+            unknowns += lost
+        last = len(steps) - 1
+        nothing = [0] * last
+        by_units = [(*row, *nothing) for row in _by_last_step(passed)] + [(last, 0, *unknowns)]
+        by_people = _by_last_step(_furthest(passed, *units.groups["patient"]))
+        return Found(question.unit, attrition.levels(steps, by_units, by_people), numbers)
+
+    def _last(
+        self, question: Question, codes: Mapping[str, Codes], numbers: npt.NDArray[np.int32], passed: npt.NDArray[np.int8]
+    ) -> tuple[npt.NDArray[np.int32], list[int]]:
+        """What acts on the survivors, which it knows by their published ids: members, and how many each act cannot tell of.
+
+        ``passed`` of the survivors is counted on.
+        """
+        plan = compile.compiled(replace(question, population="all", steps=()), codes)
+        unit, key = question.unit, domain.key(question.unit)
+        self.connection.register("survivor_now", pa.table({"number": numbers, "id": self._all(unit).ids.take(numbers)}))
+        self.connection.execute("CREATE OR REPLACE TABLE live.survivor AS FROM survivor_now")
+        self.connection.execute("CREATE SCHEMA IF NOT EXISTS live.survivors")
+        for name in plan.tables:
+            self._load(name)
+            rows = f"SELECT * FROM live.main.deidentified_{name}"
+            if name == unit:
+                rows = f"SELECT t.* REPLACE (s.id AS {key}) FROM live.main.deidentified_{unit} AS t"
+                rows += f" JOIN live.main.survivor AS s ON s.number = t.{key}"
+            self.connection.execute(f"CREATE OR REPLACE VIEW live.survivors.deidentified_{name} AS {rows}")
+        self.connection.execute("USE live.survivors")
+        try:
+            sql = f"SELECT s.number, f.passed, f.unknowns FROM ({plan.sql('duckdb')}) AS f JOIN live.main.survivor AS s ON s.id = f.unit_id"
+            found = self.connection.execute(sql).fetchnumpy()
+        finally:
+            self.connection.execute("USE live.main")
+        passed[found["number"]] += (found["passed"] - 1).astype(np.int8)
+        acts = range(2, len(plan.steps))
+        lost = [int(np.count_nonzero((found["passed"] >= act - 1) & (found["unknowns"] >> act & 1 == 1))) for act in acts]
+        return np.sort(found["number"][found["passed"] == plan.last]).astype(np.int32), lost
+
+    def _by_plan(self, question: Question, codes: Mapping[str, Codes], source: str) -> Found:
+        plan = compile.compiled(question, codes)
+        self.connection.execute("USE memory.main")
+        try:
+            self._refuse(source, [check.untouched(step, question.unit) for step in duck.untouched(self.connection, plan)])
+            answer = duck.answer(self.connection, plan)
+            ids = f"SELECT unit_id AS id FROM flags WHERE passed = {plan.last}"
+            self.connection.execute(f"CREATE OR REPLACE TABLE live.number_{question.unit} AS {_numbered(ids)}")
+        finally:
+            self.connection.execute("USE live.main")
+        return Found(question.unit, answer.levels, np.arange(answer.members, dtype=np.int32))
+
+    # What is held
+
+    def _all(self, unit: str) -> _Units:
+        if unit not in self._units:
+            self._load(unit)
+            self._load("patient")
+            key = domain.key(unit)
+            size = self._size(f"number_{unit}")
+            where = "WHERE merged_into IS NULL" if unit == "patient" else ""
+            keys = [domain.key(level) for level in domain.levels(unit)]
+            rows = self.connection.execute(f"SELECT {', '.join(keys)} FROM live.deidentified_{unit} {where}").fetchnumpy()
+            there = np.zeros(size, np.bool_)
+            there[rows[key]] = True
+            groups = {}
+            for name, level in zip(keys, domain.levels(unit), strict=True):
+                of = np.full(size, -1, np.int64)
+                of[rows[key]] = np.ma.filled(rows[name], -1)
+                order = np.argsort(of, kind="stable")
+                order = order[np.searchsorted(of[order], 0) :]
+                groups[level] = order, np.flatnonzero(np.diff(of[order], prepend=-1))
+            ids = self.connection.execute(f"SELECT id FROM live.number_{unit} ORDER BY number").to_arrow_table()["id"]
+            self._units[unit] = _Units(ids, there, groups)
+        return self._units[unit]
+
+    def _days(self, question: Question) -> _Asked:
+        key = (question.unit, question.index)
+        if key not in self._asked:
+            for name in {*domain.levels(question.unit), "patient", "residence"}:
+                self._load(name)
+            shared = compile.kept(question)
+            number = len(self._asked)
+            asked = f"asked_{number}"
+            columns = "patient_id, index_date, index_day, asked_day, birth_day, death_day"
+            self.connection.execute(f"CREATE TEMP TABLE unit_now AS {shared['unit'].sql('duckdb')}")
+            self.connection.execute(
+                f"CREATE TABLE live.{asked} AS SELECT (row_number() OVER () - 1)::INTEGER AS unit_id, * "
+                f"FROM (SELECT DISTINCT {columns} FROM unit_now)"
+            )
+            sql = f"SELECT u.unit_id, a.unit_id AS place FROM unit_now AS u JOIN live.{asked} AS a"
+            sql += " ON a.asked_day = u.asked_day AND a.patient_id IS NOT DISTINCT FROM u.patient_id"
+            rows = self.connection.execute(sql).fetchnumpy()
+            self.connection.execute("DROP TABLE unit_now")
+            place = np.zeros(len(self._all(question.unit).there), np.int32)
+            place[rows["unit_id"]] = rows["place"]
+            self._asked[key] = _Asked(select([exp.Star()], asked), place, self._size(asked))
+            if self._spell is None:
+                self.connection.execute(f"CREATE TABLE live.spells AS {shared['spell'].sql('duckdb')}")
+                self._spell = select([exp.Star()], "spells")
+        return self._asked[key]
+
+    def _size(self, name: str) -> int:
+        found = self.connection.execute(f"SELECT count(*) FROM live.{name}").fetchone()
+        return found[0] if found else 0
+
+    def _load(self, name: str) -> None:
+        """Have a table of the release in memory, with numbers for ids."""
+        if name in self._there:
+            return
+        columns = [c.name for c in table(ZONE, name).columns if c.name not in _PROVENANCE]
+        if name == "event":
+            self._load_events()
+        else:
+            ids = [f"{level}_id" for level in _NUMBERED if f"{level}_id" in columns]
+            chosen = ", ".join(f'n_{c}.number AS "{c}"' if c in ids else f't."{c}"' for c in columns)
+            joins = " ".join(f"LEFT JOIN live.number_{c.removesuffix('_id')} AS n_{c} ON n_{c}.id = t.{c}" for c in ids)
+            kind = "VIEW" if name in _READ_THROUGH else "TABLE"
+            self.connection.execute(
+                f"CREATE {kind} live.deidentified_{name} AS SELECT {chosen} FROM memory.main.deidentified_{name} AS t {joins}"
+            )
+        self._there.add(name)
+
+    def _load_events(self) -> None:
+        code = ", ".join(_EVENT_CODE)
+        same = " AND ".join(f"c.{name} IS NOT DISTINCT FROM e.{name}" for name in _EVENT_CODE[2:])
+        same += "".join(f" AND c.{name} = e.{name}" for name in _EVENT_CODE[:2])
+        rest = [c.name for c in table(ZONE, "event").columns if c.name not in (*_PROVENANCE, *_EVENT_CODE, "event_id", "patient_id")]
+        self.connection.execute(
+            "CREATE TABLE live.event_code AS "
+            f"SELECT (row_number() OVER (ORDER BY kind, system, code, source) - 1)::INTEGER AS code_number, {code} "
+            f"FROM (SELECT DISTINCT {code} FROM memory.main.deidentified_event)"
+        )
+        # People that no unit can have are left out: nothing joins with them.
+        self.connection.execute(
+            f"CREATE TABLE live.event_row AS SELECT c.code_number, n.number AS patient_id, {', '.join(f'e.{name}' for name in rest)} "
+            f"FROM memory.main.deidentified_event AS e JOIN live.number_patient AS n ON n.id = e.patient_id "
+            f"JOIN live.event_code AS c ON {same} ORDER BY c.code_number, n.number, e.date"
+        )
+        self.connection.execute(
+            f"CREATE VIEW live.deidentified_event AS SELECT r.* EXCLUDE (code_number), {', '.join(f'c.{name}' for name in _EVENT_CODE)} "
+            "FROM live.event_row AS r JOIN live.event_code AS c USING (code_number)"
+        )
+
+
+@contextmanager
+def opened(zones: Zones) -> Iterator[Live]:
+    """The newest release, ready to be asked.
+
+    Raises
+    ------
+    InputError
+        Nothing is published.
+    """
+    with duck.reader(zones) as connection:
+        release = duck.newest_release(connection, zones)
+        if release is None:
+            raise InputError("nothing is published yet: run `pictures publish`, then ask again")
+        duck.pin(connection, zones, release, compile.TABLES)
+        yield held(connection)
+
+
+def held(connection: duckdb.DuckDBPyConnection) -> Live:
+    """A release whose tables a connection has under their names with `compile.PREFIX`, ready to be asked."""
+    connection.execute("ATTACH ':memory:' AS live")
+    connection.execute("USE live.main")
+    for level in _NUMBERED:
+        # Every row that names one: a study's patient may be missing from the table of patients.
+        names = _NUMBERED[_NUMBERED.index(level) :]
+        ids = " UNION ALL ".join(f"SELECT {level}_id AS id FROM memory.main.deidentified_{name}" for name in names)
+        connection.execute(f"CREATE TABLE live.number_{level} AS {_numbered(ids)}")
+    return Live(connection)
+
+
+def _numbered(ids: str) -> str:
+    """Different ids, numbered from 0 in their order."""
+    distinct = f"SELECT DISTINCT id FROM ({ids}) WHERE id IS NOT NULL"
+    return f"SELECT id, (row_number() OVER (ORDER BY id) - 1)::INTEGER AS number FROM ({distinct})"
+
+
+def _furthest(passed: npt.NDArray[np.int8], order: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> npt.NDArray[np.int8]:
+    """How far the furthest unit of each group got."""
+    return np.maximum.reduceat(passed[order], starts) if len(starts) else passed[:0]
+
+
+def _by_last_step(passed: npt.NDArray[np.int8]) -> list[tuple[int, int]]:
+    """Each last step passed, and by how many."""
+    counts = np.bincount(passed[passed >= 0])
+    return [(int(last), int(count)) for last, count in enumerate(counts) if count]

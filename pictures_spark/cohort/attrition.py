@@ -27,7 +27,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Cell:
-    """Members of one combination of values: how many units and, where these belong to them, patients and studies."""
+    """Members of one combination of values: how many units and, where these belong to them, patients and studies; of series also images."""
 
     values: tuple[Any, ...]
     counts: tuple[int, ...]
@@ -105,7 +105,7 @@ def lines(unit: str, found: Sequence[Level]) -> list[str]:
 
 def cell_lines(unit: str, by: Sequence[str], cells: Sequence[Cell]) -> list[str]:
     """A printed breakdown: a line per combination of values, with the counts of members."""
-    levels = {"patient": [], "study": ["patients"], "series": ["patients", "studies"], "image": ["patients", "studies"]}[unit]
+    levels = {"patient": [], "study": ["patients"], "series": ["patients", "studies", "images"], "image": ["patients", "studies"]}[unit]
     head = [*by, {"patient": "patients", "study": "studies", "series": "series", "image": "images"}[unit], *levels]
     rows = [["-" if value is None else str(value) for value in cell.values] + [f"{count:,}" for count in cell.counts] for cell in cells]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]

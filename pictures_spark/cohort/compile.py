@@ -1230,11 +1230,12 @@ def _tag(field: Field, key: str, unit: str) -> exp.Select:
         assert isinstance(field.keyword, tuple)
         feature, version, aggregate = field.keyword
         value = col("value", domain.FEATURES)
+        level = "series" if aggregate == "own" else "image"
         where = [
             eq(col(name, domain.FEATURES), text(wanted))
-            for name, wanted in (("level", "image"), ("feature", feature), ("version", version), ("status", "ok"))
+            for name, wanted in (("level", level), ("feature", feature), ("version", version), ("status", "ok"))
         ]
-        if unit == "image":
+        if unit == level:
             return select([named(col("id", domain.FEATURES), "owner_id"), named(value, "least")], _table(domain.FEATURES), where=where)
         of = col("series_id", domain.FEATURES)
         end = (exp.Min if aggregate == "min" else exp.Max)(this=value)

@@ -5,8 +5,9 @@ patients cannot name a column of series. Where several tables have a column of t
 
 Besides columns there are header tags, ``tag.<DICOM keyword>`` (those of schemas/tags.yaml), and pixel features,
 ``feature.<name>@<version>`` (those of schemas/features.yaml): of an image its own value, of a series ``….min`` and ``….max`` over its
-images. ``health_board`` and ``simd_quintile`` are those of the residence that began last on or before the index date, if it contains it,
-and ``text_verdict`` whether text was found in the pixels of an image, or of any image of a series.
+images, or its own value where it was measured of the whole series. ``health_board`` and ``simd_quintile`` are those of the residence that
+began last on or before the index date, if it contains it, and ``text_verdict`` says whether text was found in the pixels of an image, or of
+any image of a series.
 
 A condition inside an event, ``{event: lab, where: {value_std: {lt: 30}}}``, names columns of the table of events.
 """
@@ -209,16 +210,17 @@ def _tag_values(entry: dict[str, Any]) -> tuple[str, ...] | None:
 def _features(unit: str) -> dict[str, Field]:
     aggregates = {"image": ("",), "series": ("min", "max")}.get(unit, ())
     found: dict[str, Field] = {}
-    for entry in load_schema("features.yaml")["features"]:
-        if not entry["publish"] or entry["level"] != "image":
+    declared = load_schema("features.yaml")
+    for entry in (*declared["features"], *declared["brought"]):
+        if not entry["publish"] or entry["level"] not in ("image", unit):
             continue
-        for aggregate in aggregates:
+        for aggregate in aggregates if entry["level"] == "image" else ("own",):
             key = (entry["name"], str(entry["version"]), aggregate)
-            said = {"": "", "min": "smallest ", "max": "largest "}[aggregate]
+            said = {"min": "smallest ", "max": "largest "}.get(aggregate, "")
             label = f"{said}{entry['name'].replace('_', ' ')} (version {entry['version']})"
             name = "_".join(("feature", *key)).rstrip("_")
             column = Column(name, "double", entry["meaning"], unit=entry.get("unit"), deid="keep", label=label)
-            dotted = f"feature.{key[0]}@{key[1]}" + (f".{aggregate}" if aggregate else "")
+            dotted = f"feature.{key[0]}@{key[1]}" + (f".{aggregate}" if aggregate in ("min", "max") else "")
             found[dotted] = Field(FEATURES, column, key)
     return found
 

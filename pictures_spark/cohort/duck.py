@@ -187,8 +187,9 @@ def counted(connection: duckdb.DuckDBPyConnection, plan: Plan) -> list[list[tupl
 
 
 def counted_sql(plan: Plan, keys: Sequence[str], shown: str, flags: str) -> str:
-    """Members by the values of some columns: units, patients but for patients themselves, studies of series and images; missing last."""
+    """Members by the values of some columns: units, then patients and studies that they belong to, of series also images; missing last."""
     counts = ["COUNT(*)"] + [f"COUNT(DISTINCT {shown}.{level}_id)" for level in LEVELS[plan.unit]]
+    counts += [f"CAST(COALESCE(SUM({shown}.image_count), 0) AS BIGINT)"] if plan.unit == "series" else []
     order = [f"CASE WHEN {key} IS NULL THEN 1 ELSE 0 END, {key}" for key in keys]
     return (
         f"SELECT {', '.join([*keys, *counts])} FROM {shown} JOIN {flags} ON {flags}.unit_id = {shown}.unit_id "

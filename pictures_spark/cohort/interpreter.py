@@ -61,10 +61,20 @@ class World:
         self.tables = tables
         self._alive: dict[tuple[str, int], bool] = {}
         self._resident: dict[tuple[str, int], bool] = {}
+        self._by_person: dict[str, dict[str, list[Row]]] = {}
 
     def rows(self, name: str) -> Sequence[Row]:
         """The rows of a table."""
         return self.tables.get(name, ())
+
+    def of(self, name: str, person: str | None) -> Sequence[Row]:
+        """The rows of a person."""
+        if name not in self._by_person:
+            found: dict[str, list[Row]] = {}
+            for row in self.rows(name):
+                found.setdefault(row["patient_id"], []).append(row)
+            self._by_person[name] = found
+        return self._by_person[name].get(person, []) if person is not None else []
 
     @cached_property
     def people(self) -> dict[str, Row]:
@@ -90,8 +100,7 @@ class World:
         if (person, day) not in self._resident:
             self._resident[person, day] = any(
                 row["from_date"].toordinal() <= day and (row["to_date"] is None or day <= row["to_date"].toordinal())
-                for row in self.rows("residence")
-                if row["patient_id"] == person
+                for row in self.of("residence", person)
             )
         return self._resident[person, day]
 
@@ -161,11 +170,7 @@ class One:
 
     def _lived(self) -> Row:
         """The residence that began last on or before the index date, if it contains it."""
-        rows = [
-            row
-            for row in self.world.rows("residence")
-            if self.index is not None and row["patient_id"] == self.person and row["from_date"] <= self.index
-        ]
+        rows = [row for row in self.world.of("residence", self.person) if self.index is not None and row["from_date"] <= self.index]
         newest = max(rows, key=lambda row: (row["from_date"], row["to_date"] or date.max), default=None)
         lasts = newest is not None and (newest["to_date"] is None or self.index is None or self.index <= newest["to_date"])
         return newest if newest is not None and lasts else {}
@@ -178,11 +183,12 @@ class One:
     def _feature(self, name: str) -> float | None:
         feature, _, rest = name.partition("@")
         version, _, aggregate = rest.partition(".")
+        level = "image" if aggregate or self.unit == "image" else "series"
         values = [
             row["value"]
             for row in self.world.rows("image_feature")
-            if (row["feature"], row["version"], row["level"], row["status"]) == (feature, version, "image", "ok")
-            and (row["id"] if self.unit == "image" else row["series_id"]) == self.own(self.unit)
+            if (row["feature"], row["version"], row["level"], row["status"]) == (feature, version, level, "ok")
+            and (row["series_id"] if aggregate else row["id"]) == self.own(self.unit)
             and row["value"] is not None
         ]
         return (max if aggregate == "max" else min)(values, default=None)
@@ -250,7 +256,7 @@ def show(question: Question, codes: Mapping[str, Codes], rows: Sequence[Judged])
 
 
 def count(question: Question, rows: Sequence[Judged]) -> list[dict[tuple[Any, ...], tuple[int, ...]]]:
-    """Of each breakdown the counts of members: units, patients and, where they have them, studies."""
+    """Of each breakdown the counts of members: units and, where these belong to them, patients and studies; of series also images."""
     last = len(rows[0].answers) if rows else 0
     found: list[dict[tuple[Any, ...], tuple[int, ...]]] = []
     for breakdown in question.breakdowns:
@@ -260,6 +266,8 @@ def count(question: Question, rows: Sequence[Judged]) -> list[dict[tuple[Any, ..
                 cells.setdefault(tuple(_part(row.one, name) for name in breakdown.by), []).append(row.one)
         levels = [level for level in ("patient", "study") if level in _PARENTS[question.unit]]
         counts = {key: [len({one.own(level) for one in ones} - {None}) for level in levels] for key, ones in cells.items()}
+        if question.unit == "series":
+            counts = {key: [*counts[key], sum(one.value("image_count") or 0 for one in ones)] for key, ones in cells.items()}
         found.append({key: (len(ones), *counts[key]) for key, ones in cells.items()})
     return found
 
@@ -404,9 +412,8 @@ def _such(events: Events, one: One, lists: Lists) -> list[Row]:
     """The person's events of the kinds, codes, positions and sources that are asked for."""
     return [
         row
-        for row in one.world.rows("event")
-        if row["patient_id"] == one.person
-        and row["kind"] in events.kinds
+        for row in one.world.of("event", one.person)
+        if row["kind"] in events.kinds
         and (not events.codes or any(_in_list(row, lists[name]) for name in events.codes))
         and (not events.main or row["position"] == 0)
         and (not events.sources or row["source"] in events.sources)
@@ -444,8 +451,8 @@ def _anchor(events: Events, one: One) -> date | None:
     index = one.index
     stays = [
         row
-        for row in one.world.rows("stay")
-        if row["patient_id"] == one.person and row["start_date"] <= index and (row["end_date"] is None or index <= row["end_date"])
+        for row in one.world.of("stay", one.person)
+        if row["start_date"] <= index and (row["end_date"] is None or index <= row["end_date"])
     ]
     stay = max(stays, key=lambda row: (row["start_date"], row["stay_id"]), default=None)
     if stay is None:
@@ -536,9 +543,7 @@ def _stay(asked: Stay, one: One, lists: Lists) -> Said:
     if one.index is None and (bounded or asked.begins != Window(None, None)):
         return None
     said: list[Said] = []
-    for stay in one.world.rows("stay"):
-        if stay["patient_id"] != one.person:
-            continue
+    for stay in one.world.of("stay", one.person):
         begins = _inside(asked.begins, one.index, stay["start_date"].toordinal())
         open_ended = bounded and stay["end_date"] is None
         ends = None if open_ended else not bounded or _inside(asked.ends, one.index, stay["end_date"].toordinal())

@@ -7,7 +7,7 @@ from typing import get_args
 
 import duckdb
 import pytest
-from cohort_cases import NODES, SAVED_RUNS, codes_of, dense_tables, full, into_duckdb, into_spark, questions, saved_of
+from cohort_cases import NODES, SAVED_RUNS, codes_of, dense_tables, expected_rows, full, into_duckdb, into_spark, questions, saved_of
 from houses import CHAOS
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -30,16 +30,6 @@ SHARDS = 4 if CHAOS else 1
 def connection():
     with duckdb.connect(config={"threads": 1}) as connection:
         yield connection
-
-
-def expected_rows(rows):
-    """(unit, patient, index date, bits that hold, bits that are unknown, how far it got) as the interpreter says."""
-    found = []
-    for row in rows:
-        holds = 1 + sum(2 << i for i, said in enumerate(row.answers) if said is True)
-        unknowns = sum(2 << i for i, said in enumerate(row.answers) if said is None)
-        found.append((row.one.id, row.one.person, row.one.index, holds, unknowns, row.passed))
-    return sorted(found)
 
 
 def expected_answer(question, plan, rows):

@@ -282,6 +282,12 @@ def dense_tables(seed: int) -> Tables:
         for image_id, series_id in sorted({image[0]: image for image in sorted(images)}.values())
         for version in ("1", "2")
     ]
+    found["image_feature"] += [
+        {"level": "series", "id": series, "series_id": series, "feature": "liver_mean", "version": "1"}
+        | {"value": _maybe(chance, chance.choice(NUMBERS)), "status": "ok"}
+        for series in SERIES
+        if chance.random() < 0.7
+    ]
     found["burned_in_text"] = [
         {
             "image_id": image["image_id"],
@@ -433,7 +439,9 @@ def _names(unit: str, aged: bool) -> tuple[list[str], list[str]]:
     columns = [name for name in fields if "." not in name and (name != domain.AGE or aged)]
     # What is looked up apart from the rows, twice as often.
     columns += [name for name in (*domain.LIVED, domain.VERDICT) if name in fields]
-    return columns, [name for name in fields if name.removeprefix("tag.") in TAGS or name.startswith("feature.intensity_mean@1")]
+    return columns, [
+        name for name in fields if name.removeprefix("tag.") in TAGS or name.startswith(("feature.intensity_mean@1", "feature.liver_mean"))
+    ]
 
 
 def _dates(ask: Asking) -> list[str]:
@@ -683,3 +691,13 @@ def codes_of(question: Question) -> dict[str, Codes]:
     codes, faults = resolve(question, NOWHERE)
     assert faults == []
     return codes
+
+
+def expected_rows(rows: list[Any]) -> list[tuple[Any, ...]]:
+    """(unit, patient, index date, bits that hold, bits that are unknown, how far it got) as the interpreter says."""
+    found = []
+    for row in rows:
+        holds = 1 + sum(2 << i for i, said in enumerate(row.answers) if said is True)
+        unknowns = sum(2 << i for i, said in enumerate(row.answers) if said is None)
+        found.append((row.one.id, row.one.person, row.one.index, holds, unknowns, row.passed))
+    return sorted(found)

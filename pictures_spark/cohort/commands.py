@@ -265,9 +265,15 @@ def _write(job: Job, asked: Asked, plan: Plan, release: Release, run_id: str, fo
 def _write_outputs(job: Job, release: Release, run_id: str, outputs: "DataFrame") -> None:
     from pyspark.sql import functions as F
 
-    columns = [F.lit(run_id).alias("cohort_run_id"), "unit_id", "column", "value"]
-    columns += [F.lit(release.name).alias("release"), F.lit(job.run_id).alias("run_id")]
-    tables.append(outputs.select(*columns), job.zones, ZONE, "cohort_output", txn=run_id)
+    rows = outputs.select(
+        F.lit(run_id).alias("cohort_run_id"),
+        "unit_id",
+        "column",
+        "value",
+        F.lit(release.name).alias("release"),
+        F.lit(job.run_id).alias("run_id"),
+    )
+    tables.append(rows, job.zones, ZONE, "cohort_output", txn=run_id)
 
 
 def _write_run(job: Job, asked: Asked, plan: Plan, release: Release, run_id: str, found: Answer) -> None:
@@ -314,6 +320,7 @@ def manifest(job: Job, asked: Asked, plan: Plan, release: Release, run_id: str, 
             **{name: version(name) for name in ("delta-spark", "duckdb", "duckdb-extension-delta", "sqlglot")},
         },
         "sentence": sentence.whole(asked.question, asked.codes),
+        "methods": sentence.methods(asked.question, asked.codes, release.name),
         "sql": {dialect: plan.sql(dialect) for dialect in DIALECTS},
         "counts": {"seen": found.seen, "members": found.members, "patients": found.patients},
         "attrition": [asdict(level) for level in found.levels],

@@ -457,7 +457,7 @@ class _Compiler:
                 return not_(any_of(*map(self._answer, parts)))
 
     def _has(self, events: Events) -> Node:
-        branches = [(self._enough(events), TRUE)]
+        branches: list[tuple[Node, Node]] = [(self._enough(events), TRUE)]
         if events.where is not None:
             branches.append((self._enough(events, possible=True), NULL))
         return case([*branches, (self._observed(events), FALSE)], NULL)
@@ -650,7 +650,7 @@ class _Compiler:
 
     def _own_rows(self) -> "_Subject":
         unit = self.question.unit
-        own = {unit: col("unit_id", "unit"), "patient": col("patient_id", "unit")}
+        own: dict[str, Node] = {unit: col("unit_id", "unit"), "patient": col("patient_id", "unit")}
         return _Subject("unit", unit, "unit_id", "index_day", self.rows, own)
 
     def _related(self, related: Related, subject: "_Subject") -> tuple[Node, str]:
@@ -689,8 +689,8 @@ class _Compiler:
         place = len(self.ctes)
         nested: list[Join] = []
         if related.related is not None:
-            own = {related.unit: col("other_id", others.name)}
-            answer, found = self._related(related.related, _Subject(others.name, related.unit, "other_id", "other_day", others, own))
+            ids: dict[str, Node] = {related.unit: col("other_id", others.name)}
+            answer, found = self._related(related.related, _Subject(others.name, related.unit, "other_id", "other_day", others, ids))
             nested.append((relation(found), eq(col("unit_id", found), col("other_id", others.name)), "left"))
             says = all_of(says, answer)
         own = [
@@ -821,9 +821,13 @@ class _Compiler:
             none = case([(is_null(self._own_rows().id_of(related.of)), NULL)], FALSE)
             names = list(_carried_names(others, columns))
         gap = col("gap")
-        first = {"nearest": [exp.Abs(this=gap), gap], "earliest": [gap], "latest": [exp.Neg(this=gap)]}[nearest.take]
+        orders: dict[str, list[Node]] = {
+            "nearest": [exp.Abs(this=gap), gap],
+            "earliest": [gap],
+            "latest": [exp.Neg(this=gap)],
+        }
         undated = case([(is_null(gap), number(0))], number(1))
-        place = over(exp.RowNumber(), [col("unit_id")], [exp.Ordered(this=value) for value in (undated, *first, col(key))])
+        place = over(exp.RowNumber(), [col("unit_id")], [exp.Ordered(this=value) for value in (undated, *orders[nearest.take], col(key))])
         kept = cols(("unit_id", "gap", "says", *names))
         placed = select([*kept, named(place, "place")], source, where=[coalesce(col("says"), TRUE)])
         name = f"taken_{n}"

@@ -38,6 +38,8 @@ from pictures_spark.cohort.model import (
     Value,
     Where,
     Window,
+    asked_events,
+    leaves,
 )
 
 _ANCHORS = {"start_of_stay": "the first day of the hospital stay", "end_of_stay": "the last day of the hospital stay"}
@@ -110,7 +112,8 @@ def _predicate(question: Question, predicate: Predicate, codes: Mapping[str, Cod
             return _related(question.unit, predicate, _index(question))
         case AllOf(parts) | AnyOf(parts) | NoneOf(parts):
             head = {AllOf: "all of these hold", AnyOf: "at least one of these holds", NoneOf: "none of these holds"}[type(predicate)]
-            return f"{head}: {'; '.join(f'({n}) {_predicate(question, part, codes)}' for n, part in enumerate(parts, start=1))}"
+            lettered = (f"({chr(ord('a') + n)}) {_predicate(question, part, codes)}" for n, part in enumerate(parts))
+            return f"{head}: {'; '.join(lettered)}"
 
 
 def _related(unit: str, related: Related, index: str) -> str:
@@ -193,6 +196,60 @@ def whole(question: Question, codes: Mapping[str, Codes]) -> str:
     return " ".join([*index(question, codes), *lines(question, codes)[1:], *shown(question, codes)])
 
 
+def methods(question: Question, codes: Mapping[str, Codes], release: str | None = None) -> str:
+    """The methods paragraph of a paper: what was asked and what its words mean, without any count.
+
+    ``release`` is named where it is known.
+    """
+    units, steps = _PLURAL[question.unit], question.steps
+    told = [f"From {f'release {release} of ' if release else ''}the de-identified tables we took all {units}."]
+    told += [f"{said}" for said in index(question, codes)]
+    told.append(population(question))
+    if steps:
+        which = f"every one of {len(steps)} conditions, each judged apart from the others" if len(steps) > 1 else "this condition"
+        told.append(f"We kept {units} that met {which}:")
+        said = [step(question, one, codes)[:-1] for one in steps]
+        told.append("; ".join(f"({n}) {text[0].lower()}{text[1:]}" for n, text in enumerate(said, start=1)) + ".")
+    told += lines(question, codes)[2 + len(steps) :]
+    told += [text[0].upper() + text[1:] for text in shown(question, codes)]
+    told += _meanings(question)
+    for name, found in codes.items():
+        below = "each with all codes below it" if found.expand == "prefix" else "each alone"
+        version = f", version {found.version}" if found.version else ""
+        told.append(f"Code list {name.replace('_', ' ')} ({found.label}{version}; {below}): {_shortened(found.codes)}.")
+    return " ".join(told)
+
+
+_MANY = 30
+
+
+def _shortened(codes: tuple[str, ...]) -> str:
+    """The codes of a list, the first and last of a long one with its size."""
+    if len(codes) <= _MANY:
+        return ", ".join(codes)
+    return f"{', '.join(codes[: _MANY // 2])} … {codes[-1]}, {len(codes)} codes in all"
+
+
+def _meanings(question: Question) -> list[str]:
+    """What a reader must know to read the conditions right; only what the question uses."""
+    found = []
+    conditions = [leaf for step in question.steps for leaf in leaves(step.predicate) if isinstance(leaf, Where)]
+    if any(test.column == domain.AGE for where in conditions for test in where.tests):
+        found.append("Ages are completed years; a birthday on 29 February is kept on 1 March.")
+    asked = asked_events(question)
+    if asked:
+        found.append("Windows are whole days, the first and the last included.")
+        found.append(
+            "Where no event was found, the answer was no only if every record source that can hold one covered the whole window and the "
+            "person lived in the area throughout, and unknown otherwise."
+        )
+    if question.steps:
+        kept = [step.id for step in question.steps if step.unknown != "exclude"]
+        policy = f", but for {' and '.join(name.replace('_', ' ') for name in kept)}, where they were kept" if kept else ""
+        found.append(f"{_PLURAL[question.unit].capitalize()} for which a condition could not be told were left out{policy}.")
+    return found
+
+
 def index(question: Question, codes: Mapping[str, Codes]) -> list[str]:
     """What the index date is, where a name does not say it."""
     if not isinstance(question.index, IndexEvent):
@@ -238,7 +295,7 @@ def _span_of(window: Window) -> str:
         return f"at most {_days(window.high or 0)}"
     if window.high is None:
         return f"at least {_days(window.low)}"
-    return _days(window.low) if window.low == window.high else f"{window.low} to {_days(window.high)}"
+    return _days(window.low) if window.low == window.high else f"{window.low} to {window.high} days"
 
 
 def _stay(question: Question, stay: Stay, codes: Mapping[str, Codes]) -> str:
@@ -310,7 +367,8 @@ def _test(test: Test, field: Field, index: str) -> str:
     if test.column == domain.AGE:
         name = f"the person's age on {index}"
     elif field.name.endswith("_count"):
-        name = f"the number of {name.removesuffix(' count')}"
+        counted = name.removesuffix(" count")
+        name = f"the number of {counted}{'' if counted.endswith('s') else 's'}"
     unit = f" {field.column.unit}" if field.column.unit else ""
     unit = " years" if field.column.unit == "year" else unit
     some_set = field.kind == "set"

@@ -6,7 +6,7 @@ Spark computes the members, the embedded reader answers the same question apart,
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,10 @@ from pictures_spark import __version__, tables
 from pictures_spark.cohort import attrition, check, codelists, duck, sentence, spark, yaml_face
 from pictures_spark.cohort.attrition import Answer, Level
 from pictures_spark.cohort.codelists import Codes
-from pictures_spark.cohort.compile import DIALECTS, Plan, compiled
+from pictures_spark.cohort.compile import DIALECTS, Plan, Saved, compiled
 from pictures_spark.cohort.duck import ZONE, Release
 from pictures_spark.cohort.faults import QuestionError
-from pictures_spark.cohort.model import Question, last_acts
+from pictures_spark.cohort.model import Question, last_acts, saved_cohorts
 from pictures_spark.config import Config
 from pictures_spark.errors import ChecksFailedError, ConfigError, InputError
 from pictures_spark.job import Job, run_job
@@ -37,11 +37,12 @@ _MAX_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Asked:
-    """A checked question with its code lists, and the name it goes by in messages."""
+    """A checked question with its code lists and saved cohorts, and the name it goes by in messages."""
 
     source: str
     question: Question
     codes: Mapping[str, Codes]
+    saved: Mapping[str, Saved] = field(default_factory=dict)
 
     @property
     def spec(self) -> str:
@@ -55,7 +56,7 @@ class Asked:
 
     def plan(self) -> Plan:
         """The plan that answers it."""
-        return compiled(self.question, self.codes)
+        return compiled(self.question, self.codes, self.saved)
 
 
 def run(action: str, question: str, config: Config) -> None:
@@ -75,6 +76,8 @@ def run(action: str, question: str, config: Config) -> None:
     if action == "count":
         found = count(asked, Zones(config, "counter"))
         print("\n".join(["", *attrition.lines(asked.question.unit, found.levels)]))
+        for breakdown, cells in zip(asked.question.breakdowns, found.cells, strict=True):
+            print("\n".join(["", *attrition.cell_lines(asked.question.unit, breakdown.by, cells)]))
 
 
 def load(path: Path) -> Asked:
@@ -108,13 +111,14 @@ def read_back(asked: Asked) -> list[str]:
     """The question in plain English, step by step, and the size of its code lists."""
     question = asked.question
     ids = ["start", "population", *(step.id for step in question.steps), *last_acts(question)]
+    more = [*sentence.index(question, asked.codes), *sentence.shown(question, asked.codes)]
     width = max(map(len, ids))
     said = [f"  {name:<{width}}  {text}" for name, text in zip(ids, sentence.lines(question, asked.codes), strict=True)]
     lists = [
         f"  code list {codes.name}: {codes.label}, {len(codes.codes)} code{'' if len(codes.codes) == 1 else 's'}, {codes.expand}"
         for codes in asked.codes.values()
     ]
-    return [f"cohort {question.id}:", *said, *lists]
+    return [f"cohort {question.id}:", *said, *(f"  {text}" for text in more), *lists]
 
 
 def count(asked: Asked, zones: Zones) -> Answer:
@@ -129,7 +133,27 @@ def count(asked: Asked, zones: Zones) -> Answer:
     """
     with duck.reader(zones) as connection:
         release = _release(connection, zones)
+        asked = with_saved(connection, zones, asked, release)
         return _count(connection, zones, asked, asked.plan(), release)
+
+
+def with_saved(connection: "duckdb.DuckDBPyConnection", zones: Zones, asked: Asked, release: Release) -> Asked:
+    """A question with the frozen cohorts that it refers to.
+
+    Raises
+    ------
+    QuestionError
+        One is not there, of another release, or has not the level that is asked for.
+    """
+    names = saved_cohorts(asked.question)
+    if not names:
+        return asked
+    known = duck.saved(connection, zones)
+    units, releases = ({name: one.unit for name, (one, _) in known.items()}, {name: of for name, (_, of) in known.items()})
+    faults = check.not_saved(asked.question, units, releases, release.name)
+    if faults:
+        raise QuestionError(asked.source, faults)
+    return replace(asked, saved={name: known[name][0] for name in names})
 
 
 def freeze(job: Job, question_path: Path) -> None:
@@ -143,9 +167,10 @@ def freeze(job: Job, question_path: Path) -> None:
         Spark and the embedded reader disagree at some step, or what was written is not what was computed; `cohort_run` has no row.
     """
     asked = load(question_path)
-    plan = asked.plan()
     with duck.reader(job.zones) as connection:
         release = _release(connection, job.zones)
+        asked = with_saved(connection, job.zones, asked, release)
+        plan = asked.plan()
         run_id = cohort_run_id(asked, plan, release)
         done = _frozen_levels(connection, job.zones, run_id, plan)
         if done is not None:
@@ -160,6 +185,8 @@ def freeze(job: Job, question_path: Path) -> None:
         computed = spark.answer(plan, rows)
         _agree(counted, computed)
         _write(job, asked, plan, release, run_id, computed, spark.members(plan, rows))
+        if plan.columns or asked.question.split is not None:
+            _write_outputs(job, release, run_id, spark.outputs(plan, rows))
     with duck.reader(job.zones) as connection:
         _verify(connection, job.zones, run_id, computed)
     _write_run(job, asked, plan, release, run_id, computed)
@@ -234,6 +261,20 @@ def _write(job: Job, asked: Asked, plan: Plan, release: Release, run_id: str, fo
     tables.append(frame.coalesce(1), job.zones, ZONE, "cohort_attrition", txn=run_id)
 
 
+def _write_outputs(job: Job, release: Release, run_id: str, outputs: "DataFrame") -> None:
+    from pyspark.sql import functions as F
+
+    rows = outputs.select(
+        F.lit(run_id).alias("cohort_run_id"),
+        "unit_id",
+        "column",
+        "value",
+        F.lit(release.name).alias("release"),
+        F.lit(job.run_id).alias("run_id"),
+    )
+    tables.append(rows, job.zones, ZONE, "cohort_output", txn=run_id)
+
+
 def _write_run(job: Job, asked: Asked, plan: Plan, release: Release, run_id: str, found: Answer) -> None:
     question = asked.question
     row = {
@@ -278,6 +319,7 @@ def manifest(job: Job, asked: Asked, plan: Plan, release: Release, run_id: str, 
             **{name: version(name) for name in ("delta-spark", "duckdb", "duckdb-extension-delta", "sqlglot")},
         },
         "sentence": sentence.whole(asked.question, asked.codes),
+        "methods": sentence.methods(asked.question, asked.codes, release.name),
         "sql": {dialect: plan.sql(dialect) for dialect in DIALECTS},
         "counts": {"seen": found.seen, "members": found.members, "patients": found.patients},
         "attrition": [asdict(level) for level in found.levels],

@@ -15,7 +15,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import duckdb
@@ -27,9 +27,27 @@ from sqlglot import exp
 from pictures_spark.cohort import attrition, check, compile, domain, duck
 from pictures_spark.cohort.attrition import Level
 from pictures_spark.cohort.codelists import Codes
+from pictures_spark.cohort.compile import Saved
 from pictures_spark.cohort.duck import ZONE
 from pictures_spark.cohort.faults import QuestionError
-from pictures_spark.cohort.model import AllOf, AnyOf, NoneOf, Predicate, Question, Related, Step, Where, event_steps, leaves
+from pictures_spark.cohort.model import (
+    AllOf,
+    AnyOf,
+    Events,
+    Finding,
+    Gap,
+    Member,
+    Nearest,
+    NoneOf,
+    Population,
+    Predicate,
+    Question,
+    Related,
+    Step,
+    Where,
+    asked_events,
+    leaves,
+)
 from pictures_spark.cohort.sql import select
 from pictures_spark.errors import InputError, PicturesError
 from pictures_spark.schema import table
@@ -75,6 +93,42 @@ class _Asked:
     size: int
 
 
+@dataclass(frozen=True)
+class _Case:
+    """A question with all that it refers to."""
+
+    question: Question
+    codes: Mapping[str, Codes]
+    saved: Mapping[str, Saved]
+
+    def key(self, condition: Predicate | str) -> Any:
+        """What the answers of a condition depend on."""
+        index = self.question.index
+        lists = tuple(self.codes[name] for name in _codelists((condition, index)))
+        return self.question.unit, index, condition, lists, self.saved.get(condition.cohort) if isinstance(condition, Member) else None
+
+    def alone(self, *predicates: Predicate, population: Population = "all") -> "_Case":
+        """A question of the same unit and index with these steps alone."""
+        steps = tuple(Step(f"step_{n}", predicate) for n, predicate in enumerate(predicates))
+        question = self.question
+        return replace(self, question=Question(question.id, question.unit, question.index, population, question.codelists, steps))
+
+    def leaves(self) -> compile.Leaves:
+        return compile.leaves(self.question, self.codes, self.saved)
+
+
+def _codelists(node: Any) -> Iterator[str]:
+    """Names of the code lists that a part of a question refers to."""
+    if isinstance(node, Events):
+        yield from node.codes
+    elif isinstance(node, tuple):
+        for part in node:
+            yield from _codelists(part)
+    elif is_dataclass(node):
+        for one in fields(node):
+            yield from _codelists(getattr(node, one.name))
+
+
 @dataclass
 class Live:
     """One release in memory. One question at a time; `cancel` ends the one that is being answered."""
@@ -88,8 +142,8 @@ class Live:
     _answers: "OrderedDict[Any, tuple[Answers, bool]]" = field(default_factory=OrderedDict)
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
-    def ask(self, question: Question, codes: Mapping[str, Codes], source: str = "") -> Found:
-        """The exact attrition of a checked question with its resolved code lists.
+    def ask(self, question: Question, codes: Mapping[str, Codes], source: str = "", saved: Mapping[str, Saved] | None = None) -> Found:
+        """The exact attrition of a checked question with its resolved code lists and saved cohorts.
 
         Raises
         ------
@@ -100,7 +154,7 @@ class Live:
         """
         with self._turn:
             try:
-                return self._ask(question, codes, source)
+                return self._ask(_Case(question, codes, saved or {}), source)
             except duckdb.InterruptException:
                 raise CancelledError("the question was changed before it was answered") from None
 
@@ -139,73 +193,61 @@ class Live:
 
     # Answers
 
-    def _ask(self, question: Question, codes: Mapping[str, Codes], source: str) -> Found:
-        asked = event_steps(question)
-        if asked:
+    def _ask(self, case: "_Case", source: str) -> Found:
+        question = case.question
+        if asked_events(question):
             self._load("source_cover")
             self._refuse(source, check.not_held(question, duck.kinds_held(self.connection)))
         if question.unit == "image":
-            return self._by_plan(question, codes, source)
-        says, faults = [self._population(question, codes)], []
-        self._tests(question, codes)
+            return self._by_plan(case, source)
+        says, faults = [self._population(case)], []
+        self._tests(case)
         for step in question.steps:
-            answer, touches = self._predicate(question, step.predicate, codes)
+            answer, touches = self._predicate(case, step.predicate)
             says.append(answer)
             if not touches:
                 faults.append(check.untouched(step.id, question.unit))
         self._forget()
         self._refuse(source, faults)
-        return self._counted(question, codes, says)
+        return self._counted(case, says)
 
     def _refuse(self, source: str, faults: list[str]) -> None:
         if faults:
             raise QuestionError(source, faults)
 
-    def _predicate(self, question: Question, predicate: Predicate, codes: Mapping[str, Codes]) -> tuple[Answers, bool]:
+    def _predicate(self, case: "_Case", predicate: Predicate) -> tuple[Answers, bool]:
         """What a predicate says of every unit, and whether each window of it touches what is covered for some unit."""
         match predicate:
             case AllOf(parts):
-                answers, touches = zip(*(self._predicate(question, part, codes) for part in parts), strict=True)
+                answers, touches = zip(*(self._predicate(case, part) for part in parts), strict=True)
                 return np.minimum.reduce(answers), all(touches)
             case AnyOf(parts):
-                answers, touches = zip(*(self._predicate(question, part, codes) for part in parts), strict=True)
+                answers, touches = zip(*(self._predicate(case, part) for part in parts), strict=True)
                 return np.maximum.reduce(answers), all(touches)
             case NoneOf(parts):
-                answer, touch = self._predicate(question, AnyOf(parts), codes)
+                answer, touch = self._predicate(case, AnyOf(parts))
                 return (2 - answer).astype(np.int8), touch
             case Where(tests):
-                return np.minimum.reduce([self._answers[self._key(question, Where((test,)), codes)][0] for test in tests]), True
-        alone = replace(question, population="all", steps=(Step("step", predicate),), pick=None, sample=None)
-        key = self._key(question, predicate, codes)
-        return self._kept(key) or self._keep(key, self._asked_apart(alone, codes))
+                return np.minimum.reduce([self._answers[case.key(Where((test,)))][0] for test in tests]), True
+        key = case.key(predicate)
+        return self._kept(key) or self._keep(key, self._asked_apart(case.alone(predicate)))
 
-    def _tests(self, question: Question, codes: Mapping[str, Codes]) -> None:
+    def _tests(self, case: "_Case") -> None:
         """Have the answers of all comparisons of a question, asking for those that are not known yet in one scan."""
-        tests = [
-            Where((test,)) for step in question.steps for leaf in leaves(step.predicate) if isinstance(leaf, Where) for test in leaf.tests
-        ]
-        keys = {self._key(question, test, codes): test for test in tests}
-        new = {key: test for key, test in keys.items() if self._kept(key) is None}
+        wheres = [leaf for step in case.question.steps for leaf in leaves(step.predicate) if isinstance(leaf, Where)]
+        tests = {case.key(Where((test,))): Where((test,)) for where in wheres for test in where.tests}
+        new = {key: test for key, test in tests.items() if self._kept(key) is None}
         if new:
-            steps = tuple(Step(f"test_{n}", test) for n, test in enumerate(new.values()))
-            alone = replace(question, index=None, population="all", steps=steps, pick=None, sample=None)
-            answers = self._said(compile.leaves(alone, codes), {}, len(self._all(question.unit).there))
+            answers = self._said(case.alone(*new.values()).leaves(), {}, len(self._all(case.question.unit).there))
             for key, answer in zip(new, answers, strict=True):
                 self._keep(key, (answer, True))
 
-    def _population(self, question: Question, codes: Mapping[str, Codes]) -> Answers:
-        key = self._key(question, question.population, codes)
-        alone = replace(question, steps=(), pick=None, sample=None)
+    def _population(self, case: "_Case") -> Answers:
+        key = case.key(case.question.population)
         found = self._kept(key)
-        if found is None and question.population == "all":
-            found = self._keep(key, (np.full(len(self._all(question.unit).there), 2, np.int8), True))
-        return (found or self._keep(key, self._asked_apart(alone, codes)))[0]
-
-    def _key(self, question: Question, condition: Predicate | str, codes: Mapping[str, Codes]) -> Any:
-        """What the answers of a condition depend on."""
-        index = None if isinstance(condition, Where) else question.index
-        names = getattr(getattr(condition, "events", None), "codes", ())
-        return question.unit, index, condition, tuple(codes[name] for name in names)
+        if found is None and case.question.population == "all":
+            found = self._keep(key, (np.full(len(self._all(case.question.unit).there), 2, np.int8), True))
+        return (found or self._keep(key, self._asked_apart(case.alone(population=case.question.population))))[0]
 
     def _kept(self, key: Any) -> tuple[Answers, bool] | None:
         found = self._answers.get(key)
@@ -222,46 +264,62 @@ class Live:
         while len(self._answers) > 1 and sum(answers.nbytes for answers, _ in self._answers.values()) > _KEPT_BYTES:
             self._answers.popitem(last=False)
 
-    def _asked_apart(self, question: Question, codes: Mapping[str, Codes]) -> tuple[Answers, bool]:
-        """Ask the tables for the one condition of a question about events, related scans or residence."""
-        size = len(self._all(question.unit).there)
-        leaf = compile.leaves(question, codes)
-        if question.steps and isinstance(question.steps[0].predicate, Related):
-            return self._said(leaf, {}, size)[0], True
-        asked, touches = self._days(question), True
-        given = {"unit": asked.unit, "asked": asked.unit, "spell": self._spell}
-        if leaf.observed:
-            given["observed"], touches = self._observed(leaf, given)
-        return self._said(leaf, given, asked.size)[0][asked.place], touches
+    def _asked_apart(self, case: "_Case") -> tuple[Answers, bool]:
+        """Ask the tables for the one condition of a question about events, other scans or residence."""
+        size = len(self._all(case.question.unit).there)
+        asks = case.leaves()
+        predicate = case.question.steps[0].predicate if case.question.steps else None
+        if isinstance(predicate, Member) or (isinstance(predicate, Nearest) and isinstance(predicate.among, Events)):
+            return self._said_by_tables(case, asks, size)
+        if isinstance(predicate, Related | Nearest | Gap | Finding):
+            return self._said(asks, {}, size)[0], True
+        asked, touches = self._days(case), True
+        given = {"unit": asked.unit, "spell": self._spell}
+        if "around" not in dict(asks.ctes):
+            given["asked"] = asked.unit
+        if asks.observed:
+            self._load_all(asks)
+            given["observed"], touches = self._observed(asks, given)
+        return self._said(asks, given, asked.size)[0][asked.place], touches
 
-    def _said(self, leaves: compile.Leaves, given: Mapping[str, exp.Select], size: int) -> list[Answers]:
-        for name in leaves.tables:
+    def _load_all(self, asks: compile.Leaves) -> None:
+        for name in asks.tables:
             self._load(name)
-        rows = self.connection.execute(leaves.reading(leaves.says, given).sql("duckdb")).fetchnumpy()
-        found = []
-        for name in rows:
-            if name != "unit_id":
-                found.append(np.zeros(size, np.int8))
-                found[-1][rows["unit_id"]] = rows[name]
-        return found
 
-    def _observed(self, leaf: compile.Leaves, given: Mapping[str, exp.Select]) -> tuple[exp.Select, bool]:
+    def _said(self, asks: compile.Leaves, given: Mapping[str, exp.Select], size: int) -> list[Answers]:
+        self._load_all(asks)
+        return _scattered(self.connection.execute(asks.reading(asks.says, given).sql("duckdb")).fetchnumpy(), size)
+
+    def _said_by_tables(self, case: "_Case", asks: compile.Leaves, size: int) -> tuple[Answers, bool]:
+        """What needs ids of events or of saved cohorts, which are not held, is asked of the published tables."""
+        with self._published():
+            touches = self._touch(asks, {})
+            sql = asks.reading(asks.says, {}).sql("duckdb")
+            sql = (
+                f"SELECT n.number AS unit_id, says_0 FROM ({sql}) AS s JOIN live.main.number_{case.question.unit} AS n ON n.id = s.unit_id"
+            )
+            return _scattered(self.connection.execute(sql).fetchnumpy(), size)[0], touches
+
+    def _touch(self, asks: compile.Leaves, given: Mapping[str, exp.Select]) -> bool:
+        if asks.touching is None:
+            return True
+        units, touched = self.connection.execute(asks.reading(asks.touching, given).sql("duckdb")).fetchone() or (0, 0)
+        return not units or bool(touched)
+
+    def _observed(self, asks: compile.Leaves, given: Mapping[str, exp.Select]) -> tuple[exp.Select, bool]:
         """Which windows are observed, and whether each of them touches what is covered for some unit."""
-        key = (given["unit"].sql(), leaf.observed)
+        key = (given["unit"].sql(), asks.observed)
         if key not in self._windows:
             name = f"observed_{len(self._windows)}"
-            observed = leaf.reading(select([exp.Star()], "observed"), given)
+            observed = asks.reading(select([exp.Star()], "observed"), given)
             self.connection.execute(f"CREATE TABLE live.{name} AS {observed.sql('duckdb')}")
-            touches = True
-            if leaf.touching is not None:
-                units, touched = self.connection.execute(leaf.reading(leaf.touching, given).sql("duckdb")).fetchone() or (0, 0)
-                touches = not units or bool(touched)
-            self._windows[key] = select([exp.Star()], name), touches
+            self._windows[key] = select([exp.Star()], name), self._touch(asks, given)
         return self._windows[key]
 
-    def _counted(self, question: Question, codes: Mapping[str, Codes], says: list[Answers]) -> Found:
+    def _counted(self, case: "_Case", says: list[Answers]) -> Found:
         """The attrition from the answers of every step."""
-        units, steps = self._all(question.unit), compile.planned(question, codes)
+        question = case.question
+        units, steps = self._all(question.unit), compile.planned(question, case.codes)
         alive = units.there.copy()
         passed = np.where(alive, 0, -1).astype(np.int8)
         unknowns = []
@@ -271,7 +329,7 @@ class Live:
             passed += alive
         numbers = np.flatnonzero(alive).astype(np.int32)
         if len(steps) > len(says) + 1:
-            numbers, lost = self._last(question, codes, numbers, passed)
+            numbers, lost = self._last(case, numbers, passed)
             unknowns += lost
         last = len(steps) - 1
         nothing = [0] * last
@@ -279,14 +337,13 @@ class Live:
         by_people = _by_last_step(_furthest(passed, *units.groups["patient"]))
         return Found(question.unit, attrition.levels(steps, by_units, by_people), numbers)
 
-    def _last(
-        self, question: Question, codes: Mapping[str, Codes], numbers: npt.NDArray[np.int32], passed: npt.NDArray[np.int8]
-    ) -> tuple[npt.NDArray[np.int32], list[int]]:
+    def _last(self, case: "_Case", numbers: npt.NDArray[np.int32], passed: npt.NDArray[np.int8]) -> tuple[npt.NDArray[np.int32], list[int]]:
         """What acts on the survivors, which it knows by their published ids: members, and how many each act cannot tell of.
 
         ``passed`` of the survivors is counted on.
         """
-        plan = compile.compiled(replace(question, population="all", steps=()), codes)
+        question = case.question
+        plan = compile.compiled(replace(question, population="all", steps=(), outputs=(), breakdowns=()), case.codes)
         unit, key = question.unit, domain.key(question.unit)
         self.connection.register("survivor_now", pa.table({"number": numbers, "id": self._all(unit).ids.take(numbers)}))
         self.connection.execute("CREATE OR REPLACE TABLE live.survivor AS FROM survivor_now")
@@ -298,28 +355,32 @@ class Live:
                 rows = f"SELECT t.* REPLACE (s.id AS {key}) FROM live.main.deidentified_{unit} AS t"
                 rows += f" JOIN live.main.survivor AS s ON s.number = t.{key}"
             self.connection.execute(f"CREATE OR REPLACE VIEW live.survivors.deidentified_{name} AS {rows}")
-        self.connection.execute("USE live.survivors")
-        try:
+        with self._published("live.survivors"):
             sql = f"SELECT s.number, f.passed, f.unknowns FROM ({plan.sql('duckdb')}) AS f JOIN live.main.survivor AS s ON s.id = f.unit_id"
             found = self.connection.execute(sql).fetchnumpy()
-        finally:
-            self.connection.execute("USE live.main")
         passed[found["number"]] += (found["passed"] - 1).astype(np.int8)
         acts = range(2, len(plan.steps))
         lost = [int(np.count_nonzero((found["passed"] >= act - 1) & (found["unknowns"] >> act & 1 == 1))) for act in acts]
         return np.sort(found["number"][found["passed"] == plan.last]).astype(np.int32), lost
 
-    def _by_plan(self, question: Question, codes: Mapping[str, Codes], source: str) -> Found:
-        plan = compile.compiled(question, codes)
-        self.connection.execute("USE memory.main")
-        try:
-            self._refuse(source, [check.untouched(step, question.unit) for step in duck.untouched(self.connection, plan)])
+    def _by_plan(self, case: "_Case", source: str) -> Found:
+        unit = case.question.unit
+        plan = compile.compiled(case.question, case.codes, case.saved)
+        with self._published():
+            self._refuse(source, [check.untouched(step, unit) for step in duck.untouched(self.connection, plan)])
             answer = duck.answer(self.connection, plan)
             ids = f"SELECT unit_id AS id FROM flags WHERE passed = {plan.last}"
-            self.connection.execute(f"CREATE OR REPLACE TABLE live.number_{question.unit} AS {_numbered(ids)}")
+            self.connection.execute(f"CREATE OR REPLACE TABLE live.main.number_{unit} AS {_numbered(ids)}")
+        return Found(unit, answer.levels, np.arange(answer.members, dtype=np.int32))
+
+    @contextmanager
+    def _published(self, schema: str = "memory.main") -> Iterator[None]:
+        """Names of tables are those of another schema for a while: as published, or with the ids of survivors."""
+        self.connection.execute(f"USE {schema}")
+        try:
+            yield
         finally:
             self.connection.execute("USE live.main")
-        return Found(question.unit, answer.levels, np.arange(answer.members, dtype=np.int32))
 
     # What is held
 
@@ -345,12 +406,13 @@ class Live:
             self._units[unit] = _Units(ids, there, groups)
         return self._units[unit]
 
-    def _days(self, question: Question) -> _Asked:
-        key = (question.unit, question.index)
+    def _days(self, case: "_Case") -> _Asked:
+        question = case.question
+        key = case.key("")
         if key not in self._asked:
-            for name in {*domain.levels(question.unit), "patient", "residence"}:
+            for name in {*domain.levels(question.unit), "patient", "residence", "event"}:
                 self._load(name)
-            shared = compile.kept(question)
+            shared = compile.kept(question, case.codes)
             number = len(self._asked)
             asked = f"asked_{number}"
             columns = "patient_id, index_date, index_day, asked_day, birth_day, death_day"
@@ -427,7 +489,8 @@ def opened(zones: Zones) -> Iterator[Live]:
         release = duck.newest_release(connection, zones)
         if release is None:
             raise InputError("nothing is published yet: run `pictures publish`, then ask again")
-        duck.pin(connection, zones, release, compile.TABLES)
+        there = (name for name in compile.TABLES if name not in duck.UNPINNED or duck.is_written(zones, name))
+        duck.pin(connection, zones, release, tuple(there))
         yield held(connection)
 
 
@@ -447,6 +510,16 @@ def _numbered(ids: str) -> str:
     """Different ids, numbered from 0 in their order."""
     distinct = f"SELECT DISTINCT id FROM ({ids}) WHERE id IS NOT NULL"
     return f"SELECT id, (row_number() OVER (ORDER BY id) - 1)::INTEGER AS number FROM ({distinct})"
+
+
+def _scattered(rows: Mapping[str, npt.NDArray[Any]], size: int) -> list[Answers]:
+    """Each column of answers as an array with a place for every unit; the places are in ``unit_id``."""
+    found = []
+    for name in rows:
+        if name != "unit_id":
+            found.append(np.zeros(size, np.int8))
+            found[-1][rows["unit_id"]] = rows[name]
+    return found
 
 
 def _furthest(passed: npt.NDArray[np.int8], order: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> npt.NDArray[np.int8]:

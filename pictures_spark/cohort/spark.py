@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pictures_spark.cohort.attrition import Answer, content_hash, levels
 from pictures_spark.cohort.compile import PREFIX, Plan
-from pictures_spark.cohort.duck import ZONE, Release, patients_sql, units_sql
+from pictures_spark.cohort.duck import UNPINNED, ZONE, Release, patients_sql, units_sql
 from pictures_spark.errors import ChecksFailedError, InputError
 from pictures_spark.job import Job
 
@@ -33,7 +33,8 @@ def flags(job: Job, plan: Plan, release: Release) -> "Iterator[DataFrame]":
         for name, view in zip(plan.tables, names, strict=True):
             version = release.versions.get(name)
             try:
-                frame = job.read(ZONE, name, version) if version is not None else _empty(spark, name)
+                known = version is not None or name in UNPINNED
+                frame = job.read(ZONE, name, version) if known else _empty(spark, name)
             except PySparkException:
                 raise InputError(
                     f"version {version} of table {name}, which release {release.name} is made of, cannot be read any more"
@@ -73,6 +74,18 @@ def answer(plan: Plan, rows: "DataFrame") -> Answer:
 def members(plan: Plan, rows: "DataFrame") -> "DataFrame":
     """The rows of the units that survived every step and the pick."""
     return rows.where(f"passed = {len(plan.steps) - 1}")
+
+
+def outputs(plan: Plan, rows: "DataFrame") -> "DataFrame":
+    """What the outputs show of each member, and its part of a split: ``unit_id``, ``column`` and ``value``, a text."""
+    from pyspark.sql import functions as F
+
+    shown = members(plan, rows).select("unit_id", *(["part"] if "part" in rows.columns else []))
+    if plan.shown is not None and plan.columns:
+        shown = shown.join(rows.sparkSession.sql(plan.shown.sql("spark")).select("unit_id", *plan.columns), "unit_id")
+    names = [name for name in shown.columns if name != "unit_id"]
+    pairs = [F.struct(F.lit(name).alias("column"), F.col(name).cast("string").alias("value")) for name in names]
+    return shown.select("unit_id", F.explode(F.array(*pairs)).alias("pair")).select("unit_id", "pair.column", "pair.value")
 
 
 def _empty(spark: "SparkSession", name: str) -> "DataFrame":

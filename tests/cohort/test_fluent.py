@@ -93,3 +93,10 @@ def test_every_fault_is_told_as_of_any_face():
 
 def test_the_examples_of_the_module_run():
     assert doctest.testmod(fluent).failed == 0
+
+
+def test_the_example_of_the_analysts_page_runs(capsys):
+    text = (schemas_dir().parent / "docs" / "analyst.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    exec(code, {})
+    assert "cohort: 1\nid: mr-brain-egfr\n" in capsys.readouterr().out

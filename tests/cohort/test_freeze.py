@@ -10,6 +10,7 @@ from cohort_delta import publish
 
 from pictures_spark import tables
 from pictures_spark.cohort import commands, duck
+from pictures_spark.cohort.faults import QuestionError
 from pictures_spark.cohort.members import frozen
 from pictures_spark.errors import ChecksFailedError, ConfigError, ZoneViolationError
 from pictures_spark.job import run_job
@@ -183,3 +184,36 @@ def test_a_key_that_is_not_unique_is_refused(spark, config, tmp_path):
     with pytest.raises(ChecksFailedError, match="1 more rows than ids of series units: a key is not unique"):
         freeze(config, tmp_path, "{cohort: 1, id: x, unit: series, steps: [{id: ct, where: {modality: CT}}]}")
     assert written(spark, config)["cohort_member"] is None
+
+
+OF_THEM = """
+cohort: 1
+id: of-them
+unit: series
+population: linked
+steps:
+  - {id: was_in, in: {cohort: on-drug, level: patient}}
+split: {parts: [before, after], at: 2010-02-11}
+output:
+  - {id: age, column: age_at}
+  - {id: drug, nearest: {event: dispensing, window: [-90d, 90d]}, give: [gap, date]}
+count:
+  - {by: modality}
+"""
+
+
+def test_a_frozen_cohort_can_be_asked_for_and_outputs_are_frozen_with_the_members(spark, config, tmp_path, capsys):
+    published(config)
+    freeze(config, tmp_path)
+    freeze(config, tmp_path, OF_THEM)
+    found = tables.read(spark, Zones(config, "deidentified"), "deidentified", "cohort_output").collect()
+    s1 = {row.column: row.value for row in found if row.unit_id == hexed("s1")}
+    assert s1 == {"part": "after", "age": "70", "drug_gap": "-1", "drug_date": "2010-02-10"}
+    assert {row.unit_id for row in found} == {hexed(name) for name in ("s1", "s2", "s6")}
+    capsys.readouterr()
+    commands.run("count", str(tmp_path / "question.yaml"), config)
+    assert "  modality  series  patients  studies  images\n  CT             2         1        1      14\n" in capsys.readouterr().out
+    # Another release: people and scans may be others.
+    publish(Zones(config, "publisher").path("deidentified", mode="write"), {}, "r2")
+    with pytest.raises(QuestionError, match="cohort on-drug was frozen on release r1, and this question is asked of r2"):
+        commands.run("count", str(tmp_path / "question.yaml"), config)

@@ -421,7 +421,7 @@ def ids() -> st.SearchStrategy[str]:
 
 def _predicate(ask: Asking) -> Predicate:
     simple = (Where, Where, Where, Related, Related, Has, Lacks, First, Last, Chain, Cover, Stay, Nearest, Nearest, Finding, Member)
-    simple = (*simple, Gap) if _dates(ask) else simple
+    simple = (*simple, Gap, Gap, Gap) if _dates(ask) else simple
     return ask.node(ask.one_of(*simple, AllOf, AnyOf, NoneOf) if ask.depth < 2 else ask.one_of(*simple))
 
 

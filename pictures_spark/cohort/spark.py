@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pictures_spark.cohort import outputs
 from pictures_spark.cohort.attrition import Answer, content_hash, levels
 from pictures_spark.cohort.compile import PREFIX, Plan
 from pictures_spark.cohort.duck import ZONE, Release, patients_sql, units_sql
+from pictures_spark.cohort.outputs import Count
 from pictures_spark.errors import ChecksFailedError, InputError
 from pictures_spark.job import Job
 
@@ -17,8 +19,10 @@ _FLAGS = "pictures_cohort_flags"
 
 
 @contextmanager
-def flags(job: Job, plan: Plan, release: Release) -> "Iterator[DataFrame]":
+def flags(job: Job, plan: Plan, release: Release, tables: tuple[str, ...]) -> "Iterator[DataFrame]":
     """The plan's rows, one per unit, computed once and kept while they are needed; members' rows have ``passed`` of the last step.
+
+    Meanwhile ``tables``, those of the plan among them, are there under their names with `PREFIX`.
 
     Raises
     ------
@@ -28,9 +32,9 @@ def flags(job: Job, plan: Plan, release: Release) -> "Iterator[DataFrame]":
     from pyspark.errors import PySparkException
 
     spark = job.spark
-    names = [f"{PREFIX}{name}" for name in plan.tables]
+    names = [f"{PREFIX}{name}" for name in tables]
     try:
-        for name, view in zip(plan.tables, names, strict=True):
+        for name, view in zip(tables, names, strict=True):
             version = release.versions.get(name)
             try:
                 frame = job.read(ZONE, name, version) if version is not None else _empty(spark, name)
@@ -68,6 +72,11 @@ def answer(plan: Plan, rows: "DataFrame") -> Answer:
     patients = spark.sql(patients_sql(_FLAGS)).collect()
     ids = members(plan, rows).select("unit_id").toArrow().column(0).to_pylist()
     return Answer(levels(plan, units, patients), content_hash(ids))
+
+
+def counts(plan: Plan, rows: "DataFrame") -> tuple[Count, ...]:
+    """What Spark counts at all levels, from the rows of `flags`."""
+    return outputs.counts(plan, _FLAGS, lambda sql: rows.sparkSession.sql(sql).first() or ())
 
 
 def members(plan: Plan, rows: "DataFrame") -> "DataFrame":

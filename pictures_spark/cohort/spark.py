@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pictures_spark.cohort import outputs
 from pictures_spark.cohort.attrition import Answer, content_hash, levels
 from pictures_spark.cohort.compile import PREFIX, Plan
 from pictures_spark.cohort.duck import UNPINNED, ZONE, Release, patients_sql, units_sql
+from pictures_spark.cohort.outputs import Count
 from pictures_spark.errors import ChecksFailedError, InputError
 from pictures_spark.job import Job
 
@@ -17,8 +19,10 @@ _FLAGS = "pictures_cohort_flags"
 
 
 @contextmanager
-def flags(job: Job, plan: Plan, release: Release) -> "Iterator[DataFrame]":
+def flags(job: Job, plan: Plan, release: Release, tables: tuple[str, ...]) -> "Iterator[DataFrame]":
     """The plan's rows, one per unit, computed once and kept while they are needed; members' rows have ``passed`` of the last step.
+
+    Meanwhile ``tables``, those of the plan among them, are there under their names with `PREFIX`.
 
     Raises
     ------
@@ -28,9 +32,9 @@ def flags(job: Job, plan: Plan, release: Release) -> "Iterator[DataFrame]":
     from pyspark.errors import PySparkException
 
     spark = job.spark
-    names = [f"{PREFIX}{name}" for name in plan.tables]
+    names = [f"{PREFIX}{name}" for name in tables]
     try:
-        for name, view in zip(plan.tables, names, strict=True):
+        for name, view in zip(tables, names, strict=True):
             version = release.versions.get(name)
             try:
                 known = version is not None or name in UNPINNED
@@ -71,12 +75,17 @@ def answer(plan: Plan, rows: "DataFrame") -> Answer:
     return Answer(levels(plan.steps, units, patients), content_hash(ids))
 
 
+def counts(plan: Plan, rows: "DataFrame") -> tuple[Count, ...]:
+    """What Spark counts at all levels, from the rows of `flags`."""
+    return outputs.counts(plan, _FLAGS, lambda sql: rows.sparkSession.sql(sql).first() or ())
+
+
 def members(plan: Plan, rows: "DataFrame") -> "DataFrame":
     """The rows of the units that survived every step and the pick."""
     return rows.where(f"passed = {len(plan.steps) - 1}")
 
 
-def outputs(plan: Plan, rows: "DataFrame") -> "DataFrame":
+def output_values(plan: Plan, rows: "DataFrame") -> "DataFrame":
     """What the outputs show of each member, and its part of a split: ``unit_id``, ``column`` and ``value``, a text."""
     from pyspark.sql import functions as F
 

@@ -344,16 +344,18 @@ class Live:
         """
         question = case.question
         plan = compile.compiled(replace(question, population="all", steps=(), outputs=(), breakdowns=()), case.codes)
-        unit, key = question.unit, domain.key(question.unit)
+        unit = question.unit
         self.connection.register("survivor_now", pa.table({"number": numbers, "id": self._all(unit).ids.take(numbers)}))
         self.connection.execute("CREATE OR REPLACE TABLE live.survivor AS FROM survivor_now")
         self.connection.execute("CREATE SCHEMA IF NOT EXISTS live.survivors")
         for name in plan.tables:
             self._load(name)
-            rows = f"SELECT * FROM live.main.deidentified_{name}"
-            if name == unit:
-                rows = f"SELECT t.* REPLACE (s.id AS {key}) FROM live.main.deidentified_{unit} AS t"
-                rows += f" JOIN live.main.survivor AS s ON s.number = t.{key}"
+            # Wherever a survivor is named, it is by its published id.
+            named = [column for column, level in _numbers_in(name).items() if level == unit]
+            join = "JOIN" if name == unit else "LEFT JOIN"
+            joins = " ".join(f"{join} live.main.survivor AS s_{column} ON s_{column}.number = t.{column}" for column in named)
+            ids = ", ".join(f"s_{column}.id AS {column}" for column in named)
+            rows = f"SELECT t.*{f' REPLACE ({ids})' if named else ''} FROM live.main.deidentified_{name} AS t {joins}"
             self.connection.execute(f"CREATE OR REPLACE VIEW live.survivors.deidentified_{name} AS {rows}")
         with self._published("live.survivors"):
             sql = f"SELECT s.number, f.passed, f.unknowns FROM ({plan.sql('duckdb')}) AS f JOIN live.main.survivor AS s ON s.id = f.unit_id"
@@ -445,9 +447,9 @@ class Live:
         if name == "event":
             self._load_events()
         else:
-            ids = [f"{level}_id" for level in _NUMBERED if f"{level}_id" in columns]
+            ids = _numbers_in(name)
             chosen = ", ".join(f'n_{c}.number AS "{c}"' if c in ids else f't."{c}"' for c in columns)
-            joins = " ".join(f"LEFT JOIN live.number_{c.removesuffix('_id')} AS n_{c} ON n_{c}.id = t.{c}" for c in ids)
+            joins = " ".join(f"LEFT JOIN live.number_{level} AS n_{c} ON n_{c}.id = t.{c}" for c, level in ids.items())
             kind = "VIEW" if name in _READ_THROUGH else "TABLE"
             self.connection.execute(
                 f"CREATE {kind} live.deidentified_{name} AS SELECT {chosen} FROM memory.main.deidentified_{name} AS t {joins}"
@@ -504,6 +506,13 @@ def held(connection: duckdb.DuckDBPyConnection) -> Live:
         ids = " UNION ALL ".join(f"SELECT {level}_id AS id FROM memory.main.deidentified_{name}" for name in names)
         connection.execute(f"CREATE TABLE live.number_{level} AS {_numbered(ids)}")
     return Live(connection)
+
+
+def _numbers_in(name: str) -> dict[str, str]:
+    """The columns of a table that hold numbers for ids, and what each is an id of."""
+    found = {f"{level}_id": level for level in _NUMBERED if f"{level}_id" in table(ZONE, name).by_name}
+    # A feature is of the image or the series that its ``id`` names; those of images are asked for by their series.
+    return found | ({"id": "series"} if name == domain.FEATURES else {})
 
 
 def _numbered(ids: str) -> str:

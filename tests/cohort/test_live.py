@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import duckdb
 import pytest
-from cohort_cases import codes_of, dense_tables, into_duckdb, questions, rows
+from cohort_cases import SAVED_RUNS, codes_of, dense_tables, into_duckdb, questions, rows
 from cohort_delta import publish
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
@@ -23,7 +23,7 @@ SERIES = """
     s2        | t1       | p1         | +10       | CT
     s3        | t2       | p2         | +10       | MR
 """
-QUICK = settings(suppress_health_check=list(HealthCheck), max_examples=20, database=None)
+QUICK = settings(suppress_health_check=list(HealthCheck), max_examples=8, database=None)
 EACH = 12
 
 
@@ -41,10 +41,10 @@ def asked_both_ways(connection, held, question):
     """What the plan answers, after checking that the held release answers the same."""
     codes = codes_of(question)
     connection.execute("USE memory.main")
-    expected = duck.answer(connection, compile.compiled(question, codes))
+    expected = duck.answer(connection, compile.compiled(question, codes, SAVED_RUNS))
     connection.execute("USE live.main")
     try:
-        found = held.ask(question, codes)
+        found = held.ask(question, codes, saved=SAVED_RUNS)
     except QuestionError:
         # The plan alone refuses nothing: that a window touches no cover is asked apart.
         return None

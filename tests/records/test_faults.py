@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pictures_spark.records import judging, load
+from pictures_spark.records import csvfile, judging, load, worker
 from pictures_spark.records.source import PERSON, Source, source, source_names
 
 CHI = ["0101011237", "0202023458"]
@@ -84,14 +84,12 @@ def csv_bytes(found, rows, header=None, encoding="utf-8"):
 def judged(found: Source, path, content, block_bytes=None):
     """(fault of the file, judged rows in order, events) of an extract."""
     path.write_bytes(content)
-    facts = load._survey(str(path)) if block_bytes is None else load.survey(str(path), block_bytes)
-    file = load._File(found.name, "extract", str(path), facts)
+    facts = worker.survey(str(path)) if block_bytes is None else csvfile.survey(str(path), block_bytes)
     fault, _ = load._header_fault(found, facts)
     if fault:
         return fault, [], []
-    read = load._reading(found)
-    blocks = pa.RecordBatch.from_pydict({"block": load.blocks_of(found, file)})
-    made = [pa.Table.from_batches([batch]) for batch in read(iter([blocks]))]
+    blocks = pa.RecordBatch.from_pydict({"block": worker.blocks_of(found, str(path), facts)})
+    made = [pa.Table.from_batches([batch]) for batch in worker.reading(found)(iter([blocks]))]
     table = pa.concat_tables(made).sort_by("row_number") if made else None
     if table is None:
         return None, [], []

@@ -1,8 +1,8 @@
-"""Data files of Delta tables that workers write themselves: Arrow in, one Parquet file out, told to the driver, which commits them together.
+"""Data files of Delta tables that workers write themselves: Arrow in, Parquet out, told to the driver, which commits them together.
 
-Bulk rows that are in Arrow already are written several times faster than through Spark's rows. A file that is not committed (its task was
-lost, or done twice) is no part of the table, and `pictures maintain` removes it. Enters: tables with the declared columns. Runs on executors;
-the commit is `pictures_spark.tables.commit`. Only for tables on a mounted path.
+Rows that are in Arrow already are written several times faster so than through Spark's rows. A file that is not committed (its task was
+lost, or done twice) is no part of the table, and `pictures maintain` removes it. Enters: tables with the declared columns. Runs on
+executors; the commit is `pictures_spark.tables.commit`. Only for tables on a mounted path.
 """
 
 import json
@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from pictures_spark.errors import ChecksFailedError
 from pictures_spark.schema import Table
 
-# Types of which the smallest and largest value of a file are told, so that a query leaves files out. Of texts only those that are asked for:
-# they may be long.
+# Types of which the smallest and largest value of a file are told, so that a query leaves files out. Texts only where it is asked for: they
+# may be long.
 _ORDERED = ("long", "date")
 
 

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 _NOT_EXTRACTS = "truth"
 # Corrections up to this many are sent to every task; more are joined.
 _FEW = 1_000_000
+# Keys that are looked at together, in the memory of one worker.
+_SHARE = 2_000_000
 _FAULT = "fault:"
 # What rows are counted by, beside their source.
 _COUNTED = ("file_sha256", "month", "fault")
@@ -94,6 +96,12 @@ class _Work:
     def blocks(self) -> list[str]:
         """Their blocks, as workers are told of them."""
         return [block for file in self.readable for block in worker.blocks_of(self.source, file.path, file.survey)]
+
+    @property
+    def row_count(self) -> int:
+        """Rows of the accepted files and of those of this run."""
+        counts = {sha: row.row_count for sha, row in self.accepted.items()} | {file.sha256: file.survey.row_count for file in self.new}
+        return sum(counts.values())
 
     @property
     def fresh(self) -> list[str]:
@@ -379,8 +387,9 @@ def _repeats(job: Job, works: list[_Work]) -> "DataFrame":
     good = {work.source.name: job.read("identifiable", work.source.table).where("fault IS NULL") for work in works}
     # Keys that occur more than once, found by a number that is cheap to group by; equal numbers of different keys do no harm.
     number = F.xxhash64("row_key").alias("number")
-    repeated = tables.union([rows.select(number) for rows in good.values()]).groupBy("number").count().where("count > 1").select("number")
-    repeated = repeated.persist()
+    shares = -(-sum(work.row_count for work in works) // _SHARE) or 1
+    numbers = tables.union([rows.select(number) for rows in good.values()]).repartition(shares, "number")
+    repeated = numbers.mapInArrow(worker.repeated, "number long").persist()
     many = repeated.count()
     parts = []
     for work in works:

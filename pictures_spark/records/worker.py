@@ -19,7 +19,7 @@ from pictures_spark.records import judging, parquetfile
 from pictures_spark.records.csvfile import Survey, load_block, read_block
 from pictures_spark.records.csvfile import survey as survey_csv
 from pictures_spark.records.source import EVENTS, Source, TableSpec
-from pictures_spark.schema import Table, table
+from pictures_spark.schema import table
 
 Work = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
@@ -189,6 +189,14 @@ def tabling(found: Source, spec: TableSpec) -> Work:
             yield from pa.table([*made.columns, *kept.columns], names=[*made.column_names, *kept.column_names]).to_batches()
 
     return make
+
+
+def repeated(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Numbers (column ``number``) that a partition has more than once, each once. Keeps 8 bytes a number, and as many to sort them."""
+    parts = [batch.column("number").to_numpy() for batch in batches]
+    numbers = np.sort(np.concatenate(parts)) if parts else np.zeros(0, np.int64)
+    found = np.unique(numbers[1:][numbers[1:] == numbers[:-1]])
+    yield pa.RecordBatch.from_pydict({"number": pa.array(found, pa.int64())})
 
 
 def _rows_of(block: Mapping[str, Any]) -> Iterator[pa.Table]:

@@ -32,6 +32,7 @@ from pictures_spark.keys import init_key
 from pictures_spark.linkage import evidence, history, link
 from pictures_spark.resources import conf_dir, load_yaml
 from pictures_spark.schema import table
+from pictures_spark.session import open_session
 from pictures_spark.synthetic import identities
 from pictures_spark.zones import Zones
 
@@ -82,7 +83,9 @@ def house(home: Path, people: int, seed: int) -> Config:
         _add(writers, truth, [{"sop_uid": str(number), "upi": h.upi, "written": h.written} for number, h in chunk])
     for writer in writers.values():
         writer.close()
-    spark, zones = measure.local_session(), Zones(config, "identifiable")
+    zones = Zones(config, "identifiable")
+    # The session of the settings, as the job has it; whoever asks for one later gets it too.
+    spark = open_session(config, zones)
     for name, file in written.items():
         tables.append(_declared(spark.read.parquet(str(file)), name), zones, "identifiable", name)
     return config

@@ -663,8 +663,8 @@ def _append_events(job: Job, works: list[_Work], repeats: "DataFrame") -> None:
     rows = plan.join(left_out, "path", "left").select("source", "path", "left_out").repartition(len(files))
     sources = {work.source.name: work.source for work in bulk}
     folder = job.zones.table(zone, EVENTS, "write")
-    made = _data_files(rows.mapInArrow(worker.writing_events(sources, folder, job.run_id), worker.TOLD))
-    tables.commit(job.spark, job.zones, zone, EVENTS, [file for each in made.values() for file in each])
+    found = _data_files(rows.mapInArrow(worker.writing_events(sources, folder, job.run_id), worker.TOLD))
+    tables.commit(job.spark, job.zones, zone, EVENTS, [file for each in found.values() for file in each])
 
 
 def masters(merges: dict[str, str]) -> dict[str, str]:

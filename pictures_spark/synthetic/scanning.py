@@ -196,8 +196,11 @@ def _series(draws: Draws, scans: Scans, number: int, index: Whole, board: Whole,
     devices = _devices(series["Modality"])
     device = draws.choice(f"device/{series['Modality']}", board, [weight for *_, weight in devices])
     looks = _looks(scans.protocol, number, device, trap)
-    images = draws.whole("images", index, *series["images"], scans.number * 100 + number)
-    frames = draws.whole("frames", index, *series["frames"], scans.number * 100 + number) if "frames" in series else images
+    (least, most), slot = series["images"], scans.number * 100 + number
+    images = frames = draws.whole("images", index, least, most, slot)
+    if "frames" in series:
+        least, most = series["frames"]
+        frames = draws.whole("frames", index, least, most, slot)
     return looks, images, frames
 
 

@@ -209,7 +209,7 @@ def share(part: int, whole: int) -> str:
     z, p = 1.959964, part / whole
     middle, width = p + z * z / (2 * whole), z * math.sqrt(p * (1 - p) / whole + z * z / (4 * whole * whole))
     low, high = ((middle + sign * width) / (1 + z * z / whole) for sign in (-1, 1))
-    return f"{p:.2%} ({low:.2%} to {high:.2%})"
+    return f"{p:.2%} ({max(low, 0.0):.2%} to {min(high, 1.0):.2%})"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """``pictures synth --extracts N``: the health records of a nation of N people as extract files, and the truth about them.
 
-Enters: how many people, and schemas/synthetic/ (nation, questions, extracts). Leaves, in the zone extracts: for each record source files
-``<source>-<number>.csv`` (or ``.parquet``) with the columns of schemas/records/; and below ``truth/``: ``people-<number>.csv`` (each number
-and whose it is), ``traps-<number>.csv`` (rows that are dirty, and how) and ``questions.csv``. The people and what happens to them are those
-of ``pictures synth --tables N``, planted people included. There is no archive and there are no reports.
+Enters: how many people, and schemas/synthetic/ (nation, questions, scanning, extracts). Leaves, in the zone extracts: for each record
+source files ``<source>-<number>.csv`` (or ``.parquet``) with the columns of schemas/records/; and below ``truth/``:
+``people-<number>.csv`` (each number and whose it is), ``traps-<number>.csv`` (rows that are dirty, and how) and ``questions.csv``. The
+people and what happens to them are those of ``pictures synth --tables N``, planted people included; the only reports are theirs. With
+``--images`` the zone archive gets their scans as DICOM files without pixels, in zips, and ``truth/scans-<number>.csv`` says which is which.
 
 The people of a file are made by a worker, batch by batch, so memory is bounded; the bytes of a file depend on seed, N and its number only,
 whatever runs beside it. ``truth/nation.json`` lists the files. Counts: ``seen`` and ``written`` are files.
@@ -31,15 +32,21 @@ from pictures_spark.records.source import source
 from pictures_spark.resources import code_fingerprint, load_schema
 from pictures_spark.synthetic.draws import Draws, Flags, Whole, day
 from pictures_spark.synthetic.lives import NEVER, Events, Lives, lead, nation
-from pictures_spark.synthetic.nation import first_day, homes, last_day, people
+from pictures_spark.synthetic.nation import Home, first_day, homes, last_day, people
+from pictures_spark.synthetic.nation_archive import Zip, accession, scans_of
+from pictures_spark.synthetic.nation_tables import wanted_scans
 from pictures_spark.synthetic.questions import planted
-from pictures_spark.synthetic.register import Ranks, Register, postcodes, ranks, register
+from pictures_spark.synthetic.register import Ranks, Register, postcodes, register
+from pictures_spark.synthetic.register import ranks as ranks_of
+from pictures_spark.synthetic.scanning import Scans
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch
 
-SOURCES = ("chi", "smr00", "smr01", "smr02", "smr04", "smr06", "ae2", "deaths", "pis", "labs")
+SOURCES = ("chi", "smr00", "smr01", "smr02", "smr04", "smr06", "ae2", "deaths", "pis", "labs", "reports")
 STAMP = ("truth", "nation.json")
+# What the names of the archive's files begin with.
+ARCHIVE = "nation/"
 _BATCH = 10_000
 # What stands in a cell for a byte that no text can have.
 _BYTES = {"{latin1}": ("\ue000", b"\xe9"), "{nul}": ("\ue001", b"\0")}
@@ -53,6 +60,17 @@ _LOOSE = 1 << 20
 Cells = npt.NDArray[Any]
 
 
+@dataclass(frozen=True)
+class Batch:
+    """People who are made together: what happened to them, and the scans and reports of them."""
+
+    lives: Lives
+    ids: pa.Array
+    scans: tuple[Scans, ...]
+    reports: Mapping[str, pa.Table]
+    clean: bool = False
+
+
 @dataclass
 class Rows:
     """Rows of one source: whose, of which day, cells by column (what is not there is empty), and which are written how."""
@@ -63,8 +81,8 @@ class Rows:
     traps: list[tuple[str, Flags]] = field(default_factory=list)
 
 
-def run(job: Job, count: int, form: str = "csv") -> None:
-    """Make the extracts, or find that they are there.
+def run(job: Job, count: int, form: str = "csv", images: bool = False) -> None:
+    """Make the extracts, and with ``images`` the archive, or find that they are there.
 
     Raises
     ------
@@ -72,27 +90,28 @@ def run(job: Job, count: int, form: str = "csv") -> None:
         The zone holds files that this job did not make.
     """
     seed = job.config["synth"]["seed"]
-    wanted = fingerprint("nation extracts", str(seed), str(count), form, code_fingerprint())
-    root = job.zones.path("extracts", mode="write")
-    stamp = _stamp(job, root)
+    wanted = fingerprint("nation extracts", str(seed), str(count), form, str(images), code_fingerprint())
+    places = Places(job.zones.path("extracts", mode="write"), job.zones.path("archive", mode="write") if images else None)
+    stamp = _stamp(job)
     known: dict[str, int] = stamp["files"]
-    intact = {name for name, size in known.items() if (root / name).is_file() and (root / name).stat().st_size == size}
+    where = {name: job.zones.path("archive" if name.startswith(ARCHIVE) else "extracts", name, mode="write") for name in known}
+    intact = {name for name, size in known.items() if where[name].is_file() and where[name].stat().st_size == size}
     if stamp["fingerprint"] == wanted and len(intact) == len(known):
         job.report.counts = {"seen": len(known), "unchanged": len(known)}
         return
-    for name in known:
-        (root / name).unlink(missing_ok=True)
+    for path in where.values():
+        path.unlink(missing_ok=True)
     draws, size = Draws(seed), load_schema("synthetic/extracts.yaml")["people"]
     numbered = list(range(-1, -(-count // size)))
-    _write_stamp(root, {"fingerprint": "", "files": {name: -1 for number in numbered for name in _names(number, form)}})
+    _write_stamp(places, {"fingerprint": "", "files": {name: -1 for number in numbered for name in _names(number, form, images).values()}})
     job.say(f"{count:,} people in {len(numbered)} files of each source")
-    ranked = job.spark.sparkContext.broadcast(ranks(draws, count))
+    ranked = job.spark.sparkContext.broadcast(ranks_of(draws, count))
     plan = job.spark.createDataFrame(job.spark.sparkContext.parallelize([(n,) for n in numbered], len(numbered)), "number long")
 
     def make(batches: "Iterator[RecordBatch]") -> "Iterator[RecordBatch]":
         for batch in batches:
             for number in batch.column("number").to_pylist():
-                told = write(draws, ranked.value, count, number, root, form)
+                told = write(draws, ranked.value, count, number, places, form)
                 yield pa.RecordBatch.from_pydict({"told": [json.dumps(told)]})
 
     files: dict[str, int] = {}
@@ -104,72 +123,92 @@ def run(job: Job, count: int, form: str = "csv") -> None:
             rows[name] = rows.get(name, 0) + more
     ranked.destroy()
     key = planted(draws).key
-    pc_csv.write_csv(key, root / "truth" / "questions.csv")
-    files["truth/questions.csv"] = (root / "truth" / "questions.csv").stat().st_size
-    _write_stamp(root, {"fingerprint": wanted, "files": files})
+    pc_csv.write_csv(key, places.extracts / "truth" / "questions.csv")
+    files["truth/questions.csv"] = (places.extracts / "truth" / "questions.csv").stat().st_size
+    _write_stamp(places, {"fingerprint": wanted, "files": files})
     job.report.counts = {"seen": len(files), "written": len(files)}
     job.report.details = {f"{name}_rows": made for name, made in sorted(rows.items())}
 
 
-def _stamp(job: Job, root: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Places:
+    """Roots that files are written below; no archive where there are to be no images."""
+
+    extracts: Path
+    archive: Path | None = None
+
+    def of(self, name: str) -> Path:
+        """Where a file lies."""
+        return (self.archive if name.startswith(ARCHIVE) and self.archive is not None else self.extracts) / name
+
+
+def _stamp(job: Job) -> dict[str, Any]:
     path = job.zones.path("extracts", *STAMP)
     if path.is_file():
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found
-    if any(file.is_file() and ".scratch" not in file.parts for file in root.rglob("*")):
-        raise ConfigError("zone extracts holds files that synth --extracts did not make: point zones.extracts at an empty folder")
+    for zone in ("extracts", "archive"):
+        if any(file.is_file() and ".scratch" not in file.parts for file in job.zones.path(zone).rglob("*")):
+            raise ConfigError(f"zone {zone} holds files that synth --extracts did not make: point zones.{zone} at an empty folder")
     return {"fingerprint": "", "files": {}}
 
 
-def _write_stamp(root: Path, stamp: dict[str, Any]) -> None:
-    path = root.joinpath(*STAMP)
+def _write_stamp(places: Places, stamp: dict[str, Any]) -> None:
+    path = places.extracts.joinpath(*STAMP)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(stamp, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _names(number: int, form: str) -> list[str]:
-    """Files of the people of one number; those of -1 are the planted ones."""
+def _names(number: int, form: str, images: bool) -> dict[str, str]:
+    """Files of the people of one number, by what they hold; those of -1 are the planted ones."""
     place = f"{number + 1:05d}"
-    return [*(f"{name}-{place}.{form}" for name in SOURCES), *(f"truth/{name}-{place}.csv" for name in ("people", "traps"))]
+    names = {name: f"{name}-{place}.{form}" for name in SOURCES} | {name: f"truth/{name}-{place}.csv" for name in ("people", "traps")}
+    return names | ({"scans": f"truth/scans-{place}.csv", "images": f"{ARCHIVE}{place}.zip"} if images else {})
 
 
-def write(draws: Draws, ranked: Ranks, count: int, number: int, root: Path, form: str) -> dict[str, dict[str, int]]:
+def write(draws: Draws, ranked: Ranks, count: int, number: int, places: Places, form: str) -> dict[str, dict[str, int]]:
     """Write the files of one number; their sizes, and rows by source.
 
     Parameters
     ----------
     number : which stretch of people; -1 for the planted ones.
     """
-    names = dict(zip((*SOURCES, "people", "traps"), _names(number, form), strict=True))
-    (root / "truth").mkdir(parents=True, exist_ok=True)
+    names = _names(number, form, places.archive is not None)
+    paths = {what: places.of(name) for what, name in names.items()}
+    (places.extracts / "truth").mkdir(parents=True, exist_ok=True)
     rows = dict.fromkeys(SOURCES, 0)
-    writers: dict[str, _Writer] = {name: _Writer(root / names[name], form) for name in SOURCES}
-    writers |= {name: _Writer(root / names[name], "csv") for name in ("people", "traps")}
+    writers = {what: _Writer(path, form if what in rows else "csv") for what, path in paths.items() if what != "images"}
+    packed = Zip(paths["images"]) if "images" in paths else None
     try:
-        for lives, ids in _batches(draws, count, number):
-            made, truth = extracts(draws, ranked, lives, ids)
+        for batch in _batches(draws, count, number):
+            home = homes(draws, batch.lives.people, last_day())
+            told = register(draws, batch.lives.people, ranked, home)
+            made, truth = extracts(draws, batch, told, home)
             writers["people"].add(truth)
             for name, found in made.items():
-                table, traps = _dirty(draws, lives, name, found, form == "parquet")
+                table, traps = _dirty(draws, batch.lives, name, found, form == "parquet")
                 writers[name].add(table)
                 first = pc.add(traps["row"], rows[name])
                 writers["traps"].add(traps.set_column(traps.column_names.index("row"), "row", first))
                 rows[name] += table.num_rows
+            if packed is not None:
+                writers["scans"].add(scans_of(draws, batch.lives, batch.ids, told, batch.scans, batch.clean, packed))
     finally:
-        for writer in writers.values():
+        for writer in (*writers.values(), *([packed] if packed is not None else [])):
             writer.close()
-    return {"files": {name: (root / name).stat().st_size for name in names.values()}, "rows": rows}
+    return {"files": {name: paths[what].stat().st_size for what, name in names.items()}, "rows": rows}
 
 
-def _batches(draws: Draws, count: int, number: int) -> Iterator[tuple[Lives, pa.Array]]:
+def _batches(draws: Draws, count: int, number: int) -> Iterator[Batch]:
     if number < 0:
         plants = planted(draws)
-        yield plants.lives, plants.ids
+        yield Batch(plants.lives, plants.ids, plants.scans, plants.reports, clean=True)
         return
     size = load_schema("synthetic/extracts.yaml")["people"]
     for start in range(number * size, min((number + 1) * size, count), _BATCH):
         index = np.arange(start, min(start + _BATCH, (number + 1) * size, count))
-        yield lead(draws, people(draws, index), first=first_day(), last=last_day()), draws.names("patient", index)
+        lives = lead(draws, people(draws, index), first=first_day(), last=last_day())
+        yield Batch(lives, draws.names("patient", index), wanted_scans(lives), {})
 
 
 class _Writer:
@@ -199,18 +238,17 @@ class _Writer:
         self._handle.close()
 
 
-def extracts(draws: Draws, ranked: Ranks, lives: Lives, ids: pa.Array) -> tuple[dict[str, Rows], pa.Table]:
+def extracts(draws: Draws, batch: Batch, who: Register, home: Home) -> tuple[dict[str, Rows], pa.Table]:
     """The rows of every source for a batch of people, clean, and the rows of ``truth/people``."""
-    group = lives.people
-    home = homes(draws, group, last_day())
-    who = register(draws, group, ranked, home)
+    lives = batch.lives
     told = [event for event in lives.events if len(event.who)]
-    by_source: dict[str, list[Events]] = {name: [_covered(e) for e in told if e.source == name] for name in SOURCES}
+    by_source: dict[str, list[Events]] = {name: [_covered(e) for e in told if e.source == name] for name in nation()["cover"]}
     makers: dict[str, Callable[..., Rows]] = {"smr00": _smr00, "smr06": _smr06, "ae2": _ae2, "deaths": _deaths, "pis": _pis, "labs": _labs}
     made = {"chi": _chi(draws, lives, who, home)}
     made |= {name: _stay_rows(draws, lives, who, name, by_source[name]) for name in _STAYS}
     made |= {name: make(draws, lives, who, by_source[name]) for name, make in makers.items()}
-    return {name: _sorted(made[name]) for name in SOURCES}, _truth(lives, ids, who, made["chi"])
+    made["reports"] = _reports(batch, who)
+    return {name: _sorted(made[name]) for name in SOURCES}, _truth(lives, batch.ids, who, made["chi"])
 
 
 def _covered(events: Events) -> Events:
@@ -245,7 +283,7 @@ def _constant(text: str, count: int) -> pa.Array:
     return pa.repeat(pa.scalar(text), count)
 
 
-def _chi(draws: Draws, lives: Lives, told: Register, home: Any) -> Rows:
+def _chi(draws: Draws, lives: Lives, told: Register, home: Home) -> Rows:
     """A row for each number and stretch of residence; a stretch in which the number changed is two."""
     group = lives.people
     change = told.change[home.who]
@@ -607,6 +645,32 @@ def _labs(draws: Draws, lives: Lives, told: Register, events: list[Events]) -> R
     rows = Rows(who, on, cells, [("below_limit", below), ("misspelt_unit", misspelt), ("missing_unit", missing)])
     _number(draws, lives, rows, "chi", "labs", number)
     return rows
+
+
+def _reports(batch: Batch, told: Register) -> Rows:
+    """The planted reports, a finding each; what they say is worded from their truth."""
+    if not batch.reports:
+        return Rows(np.zeros(0, np.int64), np.zeros(0, np.int64), {})
+    words, data = load_schema("synthetic/reports.yaml")["findings"], load_schema("synthetic/extracts.yaml")["report_texts"]
+    found = batch.reports["report_finding"].to_pylist()
+    ids = {name: place for place, name in enumerate(batch.ids.to_pylist())}
+    who = np.array([ids[row["patient_id"]] for row in found], np.int64)
+    on = batch.reports["report"]["report_date"].cast(pa.int32()).to_numpy().astype(np.int64)
+    texts = []
+    for row in found:
+        kind = "family" if row["subject"] == "family" else row["polarity"]
+        texts.append(data[kind].format(**{form: words[row["finding"]][form][0] for form in ("some", "bare")}))
+    count = len(found)
+    cells = {
+        "CHI": told.number(who, on),
+        "REPORT_ID": pa.array([row["report_id"][:16].upper() for row in found], pa.string()),
+        "ACCESSION_NUMBER": pa.array([accession(row["study_id"]) for row in found], pa.string()),
+        "EXAM_DATE": _days(on, "%d/%m/%Y"),
+        "REPORT_DATE": _days(on, "%d/%m/%Y"),
+        "REPORT_STATUS": _constant("F", count),
+        "REPORT_TEXT": pa.array(texts, pa.string()),
+    }
+    return Rows(who, on, cells)
 
 
 def _number(draws: Draws, lives: Lives, rows: Rows, column: str, stream: str, slot: Whole) -> None:

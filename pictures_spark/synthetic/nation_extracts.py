@@ -194,8 +194,10 @@ def write(draws: Draws, ranked: Ranks, count: int, number: int, places: Places, 
             if packed is not None:
                 writers["scans"].add(scans_of(draws, batch.lives, batch.ids, told, batch.scans, batch.clean, packed))
     finally:
-        for writer in (*writers.values(), *([packed] if packed is not None else [])):
+        for writer in writers.values():
             writer.close()
+        if packed is not None:
+            packed.close()
     return {"files": {name: paths[what].stat().st_size for what, name in names.items()}, "rows": rows}
 
 

@@ -22,6 +22,8 @@ from pictures_spark.synthetic.nation import dates
 from pictures_spark.synthetic.published import ZONE
 from pictures_spark.synthetic.told import told
 
+# Version of the definitions (schemas/features.yaml) by which a planted value stands for what would be measured.
+_DEFINITION = "1"
 # What found the planted text: no detector did.
 PLANTED = "planted"
 
@@ -235,7 +237,7 @@ def _pixels(plan: Mapping[str, Any], rows: Sequence[pa.Table]) -> dict[str, pa.T
                         "id": series_id,
                         "series_id": series_id,
                         "feature": pa.repeat(pa.scalar(name), count),
-                        "version": pa.repeat(pa.scalar(PLANTED), count),
+                        "version": pa.repeat(pa.scalar(_DEFINITION), count),
                         "value": pa.array(np.full(count, float(value))),
                         "status": pa.repeat(pa.scalar("ok"), count),
                     }

@@ -32,11 +32,14 @@ from pictures_spark.keys import init_key
 from pictures_spark.linkage import evidence, history, link
 from pictures_spark.resources import conf_dir, load_yaml
 from pictures_spark.schema import table
+from pictures_spark.session import open_session
 from pictures_spark.synthetic import identities
 from pictures_spark.zones import Zones
 
 SEED = 6
 BATCH = 50_000
+# Probabilities that might be `link_from`.
+THRESHOLDS = (0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
 
 
 def main() -> None:
@@ -80,7 +83,9 @@ def house(home: Path, people: int, seed: int) -> Config:
         _add(writers, truth, [{"sop_uid": str(number), "upi": h.upi, "written": h.written} for number, h in chunk])
     for writer in writers.values():
         writer.close()
-    spark, zones = measure.local_session(), Zones(config, "identifiable")
+    zones = Zones(config, "identifiable")
+    # The session of the settings, as the job has it; whoever asks for one later gets it too.
+    spark = open_session(config, zones)
     for name, file in written.items():
         tables.append(_declared(spark.read.parquet(str(file)), name), zones, "identifiable", name)
     return config
@@ -151,7 +156,7 @@ def judged(config: Config, home: Path) -> Counter[tuple[str, str, str]]:
 
 
 def quality(config: Config, home: Path) -> list[str]:
-    """Two Markdown tables: by rule, and by what was wrong with the header."""
+    """Three Markdown tables: by rule, by the probability from which one would link, and by what was wrong with the header."""
     found = judged(config, home)
     linkable = sum(n for (_, _, verdict), n in found.items() if verdict != "rightly_none")
     none = {verdict: sum(n for (_, _, v), n in found.items() if v == verdict) for verdict in ("right", "wrong", "missed", "rightly_none")}
@@ -162,6 +167,7 @@ def quality(config: Config, home: Path) -> list[str]:
         if rule == "all":
             right, wrong = none["right"], none["wrong"]
         lines.append(f"| {rule} | {right + wrong:,} | {right:,} | {share(right, right + wrong)} | {share(right, meant)} |")
+    lines += ["", *thresholds(config, home)]
     lines += ["", "| header | n | right | wrong | for review | ambiguous | unlinked | recall |", "|---|--:|--:|--:|--:|--:|--:|--:|"]
     for written in sorted({written for written, _, _ in found}):
         rows = {(how, v): n for (w, how, v), n in found.items() if w == written}
@@ -171,6 +177,24 @@ def quality(config: Config, home: Path) -> list[str]:
         left = total - right - wrong - review - ambiguous
         lines.append(f"| {written} | {total:,} | {right:,} | {wrong:,} | {review:,} | {ambiguous:,} | {left:,} | {recall} |")
     assert linkable >= meant
+    return lines
+
+
+def thresholds(config: Config, home: Path) -> list[str]:
+    """A Markdown table: what would be linked by score from each of some probabilities on, of the headers that no identifier decided."""
+    spark, zones = measure.local_session(), Zones(config, "identifiable")
+    headers = tables.read(spark, zones, "identifiable", "header_instance").select("sop_uid", evidence.evidence_id().alias("evidence_id"))
+    best = tables.read(spark, zones, "identifiable", "link_candidate").where("place = 1 AND verdict != 'ambiguous'")
+    truth = spark.read.parquet(str(home / "truth.parquet"))
+    scored = truth.join(headers, "sop_uid").join(best.select("evidence_id", F.col("upi").alias("found"), "probability"), "evidence_id")
+    same = F.coalesce(F.col("found") == F.col("upi"), F.lit(False))
+    lines = ["| from | links | right | wrong | precision |", "|---|--:|--:|--:|--:|"]
+    for threshold in THRESHOLDS:
+        counted = (
+            scored.where(F.col("probability") >= threshold).agg(F.count_if(same).alias("right"), F.count(F.lit(1)).alias("all")).first()
+        )
+        right, every = (counted["right"], counted["all"]) if counted is not None else (0, 0)
+        lines.append(f"| {threshold} | {every:,} | {right:,} | {every - right:,} | {share(right, every)} |")
     return lines
 
 
@@ -185,7 +209,7 @@ def share(part: int, whole: int) -> str:
     z, p = 1.959964, part / whole
     middle, width = p + z * z / (2 * whole), z * math.sqrt(p * (1 - p) / whole + z * z / (4 * whole * whole))
     low, high = ((middle + sign * width) / (1 + z * z / whole) for sign in (-1, 1))
-    return f"{p:.2%} ({low:.2%} to {high:.2%})"
+    return f"{p:.2%} ({max(low, 0.0):.2%} to {min(high, 1.0):.2%})"
 
 
 if __name__ == "__main__":

@@ -65,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument(
                 "--tables", type=_count, metavar="N", help="only a nation of N people as de-identified tables, with its answer key"
             )
+            sub.add_argument("--extracts", type=_count, metavar="N", help="only the health records of a nation of N people, with the truth")
+            sub.add_argument("--parquet", action="store_true", help="with --extracts: Parquet files instead of CSV")
+            sub.add_argument("--images", action="store_true", help="with --extracts: also their scans as DICOM without pixels")
         if job.name == "catalogue":
             sub.add_argument("--limit", type=_count, metavar="N", help="read at most N files in this run; the rest is for the next")
             sub.add_argument("--dry-run", action="store_true", help="print what a run would do and how long it may take; write nothing")
@@ -205,6 +208,10 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
         case "synth" if arguments.tables:
             heart = _heart("pictures_spark.synthetic.nation_tables")
             run_job("synth-tables", config, "deidentified", lambda job: heart(job, arguments.tables))
+        case "synth" if arguments.extracts:
+            heart = _heart("pictures_spark.synthetic.nation_extracts")
+            form = "parquet" if arguments.parquet else "csv"
+            run_job("synth-extracts", config, "synthesiser", lambda job: heart(job, arguments.extracts, form, arguments.images))
         case "import-idc":
             heart = _heart("pictures_spark.synthetic.idc")
             run_job("import-idc", config, "deidentified", lambda job: heart(job, arguments.events, arguments.times))

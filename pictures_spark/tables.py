@@ -5,6 +5,7 @@ the check is part of the write's own plan (``raise_error``), so it costs no seco
 """
 
 import json
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from functools import reduce
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import Column as SparkColumn
     from pyspark.sql import DataFrame, SparkSession
+
+    from pictures_spark.datafiles import DataFile
 
 
 def exists(spark: "SparkSession", zones: Zones, zone: str, name: str) -> bool:
@@ -129,6 +132,51 @@ def append(df: "DataFrame", zones: Zones, zone: str, name: str, txn: str | None 
     if txn is not None:
         writer = writer.option("txnAppId", f"{name}-{txn}").option("txnVersion", 1)
     _write(writer, zones.table(zone, name, "write"), declared)
+
+
+def mounted(spark: "SparkSession", zones: Zones, zone: str, name: str) -> bool:
+    """Whether a table lies on a mounted path, where workers can write its files themselves (`pictures_spark.datafiles`)."""
+    location = spark._jvm.org.apache.hadoop.fs.Path(zones.table(zone, name))  # type: ignore[union-attr]
+    return str(location.getFileSystem(spark._jsc.hadoopConfiguration()).getScheme()) == "file"
+
+
+def commit(spark: "SparkSession", zones: Zones, zone: str, name: str, files: "list[DataFile]") -> None:
+    """Append files that workers have written into a table's folder: all of them or none.
+
+    Raises
+    ------
+    ChecksFailedError
+        The table has other columns than are declared.
+    """
+    declared = table(zone, name)
+    if not exists(spark, zones, zone, name):
+        append(spark.createDataFrame([], declared.spark_type()), zones, zone, name)
+    wanted = [(field.name, field.dataType) for field in declared.spark_type().fields]
+    if [(field.name, field.dataType) for field in read(spark, zones, zone, name).schema.fields] != wanted:
+        raise ChecksFailedError(f"table {zone}.{name} was written with other columns than are declared; it must be made anew")
+    jvm: Any = spark._jvm
+    now = int(time.time() * 1000)
+    actions = [
+        jvm.org.apache.spark.sql.delta.actions.Action.fromJson(
+            json.dumps(
+                {
+                    "add": {
+                        "path": file.name,
+                        "partitionValues": {},
+                        "size": file.size,
+                        "modificationTime": now,
+                        "dataChange": True,
+                        "stats": file.statistics,
+                    }
+                }
+            )
+        )
+        for file in files
+    ]
+    none = jvm.scala.Option.empty()
+    written = jvm.org.apache.spark.sql.delta.DeltaOperations.Write(jvm.org.apache.spark.sql.SaveMode.Append, *[none] * 8)
+    log = _snapshot(spark, zones.table(zone, name, "write")).deltaLog()
+    log.startTransaction(none, none).commit(jvm.PythonUtils.toSeq(actions), written)
 
 
 def _layout(declared: Table) -> dict[str, str]:

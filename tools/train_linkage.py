@@ -1,6 +1,6 @@
 """Train the weights of schemas/linkage/model.json anew.
 
-    python tools/train_linkage.py [--conf-file FILE] [--people 50000] [--to schemas/linkage/model.json]
+    python tools/train_linkage.py [--conf-file FILE] [--people 30000] [--to schemas/linkage/model.json]
 
 Learns from headers that an identifier has linked: header and register row are then one person, however the name was typed (m), and pairs
 at random are two (u). With ``--conf-file`` from the house of these settings, after `pictures link`; without, from synthetic people of
@@ -30,7 +30,7 @@ def main() -> None:
     """Train and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--conf-file", type=Path)
-    parser.add_argument("--people", type=int, default=50_000)
+    parser.add_argument("--people", type=int, default=30_000)
     parser.add_argument("--to", type=Path, default=schemas_dir() / "linkage" / "model.json")
     arguments = parser.parse_args()
     if arguments.conf_file:
@@ -82,10 +82,11 @@ def train(config: Config) -> dict:
     trained = json.loads(json.dumps(probabilistic.model()))
     for comparison in trained["comparisons"]:
         for level, new in zip(comparison["comparison_levels"], learned.get(comparison["output_column_name"], []), strict=False):
-            for which in ("m_probability", "u_probability"):
-                # A level that no pair had would rule a person out for good, or in.
-                if not level.get("is_null_level"):
-                    level[which] = round(max(new.get(which) or 0.0, LEAST), 8)
+            if level.get("is_null_level"):
+                continue
+            # A level that no pair had would rule a person out for good, or in; so it says nothing.
+            level["u_probability"] = round(max(new.get("u_probability") or 0.0, LEAST), 8)
+            level["m_probability"] = round(max(new.get("m_probability") or level["u_probability"], LEAST), 8)
     shutil.rmtree(folder)
     return trained
 

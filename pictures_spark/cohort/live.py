@@ -171,7 +171,7 @@ class Live:
     def facet(self, unit: str, column: str, among: Found | None = None) -> list[tuple[Any, int, int]]:
         """Each value of a column with how many units and how many linked patients have it, most units first.
 
-        A set is counted under each of its values. ``among`` counts the members of an answer only.
+        A set is counted under each of its values, an empty one as missing. ``among`` counts the members of an answer only.
         """
         found = domain.fields(unit)[column]
         assert found.keyword is None, "a facet counts a column, not a header tag or a pixel feature"
@@ -186,7 +186,8 @@ class Live:
                 self.connection.register("member", pa.table({"number": among.numbers}))
                 source += f" SEMI JOIN member ON member.number = u.{domain.key(unit)}"
             value = f'{"u" if found.table == unit else "o"}."{found.name}"'
-            value = f"unnest({value})" if found.kind in ("set", "list") else value
+            if found.kind in ("set", "list"):
+                value = f"unnest(CASE WHEN len({value}) > 0 THEN {value} ELSE [NULL] END)"
             rows = f"SELECT {value} AS value, u.patient_id FROM {source}"
             sql = f"SELECT value, count(*), count(DISTINCT patient_id) FROM ({rows}) GROUP BY value ORDER BY 2 DESC, value"
             return self.connection.execute(sql).fetchall()

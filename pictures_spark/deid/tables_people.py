@@ -45,9 +45,9 @@ def event(inputs: Inputs, everybody: DataFrame, key: KeyRef) -> DataFrame:
     declared = table("deidentified", "event")
     records = inputs["record_event"].drop("run_id").join(record_links(inputs["crosswalk"]), ["scheme", "person_id"], "left")
     records = records.join(everybody.select("patient_id", "birth_date"), "patient_id", "left")
-    rebuilt = rebuilt_stays(inputs)
-    if not rebuilt.isEmpty():
-        records = records.join(rebuilt, "row_key", "left").withColumn("stay_key", F.coalesce("stay_key", "rebuilt_key"))
+    # Most sources name every stay: whether one is missing is told by two columns, without rebuilding any.
+    if not inputs["record_event"].where((F.col("kind") == "admission") & F.col("stay_key").isNull()).isEmpty():
+        records = records.join(rebuilt_stays(inputs), "row_key", "left").withColumn("stay_key", F.coalesce("stay_key", "rebuilt_key"))
     guards = copied(declared, records, leave=("patient_id", "unit_raw"))
     age = guard(declared.by_name["age_years"], derive.age_years(F.col("birth_date"), F.col("date")))
     # A unit that the unit table does not list is free text.

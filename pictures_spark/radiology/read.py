@@ -1,7 +1,8 @@
 """Report texts to findings, for the job `records`: ``record_report`` in, ``record_report_finding`` out, both in the identifiable zone.
 
-A report is read again where its text or the rules have changed, and only then, so a run that was stopped is made good by the next. Texts go
-to executors in Arrow batches and come back as words of closed lists; the driver sees counts.
+A report is read again where its text or the rules have changed, and only then, so a run that was stopped is made good by the next. Where
+neither table nor the rules have changed since the last run, no text is looked at. Texts go to executors in Arrow batches and come back as
+words of closed lists; the driver sees counts.
 """
 
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ def read_reports(job: Job) -> None:
     from pyspark.sql import functions as F
 
     zone, version = "identifiable", nlp_version()
+    if job.already_done(_inputs(job, version)):
+        return
     reports = job.read(zone, REPORTS).select("report_key", F.xxhash64("text").alias("text_hash"), "text")
     known = job.read(zone, FINDINGS)
     read = known.where(F.col("nlp_version") == version).select("report_key", "text_hash").distinct()
@@ -41,6 +44,12 @@ def read_reports(job: Job) -> None:
     gone = job.read(zone, FINDINGS).join(reports, "report_key", "left_anti")
     if not gone.isEmpty():
         tables.remove(gone.select("report_key", "finding", "subject"), job.zones, zone, FINDINGS)
+    job.done(_inputs(job, version))
+
+
+def _inputs(job: Job, version: str) -> str:
+    """Fingerprint of the tables as they are now and the rules."""
+    return job.input_fingerprint(rules=version, **{name: job.version("identifiable", name) for name in (REPORTS, FINDINGS)})
 
 
 def _findings_of(batches: "Iterator[RecordBatch]") -> "Iterator[RecordBatch]":

@@ -48,7 +48,13 @@ _WRONG = {
 # Texts of a column that are remembered: a worker's memory is bounded however many there are.
 _REMEMBERED = 400_000
 _STRING = pa.string()
-JUDGED = {"person_id": "string", "row_key": "string", "fault": "string", "fault_column": "string", "nulled": "long", "month": "string"}
+JUDGED = {
+    **dict.fromkeys(("person_id", "row_key"), "string"),
+    "content_hash": "long",
+    **dict.fromkeys(("fault", "fault_column"), "string"),
+    "nulled": "long",
+    "month": "string",
+}
 EVENT = {
     **dict.fromkeys(("event_key", "source", "scheme", "row_key", "file_sha256", "person_id", "stay_key", "kind"), "string"),
     "position": "long",
@@ -105,6 +111,7 @@ def judge(found: Source, rows: pa.Table) -> pa.Table:
         {
             "person_id": told.person_id,
             "row_key": pc.if_else(readable, _key(told), none),
+            "content_hash": _content(found, rows),
             "fault": pc.if_else(readable, fault, unread),
             "fault_column": pc.if_else(readable, place, none),
             "nulled": pc.if_else(readable, pa.array(nulled), 0),
@@ -446,6 +453,15 @@ def _hash(parts: "list[str | pa.Array]") -> pa.Array:
     joined = pc.binary_join_element_wise(*parts, _SEPARATOR).cast(pa.binary())
     sha256 = hashlib.sha256
     return pa.array([sha256(text).hexdigest()[:_KEY_DIGITS] for text in joined.to_pylist()], _STRING)
+
+
+def _content(found: Source, rows: pa.Table) -> pa.Array:
+    """Hash of 64 bits over all columns; one that the file lacks counts as empty."""
+    texts = [rows[column.field].combine_chunks() for column in found.columns]
+    joined = pc.binary_join_element_wise(*texts, _SEPARATOR, null_handling="replace", null_replacement="").cast(pa.binary())
+    blake2b = hashlib.blake2b
+    digests = b"".join([blake2b(text, digest_size=8).digest() for text in joined.to_pylist()])
+    return pa.array(np.frombuffer(digests, "<i8"))
 
 
 def _month(told: _Rows) -> pa.Array:

@@ -12,7 +12,7 @@ everything made of it is written; a run that was stopped before is made good by 
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date
@@ -20,26 +20,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pictures_spark import tables
+from pictures_spark.datafiles import DataFile
 from pictures_spark.errors import ConfigError, InputError
 from pictures_spark.job import Job
 from pictures_spark.keys import pseudonym_udf
 from pictures_spark.radiology.read import REPORTS, read_reports
-from pictures_spark.records import contracts, judging, latest, parquetfile
-from pictures_spark.records.csvfile import Survey, load_block, read_block, survey
+from pictures_spark.records import contracts, judging, latest, worker
+from pictures_spark.records.csvfile import Survey
 from pictures_spark.records.source import EVENTS, Source, TableSpec, schema_version, source
 from pictures_spark.resources import load_schema
 from pictures_spark.schema import table
 
 if TYPE_CHECKING:
-    from pyarrow import RecordBatch, Table
     from pyspark.sql import Column, DataFrame, SparkSession
 
 # The generator's answers lie beside its extracts, and are no extract.
 _NOT_EXTRACTS = "truth"
 # Corrections up to this many are sent to every task; more are joined.
 _FEW = 1_000_000
+# Keys that are looked at together, in the memory of one worker.
+_SHARE = 2_000_000
 _FAULT = "fault:"
-_BATCH_ROWS = 50_000
+# What rows are counted by, beside their source.
+_COUNTED = ("file_sha256", "month", "fault")
 
 
 @dataclass
@@ -61,13 +64,17 @@ class _File:
 
 @dataclass
 class _Work:
-    """What a run does for one source: files that are new or must be judged again, and those that stand."""
+    """What a run does for one source: files that are new or must be judged again, and those that stand.
+
+    ``written`` are the data files that workers wrote of the rows of new files; None where Spark wrote the table.
+    """
 
     source: Source
     version: str
     accepted: dict[str, Any]
     new: list[_File] = field(default_factory=list)
     again: list[str] = field(default_factory=list)
+    written: list[DataFile] | None = None
 
     @property
     def rebuild(self) -> bool:
@@ -79,6 +86,27 @@ class _Work:
         """Whether there is a file of it that has rows and was not refused as a whole."""
         judged = {file.sha256: file.fault is None and file.survey.row_count > 0 for file in self.new}
         return any(judged.get(sha, row.quarantined_count < row.row_count) for sha, row in self.accepted.items()) or any(judged.values())
+
+    @property
+    def readable(self) -> list[_File]:
+        """New files that can be read."""
+        return [file for file in self.new if file.fault is None]
+
+    @property
+    def blocks(self) -> list[str]:
+        """Their blocks, as workers are told of them."""
+        return [block for file in self.readable for block in worker.blocks_of(self.source, file.path, file.survey)]
+
+    @property
+    def row_count(self) -> int:
+        """Rows of the accepted files and of those of this run."""
+        counts = {sha: row.row_count for sha, row in self.accepted.items()} | {file.sha256: file.survey.row_count for file in self.new}
+        return sum(counts.values())
+
+    @property
+    def fresh(self) -> list[str]:
+        """Files whose rows are judged in this run."""
+        return [file.sha256 for file in self.new] + self.again
 
     @property
     def orders(self) -> dict[str, int]:
@@ -149,21 +177,9 @@ def _surveyed(job: Job, sources: list[Source]) -> list[_File]:
     session = job.spark
     # One file per task: they differ in size, and each is read from front to back.
     rows = session.createDataFrame(session.sparkContext.parallelize(places, len(places)), "source string, name string, path string")
-    surveys = rows.mapInArrow(_survey_batches, "source string, name string, path string, survey string").collect()
+    surveys = rows.mapInArrow(worker.surveying, "source string, name string, path string, survey string").collect()
     files = [_File(row.source, row.name, row.path, Survey.from_dict(json.loads(row.survey))) for row in surveys]
     return sorted(files, key=lambda file: (file.source, file.name))
-
-
-def _survey_batches(batches: "Iterator[RecordBatch]") -> "Iterator[RecordBatch]":
-    import pyarrow as pa
-
-    for batch in batches:
-        told = [json.dumps(_survey(path).as_dict()) for path in batch.column("path").to_pylist()]
-        yield pa.RecordBatch.from_arrays([*batch.columns, pa.array(told, pa.string())], names=[*batch.schema.names, "survey"])
-
-
-def _survey(path: str) -> Survey:
-    return parquetfile.survey(path) if parquetfile.is_parquet(path) else survey(path)
 
 
 def _sort_out(job: Job, work: _Work, files: list[_File], counts: Counter[str]) -> None:
@@ -215,232 +231,136 @@ def _unknown_columns(found: Source, facts: Survey) -> set[str]:
 
 def _load(job: Job, works: list[_Work], counts: Counter[str]) -> None:
     """Read, judge, count, and then - if not too much is wrong - write."""
-    from pyspark.sql import functions as F
-
     for work in works:
         job.say(f"{work.source.name}: {sum(file.survey.row_count for file in work.new):,} rows in {len(work.new)} new files")
-    # Side by side: with small extracts most of the time is planning and committing, on the driver.
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        list(pool.map(lambda work: _write_raw(job, work), works))
-    rows = tables.union([_narrow(job, work) for work in works]).persist()
-    repeats = _repeats(rows.where("fault IS NULL"))
-    per_file = _per_file(rows, repeats)
-    _count(job, works, per_file, counts)
-    _quarantine(job, works, rows)
-    outcomes = _outcomes(works, rows, repeats)
-    rows.unpersist()
+    _write_raw(job, works)
+    repeats = _repeats(job, works)
+    told = _told(job, works, repeats)
+    _count(job, works, told, counts)
+    _quarantine(job, works)
     job.report.counts = _balanced(counts)
     job.check_quarantine_limit()
     replaced = {row.source: row["count"] for row in repeats.where("touched").groupBy("source").count().collect()}
     left_over = _left_over(job, works)
-    appended = []
+    added: list[_Work] = []
     for work in works:
-        standing = _standing(job, work, repeats)
         for spec in work.source.tables:
-            _write_table(job, work.source, spec, standing)
+            _write_table(job, work.source, spec, _standing(job, work, repeats))
         if not work.source.events:
             continue
         again = replaced.get(work.source.name, 0)
-        changed = standing if work.rebuild else standing.where("fresh OR touched")
-        made = _events(work.source, changed).withColumn("run_id", F.lit(job.run_id))
-        if work.rebuild or again or work.source.name in left_over:
-            _replace_events(job, work, made, standing)
-        else:
-            appended.append(made)
         if again:
             job.report.details[f"{work.source.name}_rows_replaced"] = again
-    if appended:
-        tables.append(tables.union(appended), job.zones, "identifiable", EVENTS)
+        if work.rebuild or again or work.source.name in left_over:
+            _replace_events(job, work, _standing(job, work, repeats))
+        else:
+            added.append(work)
+    _append_events(job, added, repeats)
     repeats.unpersist()
-    _contracts(job, works, outcomes)
-    _accept(job, works, per_file)
+    _contracts(job, works, told)
+    _accept(job, works, told)
 
 
 def _balanced(counts: Counter[str]) -> dict[str, int]:
     return {"seen": sum(counts.values()), **{name: counts[name] for name in ("written", "unchanged", "quarantined")}, **counts}
 
 
-def _write_raw(job: Job, work: _Work) -> None:
+def _write_raw(job: Job, works: list[_Work]) -> None:
     """The rows of the new files, judged, to ``record_<source>``; where declarations have changed, all rows of the source."""
+    zone = "identifiable"
+    bulk = []
+    for work in works:
+        if work.rebuild:
+            _rewrite_raw(job, work)
+            continue
+        _remove_strays(job, work)
+        if not work.readable:
+            continue
+        if tables.mounted(job.spark, job.zones, zone, work.source.table):
+            bulk.append(work)
+        else:
+            tables.append(_judged(job, work), job.zones, zone, work.source.table)
+    if not bulk:
+        return
+    sources = {work.source.name: work.source for work in bulk}
+    folders = {name: job.zones.table(zone, found.table, "write") for name, found in sources.items()}
+    blocks = [block for work in bulk for block in work.blocks]
+    # One block per task: equal work, and a lost task repeats little.
+    plan = job.spark.createDataFrame(job.spark.sparkContext.parallelize([(block,) for block in blocks], len(blocks)), "block string")
+    files = _data_files(plan.mapInArrow(worker.writing(sources, folders, job.run_id), worker.TOLD))
+    for work in bulk:
+        work.written = files.get(work.source.name, [])
+        if sum(file.rows for file in work.written) != sum(file.survey.row_count for file in work.readable):
+            raise InputError(f"{work.source.name}: fewer or more rows were written than were counted in its files; run the job again")
+    # Side by side: a commit is a dialogue of the driver with the disk.
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        list(pool.map(lambda work: tables.commit(job.spark, job.zones, zone, work.source.table, work.written), bulk))
+
+
+def _data_files(told: "DataFrame") -> dict[str, list[DataFile]]:
+    """Source -> the data files with rows that workers wrote for it."""
+    found: dict[str, list[DataFile]] = {}
+    for row in told.collect():
+        file = DataFile(**json.loads(row.file))
+        if file.rows:
+            found.setdefault(row.source, []).append(file)
+    return found
+
+
+def _remove_strays(job: Job, work: _Work) -> None:
+    """A run that was stopped may have left rows of files that are not accepted; they may have been judged by other declarations."""
     from delta.tables import DeltaTable
     from pyspark.sql import functions as F
 
     zone, name = "identifiable", work.source.table
-    readable = [file for file in work.new if file.fault is None]
-    frames = [_judged(job, work.source, readable)] if readable else []
-    if work.rebuild:
-        known = job.read(zone, name)
-        fields = [F.col(c.field) if c.field in known.columns else F.lit(None).cast("string").alias(c.field) for c in work.source.columns]
-        # What was wrong with a row as CSV cannot be told from its columns, so it is carried on.
-        from_csv = F.when(F.col("fault").isin(list(_csv_reasons())), F.col("fault")).alias("read_fault")
-        kept = known.where(F.col("file_sha256").isin(work.again)).select(*fields, "row_number", from_csv, "file_sha256")
-        again = kept.mapInArrow(_judging(work.source), _layout(work.source))
-        tables.replace(tables.union([_hashed(job, work.source, again), *frames]), job.zones, zone, name)
-        return
     if tables.exists(job.spark, job.zones, zone, name):
-        # A run that was stopped may have left rows of files that are not accepted; they may have been judged by other declarations.
         strays = F.col("file_sha256").isin([file.sha256 for file in work.new])
         if not job.read(zone, name).where(strays).isEmpty():
             DeltaTable.forPath(job.spark, job.zones.table(zone, name, "write")).delete(strays)
-    if frames:
-        tables.append(frames[0], job.zones, zone, name)
+
+
+def _rewrite_raw(job: Job, work: _Work) -> None:
+    """All rows of a source, judged by the declarations as they are now: those of files that are there, and those that were kept."""
+    from pyspark.sql import functions as F
+
+    zone, name = "identifiable", work.source.table
+    known = job.read(zone, name)
+    fields = [F.col(c.field) if c.field in known.columns else F.lit(None).cast("string").alias(c.field) for c in work.source.columns]
+    # What was wrong with a row as CSV cannot be told from its columns, so it is carried on.
+    from_csv = F.when(F.col("fault").isin(list(_csv_reasons())), F.col("fault")).alias("read_fault")
+    kept = known.where(F.col("file_sha256").isin(work.again)).select(*fields, "row_number", from_csv, "file_sha256")
+    again = kept.mapInArrow(worker.judging_again(work.source), worker.judged_layout(work.source)).withColumn("run_id", F.lit(job.run_id))
+    tables.replace(tables.union([again, *([_judged(job, work)] if work.readable else [])]), job.zones, zone, name)
 
 
 def _csv_reasons() -> tuple[str, ...]:
     return ("bad_encoding", "nul_byte", "wrong_field_count", "unterminated_quote")
 
 
-def _judged(job: Job, found: Source, files: list[_File]) -> "DataFrame":
-    """The rows of files, block by block, as rows of ``record_<source>``."""
-
-    blocks = [block for file in files for block in blocks_of(found, file)]
-    # One block per task: equal work, and a lost task repeats little.
-    plan = job.spark.sparkContext.parallelize([(block,) for block in blocks], max(len(blocks), 1))
-    rows = job.spark.createDataFrame(plan, "block string").mapInArrow(_reading(found), _layout(found))
-    return _hashed(job, found, rows)
-
-
-def blocks_of(found: Source, file: _File) -> list[str]:
-    """The blocks of a file as a worker is told of them, each as JSON."""
-    facts = file.survey
-    places = {name.casefold(): at for at, name in enumerate(facts.header)}
-    one = {
-        "path": file.path,
-        "sha256": file.sha256,
-        "compressed": facts.compressed,
-        "parquet": facts.parquet,
-        "forms": [column.formats[0] if column.formats else None for column in found.columns],
-        "fields": len(facts.header),
-        "wanted": [places.get(column.name.casefold()) for column in found.columns],
-        "names": [*(column.field for column in found.columns), "row_number", "read_fault"],
-    }
-    blocks: list[dict[str, int | None]] = [
-        {"offset": b.offset, "length": b.length, "row": b.first_row, "count": b.row_count} for b in facts.blocks
-    ]
-    if facts.open_row is not None:
-        blocks.append({"offset": None, "row": facts.open_row, "count": 1})
-    return [json.dumps(one | block) for block in blocks]
-
-
-def _layout(found: Source) -> str:
-    """The columns of judged rows as they leave the worker."""
-    texts = ", ".join(f"`{column.field}` string" for column in found.columns)
-    return f"{texts}, row_number long, file_sha256 string, {', '.join(f'{name} {type_}' for name, type_ in judging.JUDGED.items())}"
-
-
-def _hashed(job: Job, found: Source, rows: "DataFrame") -> "DataFrame":
+def _judged(job: Job, work: _Work) -> "DataFrame":
+    """The rows of new files, block by block, as rows of ``record_<source>``."""
     from pyspark.sql import functions as F
 
-    content = F.xxhash64(*[F.col(column.field) for column in found.columns])
-    return rows.withColumn("content_hash", content).withColumn("run_id", F.lit(job.run_id))
+    plan = job.spark.sparkContext.parallelize([(block,) for block in work.blocks], max(len(work.blocks), 1))
+    rows = job.spark.createDataFrame(plan, "block string")
+    return rows.mapInArrow(worker.reading(work.source), worker.judged_layout(work.source)).withColumn("run_id", F.lit(job.run_id))
 
 
-def _reading(found: Source) -> "Callable[[Iterator[RecordBatch]], Iterator[RecordBatch]]":
-    """What a worker does with blocks: read and judge their rows."""
+def _events(job: Job, found: Source, standing: "DataFrame") -> "DataFrame":
+    """The events of rows that stand."""
+    from pyspark.sql import functions as F
 
-    def read(batches: "Iterator[RecordBatch]") -> "Iterator[RecordBatch]":
-        for batch in batches:
-            for text in batch.column("block").to_pylist():
-                block = json.loads(text)
-                count = 0
-                for rows in _rows_of(block):
-                    count += rows.num_rows
-                    yield from _judged_rows(found, rows.rename_columns(block["names"]), block["sha256"])
-                if count != block["count"]:
-                    raise OSError("a block of an extract file does not hold the rows that were counted in it")
-
-    return read
-
-
-def _judging(found: Source) -> "Callable[[Iterator[RecordBatch]], Iterator[RecordBatch]]":
-    """What a worker does with rows that are there already: judge them again."""
-
-    def judge(batches: "Iterator[RecordBatch]") -> "Iterator[RecordBatch]":
-        import pyarrow as pa
-
-        for batch in batches:
-            yield from _judged_rows(found, pa.Table.from_batches([batch]), None)
-
-    return judge
-
-
-def _judged_rows(found: Source, rows: "Table", sha256: str | None) -> "Iterator[RecordBatch]":
-    """Rows with what they were judged to be, as batches of the columns of `_layout`; of the file ``sha256`` where it is given."""
-    import pyarrow as pa
-
-    judged = judging.judge(found, rows)
-    if sha256 is not None:
-        rows = rows.append_column("file_sha256", pa.repeat(pa.scalar(sha256), rows.num_rows))
-    kept = rows.select([*(column.field for column in found.columns), "row_number", "file_sha256"])
-    made = pa.table([*kept.columns, *judged.columns], names=[*kept.column_names, *judged.column_names])
-    yield from made.to_batches(max_chunksize=_BATCH_ROWS)
-
-
-def _emitting(found: Source) -> "Callable[[Iterator[RecordBatch]], Iterator[RecordBatch]]":
-    """What a worker does with judged rows that stand: make their events."""
-
-    def emit(batches: "Iterator[RecordBatch]") -> "Iterator[RecordBatch]":
-        import pyarrow as pa
-
-        for batch in batches:
-            yield from judging.events(found, pa.Table.from_batches([batch])).combine_chunks().to_batches()
-
-    return emit
-
-
-def _events(found: Source, standing: "DataFrame") -> "DataFrame":
-    """The events of rows that stand: the columns of record_event but for ``run_id``."""
     needed = standing.select(*judging.event_fields(found), "row_key", "file_sha256", "person_id")
-    return needed.mapInArrow(_emitting(found), ", ".join(f"{name} {type_}" for name, type_ in judging.EVENT.items()))
-
-
-def _tabled(found: Source, spec: TableSpec) -> "Callable[[Iterator[RecordBatch]], Iterator[RecordBatch]]":
-    """What a worker does with judged rows that stand: make rows of a table."""
-
-    def make(batches: "Iterator[RecordBatch]") -> "Iterator[RecordBatch]":
-        import pyarrow as pa
-
-        for batch in batches:
-            rows = pa.Table.from_batches([batch])
-            made = judging.table_rows(found, spec, rows)
-            kept = rows.select(["file_sha256", "load_order", "row_number"])
-            yield from pa.table([*made.columns, *kept.columns], names=[*made.column_names, *kept.column_names]).to_batches()
-
-    return make
-
-
-def _rows_of(block: dict[str, Any]) -> "Iterator[Table]":
-    """The rows of a block as text, with their numbers and what is wrong with them as rows of a file."""
-    import pyarrow as pa
-
-    if block["offset"] is None:
-        columns: list[Any] = [pa.nulls(1, pa.string()) for _ in block["wanted"]]
-        columns += [pa.array([block["row"]], pa.int64()), pa.array(["unterminated_quote"])]
-        yield pa.table(columns, names=[f"c{at}" for at in range(len(columns))])
-    elif block["parquet"]:
-        yield from parquetfile.read_group(block["path"], block["offset"], block["wanted"], block["forms"], block["row"])
-    else:
-        data = load_block(block["path"], block["compressed"], block["offset"], block["length"])
-        yield read_block(data, block["fields"], block["wanted"], block["row"])
-
-
-def _narrow(job: Job, work: _Work) -> "DataFrame":
-    """Of all rows that count, and those of this run: who they are and whether they are at fault."""
-    from pyspark.sql import functions as F
-
-    rows = _with_order(job.read("identifiable", work.source.table), work)
-    return rows.select(
-        F.lit(work.source.name).alias("source"),
-        *("file_sha256", "row_number", "row_key", "content_hash", "fault", "fault_column", "nulled", "month", "load_order", "fresh"),
-    )
+    made = needed.mapInArrow(worker.emitting(found), ", ".join(f"{name} {type_}" for name, type_ in judging.EVENT.items()))
+    return made.withColumn("run_id", F.lit(job.run_id))
 
 
 def _with_order(rows: "DataFrame", work: _Work) -> "DataFrame":
     """Rows of files that are accepted or of this run, with ``load_order`` and ``fresh`` (judged in this run)."""
     from pyspark.sql import functions as F
 
-    new = [file.sha256 for file in work.new] + work.again
-    orders = [(sha, order, sha in new) for sha, order in sorted(work.orders.items())]
+    fresh = set(work.fresh)
+    orders = [(sha, order, sha in fresh) for sha, order in sorted(work.orders.items())]
     frame = _local(rows.sparkSession, orders, {"file_sha256": "string", "load_order": "int64", "fresh": "bool"})
     return rows.join(F.broadcast(frame), "file_sha256")
 
@@ -454,24 +374,37 @@ def _local(spark: "SparkSession", rows: list[tuple], types: dict[str, str]) -> "
     return spark.createDataFrame(pa.table(arrays, names=list(types)))
 
 
-def _repeats(good: "DataFrame") -> "DataFrame":
-    """Rows without fault that share their key with another row: (source, file_sha256, row_number, fresh, state, touched), kept in memory.
+def _repeats(job: Job, works: list[_Work]) -> "DataFrame":
+    """Rows without fault that share their key with another row, kept in memory.
 
-    ``state`` is standing (counts), duplicate (says what the standing row says) or superseded. ``touched``: a standing row whose key has
-    rows of earlier runs that say something else, so that the events made of them may have to go.
+    Columns are source, file_sha256, row_number, month, fresh, state and touched. ``state`` is standing (counts), duplicate (says what the
+    standing row says) or superseded. ``touched``: a standing row whose key has rows of earlier runs that say something else, so that the
+    events made of them may have to go.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
+    good = {work.source.name: job.read("identifiable", work.source.table).where("fault IS NULL") for work in works}
     # Keys that occur more than once, found by a number that is cheap to group by; equal numbers of different keys do no harm.
-    keyed = good.withColumn("number", F.xxhash64("row_key"))
-    repeated = keyed.groupBy("number").count().where("count > 1").select("number").persist()
+    number = F.xxhash64("row_key").alias("number")
+    shares = -(-sum(work.row_count for work in works) // _SHARE) or 1
+    numbers = tables.union([rows.select(number) for rows in good.values()]).repartition(shares, "number")
+    repeated = numbers.mapInArrow(worker.repeated, "number long").persist()
     many = repeated.count()
-    some = keyed.join(F.broadcast(repeated) if many <= _FEW else repeated, "number") if many else keyed.where(F.lit(False))
+    parts = []
+    for work in works:
+        keyed = _with_order(good[work.source.name].withColumn("number", number), work)
+        some = keyed.join(F.broadcast(repeated) if many <= _FEW else repeated, "number", "left_semi") if many else keyed.where(F.lit(False))
+        parts.append(
+            some.select(
+                F.lit(work.source.name).alias("source"),
+                *("file_sha256", "row_number", "row_key", "content_hash", "month", "load_order", "fresh"),
+            )
+        )
     key = Window.partitionBy("row_key")
     newest = key.orderBy(F.col("load_order").desc(), F.col("row_number").desc())
     oldest = Window.partitionBy("row_key", "content_hash").orderBy("load_order", "row_number")
-    told = some.select(
+    told = tables.union(parts).select(
         *("source", "file_sha256", "row_number", "month", "fresh"),
         (F.col("content_hash") == F.first("content_hash").over(newest)).alias("same"),
         F.row_number().over(oldest).alias("rank"),
@@ -487,55 +420,66 @@ def _repeats(good: "DataFrame") -> "DataFrame":
     return repeats
 
 
-def _per_file(rows: "DataFrame", repeats: "DataFrame") -> dict[tuple[str, str], Counter[str]]:
-    """(source, file) -> rows by outcome: ``written``, ``duplicate``, ``superseded``, ``fault:<reason>``; and values ``nulled``."""
+@dataclass(frozen=True)
+class _Told:
+    """How many rows became what.
+
+    Attributes
+    ----------
+    files : (source, file of this run) -> rows by outcome: ``written``, ``duplicate``, ``superseded``, ``fault:<reason>``; and values
+        ``nulled``.
+    months : source -> (month, reason) -> rows, of all rows that count and those of this run.
+    """
+
+    files: dict[tuple[str, str], Counter[str]]
+    months: dict[str, Counter[tuple[str, str]]]
+
+
+def _told(job: Job, works: list[_Work], repeats: "DataFrame") -> _Told:
+    """Count the rows that are in the tables now."""
     from pyspark.sql import functions as F
 
-    found: dict[tuple[str, str], Counter[str]] = {}
-    grouped = (
-        rows.where("fresh").groupBy("source", "file_sha256", "fault").agg(F.count(F.lit(1)).alias("n"), F.sum("nulled").alias("nulled"))
+    told = _Told({}, {work.source.name: Counter() for work in works})
+    fresh = {(work.source.name, sha) for work in works for sha in work.fresh}
+    rows = tables.union(
+        [job.read("identifiable", work.source.table).select(F.lit(work.source.name).alias("source"), *_COUNTED, "nulled") for work in works]
     )
-    for row in grouped.collect():
-        counter = found.setdefault((row.source, row.file_sha256), Counter())
-        counter["written" if row.fault is None else f"{_FAULT}{row.fault}"] += row.n
-        counter["nulled"] += row.nulled if row.fault is None else 0
-    for row in repeats.where("fresh AND state != 'standing'").groupBy("source", "file_sha256", "state").count().collect():
-        found[(row.source, row.file_sha256)][row.state] += row["count"]
-        found[(row.source, row.file_sha256)]["written"] -= row["count"]
-    return found
-
-
-def _outcomes(works: list[_Work], rows: "DataFrame", repeats: "DataFrame") -> dict[str, Counter[tuple[str, str]]]:
-    """Source -> (month, reason) -> rows, of all rows that count and those of this run."""
-    from pyspark.sql import functions as F
-
-    found: dict[str, Counter[tuple[str, str]]] = {work.source.name: Counter() for work in works}
-    month = F.coalesce("month", F.lit(contracts.UNKNOWN)).alias("month")
-    reason = F.coalesce("fault", F.lit(contracts.ACCEPTED)).alias("reason")
-    for row in rows.groupBy("source", month, reason).agg(F.count(F.lit(1)).alias("n"), F.sum("nulled").alias("nulled")).collect():
-        found[row.source][(row.month, row.reason)] += row.n
-        if row.reason == contracts.ACCEPTED:
-            found[row.source][(row.month, contracts.LEFT_OUT)] += row.nulled
-    for row in repeats.where("state != 'standing'").groupBy("source", month, "state").count().collect():
-        found[row.source][(row.month, row.state)] += row["count"]
-        found[row.source][(row.month, contracts.ACCEPTED)] -= row["count"]
+    known = {(work.source.name, sha) for work in works for sha in work.orders}
+    for row in rows.groupBy("source", *_COUNTED).agg(F.count(F.lit(1)).alias("n"), F.sum("nulled").alias("nulled")).collect():
+        if (row.source, row.file_sha256) not in known:
+            continue
+        month, counter = row.month or contracts.UNKNOWN, told.months[row.source]
+        counter[(month, row.fault or contracts.ACCEPTED)] += row.n
+        if row.fault is None:
+            counter[(month, contracts.LEFT_OUT)] += row.nulled
+        if (row.source, row.file_sha256) in fresh:
+            outcome = told.files.setdefault((row.source, row.file_sha256), Counter())
+            outcome["written" if row.fault is None else f"{_FAULT}{row.fault}"] += row.n
+            outcome["nulled"] += row.nulled if row.fault is None else 0
+    for row in repeats.where("state != 'standing'").groupBy("source", "file_sha256", "month", "state").count().collect():
+        month, count = row.month or contracts.UNKNOWN, row["count"]
+        told.months[row.source] += Counter({(month, row.state): count})
+        told.months[row.source][(month, contracts.ACCEPTED)] -= count
+        if (row.source, row.file_sha256) in fresh:
+            told.files[(row.source, row.file_sha256)][row.state] += count
+            told.files[(row.source, row.file_sha256)]["written"] -= count
     for work in works:
         for file in work.new:
             if file.fault is not None:
-                found[work.source.name][(contracts.UNKNOWN, file.fault)] += file.survey.row_count
-    return found
+                told.months[work.source.name][(contracts.UNKNOWN, file.fault)] += file.survey.row_count
+    return told
 
 
-def _contracts(job: Job, works: list[_Work], outcomes: dict[str, Counter[tuple[str, str]]]) -> None:
+def _contracts(job: Job, works: list[_Work], told: _Told) -> None:
     """Write what the sources of this run keep and break by month, and tell the sums."""
-    held = job.read("identifiable", "record_contract").where(~_named("source", outcomes)).collect()
+    held = job.read("identifiable", "record_contract").where(~_named("source", told.months)).collect()
     rows = [tuple(row) for row in held]
     for work in works:
         name = work.source.name
         settings = job.config["records"]["sources"][name]
         days = date.fromisoformat(settings["from_date"]), date.fromisoformat(settings["to_date"])
         sums: Counter[str] = Counter()
-        for month, contract, reason, count in contracts.judged(outcomes[name], days, settings["lag_days"]):
+        for month, contract, reason, count in contracts.judged(told.months[name], days, settings["lag_days"]):
             rows.append((name, month, contract, reason, count, job.run_id))
             sums["months_without_rows" if reason == "no_rows" else f"broken_{contract}"] += count or 1
         sums.pop(f"broken_{contracts.KEPT}", None)
@@ -554,7 +498,7 @@ def _faults(outcome: Counter[str]) -> dict[str, int]:
     return {name.removeprefix(_FAULT): count for name, count in outcome.items() if name.startswith(_FAULT)}
 
 
-def _count(job: Job, works: list[_Work], per_file: dict[tuple[str, str], Counter[str]], counts: Counter[str]) -> None:
+def _count(job: Job, works: list[_Work], told: _Told, counts: Counter[str]) -> None:
     """Add the files of this run to the report's counts, each row once."""
     report = job.report
     for work in works:
@@ -565,7 +509,7 @@ def _count(job: Job, works: list[_Work], per_file: dict[tuple[str, str], Counter
                 counts["quarantined"] += file.survey.row_count
                 _add(report.quarantined, file.fault, file.survey.row_count)
                 continue
-            outcome = per_file.get((work.source.name, file.sha256), Counter())
+            outcome = told.files.get((work.source.name, file.sha256), Counter())
             counts["written"] += outcome["written"]
             for state in ("duplicate", "superseded"):
                 if outcome[state]:
@@ -585,7 +529,7 @@ def _add(reasons: dict[str, int], reason: str, count: int) -> None:
     reasons[reason] = reasons.get(reason, 0) + count
 
 
-def _quarantine(job: Job, works: list[_Work], rows: "DataFrame") -> None:
+def _quarantine(job: Job, works: list[_Work]) -> None:
     """Rows and files of this run that cannot be used, each with where it is and a reason."""
     from pyspark.sql import functions as F
 
@@ -599,7 +543,13 @@ def _quarantine(job: Job, works: list[_Work], rows: "DataFrame") -> None:
         return
     columns = {"source": "string", "file_sha256": "string", "fault": "string", "fault_column": "string"}
     whole = _local(job.spark, refused, columns).withColumn("row_number", F.lit(None).cast("long"))
-    bad = rows.where("fresh AND fault IS NOT NULL").select(*columns, "row_number").unionByName(whole)
+    faulty = [
+        job.read("identifiable", work.source.table)
+        .where(F.col("fault").isNotNull() & F.col("file_sha256").isin(work.fresh))
+        .select(F.lit(work.source.name).alias("source"), *list(columns)[1:], "row_number")
+        for work in works
+    ]
+    bad = tables.union([*faulty, whole])
     names = _local(job.spark, files, {"source": "string", "file_sha256": "string", "name": "string"})
     suffix = F.coalesce(F.concat(F.lit("#"), F.col("row_number").cast("string")), F.lit(""))
     detail = F.lit(None).cast("string")
@@ -635,7 +585,7 @@ def _write_table(job: Job, found: Source, spec: TableSpec, standing: "DataFrame"
     types = ", ".join(f"{name} {declared[name].type}" for name in spec.columns)
     day = "date" if found.column(spec.latest_by).type in ("date", "datetime") else "string"
     layout = f"{types}, _latest {day}, _open boolean, file_sha256 string, load_order long, row_number long"
-    rows = standing.mapInArrow(_tabled(found, spec), layout).withColumn("scheme", F.lit(found.scheme))
+    rows = standing.mapInArrow(worker.tabling(found, spec), layout).withColumn("scheme", F.lit(found.scheme))
     rows = latest.latest_rows(spec, rows)
     if spec.current:
         rows = _followed(rows, spec.one_per[0], spec.current["of"])
@@ -665,10 +615,11 @@ def _left_over(job: Job, works: list[_Work]) -> set[str]:
     return {row.source for row in events.select("source").distinct().collect()}
 
 
-def _replace_events(job: Job, work: _Work, made: "DataFrame", standing: "DataFrame") -> None:
+def _replace_events(job: Job, work: _Work, standing: "DataFrame") -> None:
     """Put events in the place of those that their rows gave before; of a source that is made again also take away what no row gives."""
     from pyspark.sql import functions as F
 
+    made = _events(job, work.source, standing if work.rebuild else standing.where("fresh OR touched"))
     if not tables.exists(job.spark, job.zones, "identifiable", EVENTS):
         tables.append(made, job.zones, "identifiable", EVENTS)
         return
@@ -679,6 +630,41 @@ def _replace_events(job: Job, work: _Work, made: "DataFrame", standing: "DataFra
     gone = events.join(standing.select("row_key"), "row_key", "left_anti").select("event_key")
     if not gone.isEmpty():
         tables.remove(gone, job.zones, "identifiable", EVENTS)
+
+
+def _append_events(job: Job, works: list[_Work], repeats: "DataFrame") -> None:
+    """The events of the rows of this run that stand, where no row of theirs had events before."""
+    from pyspark.sql import functions as F
+
+    zone = "identifiable"
+    for work in works:
+        if work.written is None and work.readable:
+            made = _events(job, work.source, _standing(job, work, repeats).where("fresh"))
+            tables.append(made, job.zones, zone, EVENTS)
+    bulk = [work for work in works if work.written]
+    if not bulk:
+        return
+    files = [
+        (work.source.name, f"{job.zones.table(zone, work.source.table)}/{file.name}", *file.span("file_sha256"), *file.span("row_number"))
+        for work in bulk
+        for file in work.written or ()
+    ]
+    # A data file is made of one block, which is a stretch of rows of one extract file.
+    names = ("source", "path", "file_sha256", "_", "first", "last")
+    plan = _local(job.spark, files, dict.fromkeys(names[:4], "string") | dict.fromkeys(names[4:], "int64")).drop("_")
+    gone = repeats.where("fresh AND state != 'standing'").select("source", "file_sha256", "row_number")
+    among = F.col("row_number").between(F.col("first"), F.col("last"))
+    left_out = (
+        gone.join(F.broadcast(plan), ["source", "file_sha256"])
+        .where(among)
+        .groupBy("path")
+        .agg(F.collect_list("row_number").alias("left_out"))
+    )
+    rows = plan.join(left_out, "path", "left").select("source", "path", "left_out").repartition(len(files))
+    sources = {work.source.name: work.source for work in bulk}
+    folder = job.zones.table(zone, EVENTS, "write")
+    found = _data_files(rows.mapInArrow(worker.writing_events(sources, folder, job.run_id), worker.TOLD))
+    tables.commit(job.spark, job.zones, zone, EVENTS, [file for each in found.values() for file in each])
 
 
 def masters(merges: dict[str, str]) -> dict[str, str]:
@@ -726,7 +712,7 @@ def _cover(job: Job, works: list[_Work]) -> None:
         tables.replace(frame, job.zones, "identifiable", "source_cover")
 
 
-def _accept(job: Job, works: list[_Work], per_file: dict[tuple[str, str], Counter[str]]) -> None:
+def _accept(job: Job, works: list[_Work], told: _Told) -> None:
     """Record that the files of this run are loaded."""
     rows = []
     for work in works:
@@ -735,7 +721,7 @@ def _accept(job: Job, works: list[_Work], per_file: dict[tuple[str, str], Counte
         # Of a file that was refused as a whole no row was kept.
         files += [(old.file_sha256, old.file_name, old.load_order, old.row_count, old.quarantined_count == old.row_count) for old in kept]
         for sha, name, order, row_count, refused in files:
-            outcome = per_file.get((work.source.name, sha), Counter())
+            outcome = told.files.get((work.source.name, sha), Counter())
             bad = row_count if refused else sum(_faults(outcome).values())
             rows.append((work.source.name, sha, name, order, work.version, row_count, outcome["written"], bad, job.run_id))
     frame = job.spark.createDataFrame(rows, table("identifiable", "record_file").spark_type())

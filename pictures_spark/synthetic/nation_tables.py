@@ -60,6 +60,7 @@ def pieces(draws: Draws, count: int, batch: int = _BATCH) -> Iterator[Piece]:
     plants = planted(draws)
     yield "truth/questions", plants.key
     yield from tables_of(draws, plants.lives, plants.ids, plants.scans, clean=True)
+    yield from plants.reports.items()
     for start in range(0, count, batch):
         index = np.arange(start, min(start + batch, count))
         lives = lead(draws, people(draws, index), first=first_day(), last=last_day())

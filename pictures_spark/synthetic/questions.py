@@ -18,9 +18,10 @@ from pictures_spark.errors import ConfigError
 from pictures_spark.resources import load_schema
 from pictures_spark.synthetic.draws import Draws, day
 from pictures_spark.synthetic.lives import NEVER, Events, Lives, People
-from pictures_spark.synthetic.scanning import Scans, scanning
+from pictures_spark.synthetic.nation import dates
+from pictures_spark.synthetic.scanning import PLANTED, Scans, scanning
 
-COLUMNS = ("question", "unit", "uid", "answer", "why")
+COLUMNS = ("question", "unit", "uid", "answer", "why", "value")
 SYSTEMS = {
     "diagnosis": "icd10",
     "death_cause": "icd10",
@@ -33,6 +34,7 @@ SYSTEMS = {
 # Copies of a case have numbers below this.
 _COPIES = 1_000
 _ANSWERS = ("yes", "no")
+_FINDING = ("finding", "polarity", "certainty", "subject")
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,18 @@ class Case:
 
 @dataclass(frozen=True)
 class Planted:
-    """The planted people and what is true of them; ``key`` has the columns of `COLUMNS`."""
+    """The planted people and what is true of them.
+
+    Attributes
+    ----------
+    reports : rows of ``report`` and ``report_finding``, by table.
+    key : columns of `COLUMNS`; ``value`` is what a question tells of a unit beside that it is in, or empty.
+    """
 
     lives: Lives
     ids: pa.Array
     scans: tuple[Scans, ...]
+    reports: Mapping[str, pa.Table]
     key: pa.Table
 
 
@@ -88,7 +97,8 @@ def planted(draws: Draws, copies: int = 1) -> Planted:
     men = draws.happens("male", index, 0.5)
     columns: dict[str, list[int]] = defaultdict(list)
     male: list[bool] = []
-    scans: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
+    scans: dict[str, list[tuple[int, int, int, int]]] = defaultdict(list)
+    reports: list[tuple[Any, ...]] = []
     events: dict[tuple[Any, ...], list[tuple[Any, ...]]] = defaultdict(list)
     key: list[tuple[str, ...]] = []
     for who, (case, number) in enumerate(every):
@@ -107,13 +117,16 @@ def planted(draws: Draws, copies: int = 1) -> Planted:
         for name, value in row.items():
             columns[name].append(value)
         male.append(facts["sex"] == "M" if "sex" in facts else bool(men[who]))
+        same = facts.get("same_pixels", {})
         for place, (at, protocol, *_) in enumerate(facts["scans"]):
-            scans[protocol].append((who, anchor + at, place))
+            scans[protocol].append((who, anchor + at, place, same.get(place, -1)))
+        for place, (scan, *told) in enumerate(facts.get("reports", ())):
+            reports.append((number, who, scan, place, anchor + facts["scans"][scan][0], *told))
         for at, source, kind, code, *more in facts.get("events", ()):
-            told: Mapping[str, Any] = more[0] if more else {}
-            form = (source, kind, SYSTEMS.get(kind), told.get("position"), told.get("unit"))
+            given: Mapping[str, Any] = more[0] if more else {}
+            form = (source, kind, SYSTEMS.get(kind), given.get("position"), given.get("unit"))
             events[form].append(
-                (who, anchor + at, code, anchor + told["end"] if "end" in told else NEVER, told.get("stay", -1), told.get("value"))
+                (who, anchor + at, code, anchor + given["end"] if "end" in given else NEVER, given.get("stay", -1), given.get("value"))
             )
         if died < NEVER:
             events[("deaths", "death", None, None, None)].append((who, died, "", NEVER, -1, None))
@@ -124,7 +137,30 @@ def planted(draws: Draws, copies: int = 1) -> Planted:
         Scans(protocol, *(np.array(part, np.int64) for part in zip(*rows, strict=True))) for protocol, rows in sorted(scans.items())
     )
     table = pa.table({name: pa.array([row[at] for row in key], pa.string()) for at, name in enumerate(COLUMNS)})
-    return Planted(lives, draws.names("patient", index), made, table)
+    ids = draws.names("patient", index)
+    return Planted(lives, ids, made, _reports(draws, ids, reports), table)
+
+
+def _reports(draws: Draws, ids: pa.Array, rows: list[tuple[Any, ...]]) -> dict[str, pa.Table]:
+    """Rows of two tables from (number, place in the batch, scan, report, day, finding, polarity, certainty, subject)."""
+    number, who, scan, place, on, *told = (list(part) for part in zip(*rows, strict=True))
+    index = np.array(number, np.int64)
+    shared = {
+        "report_id": draws.names("report", index, np.array(place, np.int64)),
+        "study_id": draws.names("study", index, np.array(scan, np.int64)),
+        "patient_id": ids.take(pa.array(who)),
+    }
+    count = len(rows)
+    report = {
+        "report_date": dates(np.array(on, np.int64)),
+        "status": pa.repeat(pa.scalar("final"), count),
+        "study_link": pa.repeat(pa.scalar("linked"), count),
+    }
+    finding = {name: pa.array(values, pa.string()) for name, values in zip(_FINDING, told, strict=True)}
+    return {
+        "report": pa.table({**shared, **report}),
+        "report_finding": pa.table({**shared, **finding, "nlp_version": pa.repeat(pa.scalar(PLANTED), count)}),
+    }
 
 
 def _born(anchor: int, age: list[int]) -> tuple[int, int]:
@@ -141,7 +177,8 @@ def _answers(draws: Draws, case: Case, number: int) -> Iterator[tuple[str, ...]]
     index = np.array([number], np.int64)
 
     def row(kind: str, slot: int, answer: str) -> tuple[str, ...]:
-        return case.question, case.unit, draws.names(kind, index, slot)[0].as_py(), answer, case.why
+        value = str(case.facts.get("value", "")) if answer == "yes" else ""
+        return case.question, case.unit, draws.names(kind, index, slot)[0].as_py(), answer, case.why, value
 
     if case.unit == "patient":
         yield row("patient", 0, case.answer)

@@ -23,17 +23,21 @@ from pictures_spark.synthetic.published import ZONE
 from pictures_spark.synthetic.told import told
 
 # What found the planted text: no detector did.
-_PLANTED = "planted"
+PLANTED = "planted"
 
 
 @dataclass(frozen=True)
 class Scans:
-    """Studies of a batch of people, all of one protocol: places in the batch, days, and a number that no other study of the person has."""
+    """Studies of a batch of people, all of one protocol: places in the batch, days, and a number that no other study of the person has.
+
+    ``same_as`` is the number of the person's earlier study whose pixels a study shows again under other UIDs, -1 for none.
+    """
 
     protocol: str
     who: Whole
     on: Whole
     number: Whole
+    same_as: Whole | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def _look(protocol: str, number: int, device: int, trap: int) -> dict[str, Any]:
     """Columns of ``series`` that a protocol's series on a device has, spoiled by a trap or not."""
     series = scanning()["protocols"][protocol]["series"][number]
     found = header(protocol, number, _devices(series["Modality"])[device], _traps()[trap])
-    return told(found, series["images"][0], series.get("step"))
+    return told(found, series.get("frames", series["images"])[0], series.get("step"))
 
 
 def _looks(protocol: str, number: int, device: Whole, trap: Whole) -> pa.Table:
@@ -135,7 +139,7 @@ def made(draws: Draws, group: People, ids: pa.Array, board: Whole, scans: Scans,
     boards = np.array([f"board-{number:02d}" for number in range(len(load_schema("synthetic/nation.yaml")["health_boards"]))])
     parts = [_series(draws, scans, number, index, board[who], trap) for number in range(len(plan["series"]))]
     rows = []
-    for number, (looks, images) in enumerate(parts):
+    for number, (looks, images, frames) in enumerate(parts):
         frame_of = draws.names("frame", index, scans.number * 100 + (0 if plan.get("one_frame") else number))
         own = {
             "series_id": draws.names("series", index, scans.number * 100 + number),
@@ -145,10 +149,11 @@ def made(draws: Draws, group: People, ids: pa.Array, board: Whole, scans: Scans,
             "scan_time": clock,
             "scan_date_source": pa.repeat(pa.scalar("AcquisitionDate"), len(who)),
             "image_count": pa.array(images),
-            "frame_count": pa.array(images),
+            "frame_count": pa.array(frames),
             "n_objects": pa.array(images),
             "conflict_count": pa.array(np.zeros(len(who), np.int64)),
             "frame_of_reference_id": frame_of,
+            "dup_of": _dup_of(draws, scans, index, number),
             **age,
         }
         rows.append(pa.table({**dict(zip(looks.column_names, looks.columns, strict=True)), **own}))
@@ -177,14 +182,26 @@ def made(draws: Draws, group: People, ids: pa.Array, board: Whole, scans: Scans,
     )
 
 
-def _series(draws: Draws, scans: Scans, number: int, index: Whole, board: Whole, trap: Whole) -> tuple[pa.Table, Whole]:
-    """What each study's series looks like, and how many images it has. A board has one device of a kind."""
+def _dup_of(draws: Draws, scans: Scans, index: Whole, number: int) -> pa.Array:
+    """The earlier series whose pixels each study's series shows."""
+    if scans.same_as is None:
+        return pa.nulls(len(index), pa.string())
+    earlier = draws.names("series", index, np.maximum(scans.same_as, 0) * 100 + number)
+    return pc.if_else(pa.array(scans.same_as >= 0), earlier, pa.scalar(None, pa.string()))
+
+
+def _series(draws: Draws, scans: Scans, number: int, index: Whole, board: Whole, trap: Whole) -> tuple[pa.Table, Whole, Whole]:
+    """What each study's series looks like, and how many images and frames it has. A board has one device of a kind."""
     series = scanning()["protocols"][scans.protocol]["series"][number]
     devices = _devices(series["Modality"])
     device = draws.choice(f"device/{series['Modality']}", board, [weight for *_, weight in devices])
     looks = _looks(scans.protocol, number, device, trap)
-    low, high = series["images"]
-    return looks, draws.whole("images", index, low, high, scans.number * 100 + number)
+    (least, most), slot = series["images"], scans.number * 100 + number
+    images = frames = draws.whole("images", index, least, most, slot)
+    if "frames" in series:
+        least, most = series["frames"]
+        frames = draws.whole("frames", index, least, most, slot)
+    return looks, images, frames
 
 
 def _ages(group: People, who: Whole, on: Whole, linked: Flags) -> dict[str, pa.Array]:
@@ -247,8 +264,8 @@ def _pixels(plan: Mapping[str, Any], rows: Sequence[pa.Table]) -> dict[str, pa.T
                         "plane": pa.repeat(pa.scalar("pixel"), count),
                         "kind": pa.repeat(pa.scalar("text" if text else None, pa.string()), count),
                         "verdict": pa.repeat(pa.scalar("text" if text else "clean"), count),
-                        "engine_version": pa.repeat(pa.scalar(_PLANTED), count),
-                        "rule": pa.repeat(pa.scalar(_PLANTED), count),
+                        "engine_version": pa.repeat(pa.scalar(PLANTED), count),
+                        "rule": pa.repeat(pa.scalar(PLANTED), count),
                     }
                 )
             )

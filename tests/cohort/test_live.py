@@ -114,7 +114,7 @@ def test_a_facet_counts_what_sql_counts(held, series_question, column, among):
     for series_id, patient_id, *cells in table:
         if series_id in ids:
             cell = cells[["modality", "body_region", "sex", "site"].index(column)]
-            for value in (cell or []) if isinstance(cell, list) else [cell]:
+            for value in cell if cell and isinstance(cell, list) else [None if cell == [] else cell]:
                 values.setdefault(value, []).append(patient_id)
     expected = {value: (len(people), len(set(people) - {None})) for value, people in values.items()}
     assert {value: (units, people) for value, units, people in held.facet("series", column, found)} == expected

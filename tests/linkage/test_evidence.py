@@ -118,9 +118,10 @@ def test_scores_decide_between_twins_typing_errors_and_strangers(tmp_path):
     assert best.get("either_twin", (None, "ambiguous"))[1] == "ambiguous"
     assert "stranger" not in best
     assert best.get("namesake", (None, None))[1] != "linked"
-    # As shipped nobody is linked by score.
+    # Where it is switched off, nobody is linked by score.
     (tmp_path / probabilistic.SCORED).unlink()
-    probabilistic.score(tmp_path, RULES)
+    rules["probabilistic"]["link_from"] = None
+    probabilistic.score(tmp_path, rules)
     told = duckdb.sql(f"SELECT DISTINCT verdict FROM '{tmp_path / probabilistic.SCORED}'").fetchall()
     assert told
     assert ("linked",) not in told

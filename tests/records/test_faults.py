@@ -6,6 +6,7 @@ Files are read and judged as a worker of the job does it, without Spark; test_lo
 import csv
 import gzip
 import io
+import json
 import re
 from datetime import datetime
 
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pictures_spark.records import judging, load
+from pictures_spark.records import csvfile, judging, load, worker
 from pictures_spark.records.source import PERSON, Source, source, source_names
 
 CHI = ["0101011237", "0202023458"]
@@ -84,14 +85,12 @@ def csv_bytes(found, rows, header=None, encoding="utf-8"):
 def judged(found: Source, path, content, block_bytes=None):
     """(fault of the file, judged rows in order, events) of an extract."""
     path.write_bytes(content)
-    facts = load._survey(str(path)) if block_bytes is None else load.survey(str(path), block_bytes)
-    file = load._File(found.name, "extract", str(path), facts)
+    facts = worker.survey(str(path)) if block_bytes is None else csvfile.survey(str(path), block_bytes)
     fault, _ = load._header_fault(found, facts)
     if fault:
         return fault, [], []
-    read = load._reading(found)
-    blocks = pa.RecordBatch.from_pydict({"block": load.blocks_of(found, file)})
-    made = [pa.Table.from_batches([batch]) for batch in read(iter([blocks]))]
+    blocks = pa.RecordBatch.from_pydict({"block": worker.blocks_of(found, str(path), facts)})
+    made = [pa.Table.from_batches([batch]) for batch in worker.reading(found)(iter([blocks]))]
     table = pa.concat_tables(made).sort_by("row_number") if made else None
     if table is None:
         return None, [], []
@@ -220,6 +219,41 @@ def test_files_that_cannot_be_read(found, path):
     _, told, events = judged(found, path, plain[:-1] + b'\r\n"never closed')
     assert [one["fault"] for one in told] == [None, None, None, "unterminated_quote"]
     assert {event["person_id"] for event in events} == (set(PEOPLE[:3]) if found.events else set())
+
+
+@each_source
+def test_data_files_hold_the_rows_and_events_but_for_those_that_are_left_out(found, path, tmp_path):
+    content = csv_bytes(found, [row(found, n) for n in range(3)]) + b"too,few\r\n"
+    _, told, events = judged(found, path, content)
+    blocks = pa.RecordBatch.from_pydict({"block": worker.blocks_of(found, str(path), worker.survey(str(path)))})
+    (made,) = worker.writing({found.name: found}, {found.name: str(tmp_path / "raw")}, "run")(iter([blocks]))
+    file = json.loads(made.column("file").to_pylist()[0])
+    raw = pq.read_table(tmp_path / "raw" / file["name"])
+    assert [{**one, "run_id": "run"} for one in told] == raw.sort_by("row_number").to_pylist()
+    if not found.events:
+        return
+    for left_out, kept in (([], 3), ([2], 2), ([1, 2, 3], 0)):
+        plan = {
+            "source": [found.name],
+            "path": [str(tmp_path / "raw" / file["name"])],
+            "left_out": pa.array([left_out], pa.list_(pa.int64())),
+        }
+        (made,) = worker.writing_events({found.name: found}, str(tmp_path / "events"), "run")(iter([pa.RecordBatch.from_pydict(plan)]))
+        told_file = json.loads(made.column("file").to_pylist()[0])
+        written = pq.read_table(tmp_path / "events" / told_file["name"]).sort_by("event_key").to_pylist()
+        people = {PEOPLE[n] for n in range(3) if n + 1 not in left_out}
+        assert written == [{**event, "run_id": "run"} for event in events if event["person_id"] in people]
+        assert len({event["person_id"] for event in written}) == kept
+        assert told_file["rows"] == len(written)
+
+
+def test_numbers_that_come_again_are_told_once():
+    def told(*batches):
+        numbers = [pa.RecordBatch.from_pydict({"number": pa.array(batch, pa.int64())}) for batch in batches]
+        return [number for batch in worker.repeated(iter(numbers)) for number in batch.column("number").to_pylist()]
+
+    assert told([3, 1, 2], [3, -9], [3, -9, -(2**63)]) == [-9, 3]
+    assert told() == told([]) == told([1], [2]) == []
 
 
 @settings(max_examples=25)

@@ -81,6 +81,10 @@ def test_keys_are_unique_and_every_reference_leads_somewhere(nation):
     assert set(nation["series"]["study_id"].to_pylist()) == ids["study"]
     assert set(nation["event"]["stay_id"].to_pylist()) - {None} == ids["stay"]
     assert set(nation["image_feature"]["series_id"].to_pylist()) <= ids["series"]
+    assert set(nation["series"]["dup_of"].to_pylist()) - {None} <= ids["series"]
+    for name in ("report", "report_finding"):
+        assert set(nation[name]["study_id"].to_pylist()) <= ids["study"]
+        assert set(nation[name]["patient_id"].to_pylist()) <= ids["patient"]
     units = {name: ids[name] for name in ("patient", "study", "series")}
     for row in nation["truth/questions"].to_pylist():
         assert row["uid"] in units[row["unit"]], row
@@ -138,9 +142,12 @@ def test_draws_are_as_often_as_they_should_be():
 
 
 QUESTIONS = {
+    "1": """{unit: series, steps: [{id: years, where: {scan_date: {between: [2010-01-01, 2018-12-31]}}}]}""",
     "2": """{unit: series, steps: [{id: thin, where: {modality: CT, slice_thickness_max: {le: 1.5}, orientation: AXIAL,
             image_kind: ORIGINAL, image_count: {ge: 20}}}]}""",
     "3": "{unit: series, steps: [{id: three_tesla, where: {modality: MR, field_tesla: {between: [2.8, 3.2]}}}]}",
+    "11": """{unit: series, steps: [{id: slices, where: {modality: MR, frame_count: {between: [24, 24]},
+            slice_thickness_max: {between: [5, 5]}}}]}""",
     "13": """{unit: series, population: all, steps: [{id: chest, where: {modality: CT, body_region: CHEST, contrast: "yes"}},
             {id: age, where: {age_at: {between: [55, 65]}}}]}""",
     "14": """{unit: series, codelists: {drug: {system: bnf, codes: ["0208020"]}, stroke: {system: icd10, codes: [I61, I62, I63, I64]}},
@@ -151,6 +158,8 @@ QUESTIONS = {
             window: [-90d, 0d]}}, {id: before, lacks: {event: dispensing, codes: lipid, window: [-730d, -91d]}}]}""",
     "21": """{unit: study, codelists: {birth: {system: icd10, codes: [O80, O82]}}, steps: [{id: women, where: {sex: F, age_at:
             {between: [15, 49]}}}, {id: delivery, has: {event: delivery, codes: birth, window: [1d, 280d]}}]}""",
+    "36b": """{unit: series, steps: [{id: agent, where: {modality: CT, contrast: "yes"}}]}""",
+    "43": """{unit: series, steps: [{id: film, where: {modality: DX, dup_of: {is_missing: true}}}]}""",
 }
 
 

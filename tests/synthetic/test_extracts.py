@@ -1,0 +1,225 @@
+"""The nation's extracts: the same bytes however they are made, no two people with one number, and what they load into is what was drawn."""
+
+import csv
+import hashlib
+import io
+import zipfile
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydicom import dcmread
+
+from pictures_spark.errors import ConfigError
+from pictures_spark.job import run_job
+from pictures_spark.linkage import identity
+from pictures_spark.radiology.findings import findings
+from pictures_spark.records import judging, worker
+from pictures_spark.records.load import _header_fault
+from pictures_spark.records.source import source
+from pictures_spark.resources import load_schema
+from pictures_spark.synthetic import nation_archive, nation_extracts, register, scanning
+from pictures_spark.synthetic.draws import Draws
+from pictures_spark.synthetic.lives import lead
+from pictures_spark.synthetic.nation import event_tables, first_day, homes, last_day, people
+from pictures_spark.synthetic.nation_extracts import SOURCES
+from pictures_spark.synthetic.nation_tables import first_board
+from pictures_spark.synthetic.questions import planted
+from pictures_spark.zones import Zones
+
+PEOPLE = 400
+DRAWS = Draws(11)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Folder, rows by source of the planted and of the drawn people."""
+    folder = tmp_path_factory.mktemp("extracts")
+    ranked = register.ranks(DRAWS, PEOPLE)
+    told = [nation_extracts.write(DRAWS, ranked, PEOPLE, number, nation_extracts.Places(folder), "csv") for number in (-1, 0)]
+    assert all((folder / name).stat().st_size == size for one in told for name, size in one["files"].items())
+    return folder, [one["rows"] for one in told]
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def traps(folder, number):
+    with (folder / f"truth/traps-{number:05d}.csv").open(newline="") as file:
+        return [(row["source"], int(row["row"]), row["trap"]) for row in csv.DictReader(file)]
+
+
+def loaded(name, path):
+    """Judged rows, and events, as the job `records` has them."""
+    found, facts = source(name), worker.survey(str(path))
+    assert _header_fault(found, facts) == (None, None)
+    blocks = pa.RecordBatch.from_pydict({"block": worker.blocks_of(found, str(path), facts)})
+    rows = pa.concat_tables([pa.Table.from_batches([batch]) for batch in worker.reading(found)(iter([blocks]))]).sort_by("row_number")
+    return rows, judging.events(found, rows.filter(pa.compute.is_null(rows["fault"])))
+
+
+def test_the_order_in_which_files_are_made_changes_no_byte(made, tmp_path):
+    folder, _ = made
+    size = load_schema("synthetic/extracts.yaml")["people"]
+    assert size > PEOPLE
+    ranked = register.ranks(DRAWS, PEOPLE)
+    nation_extracts.write(Draws(11), ranked, PEOPLE, 0, nation_extracts.Places(tmp_path), "csv")
+    for path in tmp_path.rglob("*.csv"):
+        assert digest(path) == digest(folder / path.relative_to(tmp_path)), path.name
+
+
+def test_no_two_people_have_one_number():
+    count = 40_000
+    # So many people that some days of birth are crowded.
+    ranked = register.ranks(DRAWS, count)
+    group = people(DRAWS, np.arange(count))
+    current, older = ranked.of(group.index)
+    numbers = register.numbers_of(group.birth, group.male, current).to_pylist()
+    had = older >= 0
+    numbers += register.numbers_of(group.birth[had], group.male[had], older[had]).to_pylist()
+    assert len(set(numbers)) == len(numbers)
+    declared = identity.scheme("chi")
+    told = [identity.normalise(declared, number) for number in numbers[:2000]]
+    assert [one.value for one in told] == numbers[:2000]
+    assert [one.sex for one in told] == ["M" if male else "F" for male in group.male[:2000].tolist()]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_row_is_refused_where_it_was_broken_and_nowhere_else(made, number):
+    folder, rows = made
+    broken = {rule["trap"] for rule in load_schema("synthetic/extracts.yaml")["added"]} - {"duplicate"}
+    noted = traps(folder, number)
+    for name in SOURCES:
+        if not rows[number][name]:
+            continue
+        judged, _ = loaded(name, folder / f"{name}-{number:05d}.csv")
+        assert judged.num_rows == rows[number][name]
+        refused = {row for row, fault in zip(judged["row_number"].to_pylist(), judged["fault"].to_pylist(), strict=True) if fault}
+        assert refused == {row for where, row, trap in noted if where == name and trap in broken}, name
+
+
+def test_events_are_those_that_were_drawn(made):
+    folder, _ = made
+    lives = lead(DRAWS, people(DRAWS, np.arange(PEOPLE)), first=first_day(), last=last_day())
+    drawn, _ = event_tables(DRAWS, lives, DRAWS.names("patient", np.arange(PEOPLE)))
+    with (folder / "truth/people-00001.csv").open(newline="") as file:
+        whose = {row["chi"]: row["patient_id"] for row in csv.DictReader(file)}
+    assert len(set(whose.values())) < len(whose)
+    noted = traps(folder, 1)
+    # An ICD-9 code has another root, a limit another value; a second episode repeats what the first says.
+    other = {(where, row) for where, row, trap in noted if trap in ("icd9_code", "two_episodes", "duplicate")}
+    for name, kind in (("pis", "dispensing"), ("labs", "lab"), ("smr06", "tumour"), ("smr01", "procedure"), ("smr02", "delivery")):
+        judged, events = loaded(name, folder / f"{name}-00001.csv")
+        keys = {
+            key for key, row in zip(judged["row_key"].to_pylist(), judged["row_number"].to_pylist(), strict=True) if (name, row) in other
+        }
+        found = {
+            (whose[row["person_id"]], row["date"], row["code"])
+            for row in events.to_pylist()
+            if row["kind"] == kind and row["row_key"] not in keys
+        }
+        every = {(whose[row["person_id"]], row["date"], row["code"]) for row in events.to_pylist() if row["kind"] == kind}
+        expected = Counter(
+            (row["patient_id"], row["date"], row["code"] if kind != "delivery" else None)
+            for row in drawn.to_pylist()
+            if row["source"] == name and row["kind"] == kind and row["patient_id"] in set(whose.values())
+        )
+        cover = load_schema("synthetic/nation.yaml")["cover"][name]
+        expected = {key for key in expected if cover["from"] <= str(key[1]) <= cover["to"]}
+        assert found <= expected, name
+        assert expected <= every, name
+        assert expected, name
+
+
+def test_every_trap_is_met_at_about_its_share(made):
+    folder, rows = made
+    data = load_schema("synthetic/extracts.yaml")
+    counted = Counter((where, trap) for where, _, trap in traps(folder, 1))
+    for name in ("pis", "labs"):
+        for trap, share in (("duplicate", 0.003), ("no_identifier", 0.002), ("spaced_number", data["written"]["spaced_number"])):
+            assert 0.6 * share < counted[(name, trap)] / rows[1][name] < 1.5 * share, (name, trap)
+    met = {trap for _, trap in counted}
+    assert set(data["written"]) | {rule["trap"] for rule in data["added"]} <= met | {"icd9_code", "bad_order", "nul_byte"}
+
+
+def test_parquet_says_what_csv_says(tmp_path):
+    ranked = register.ranks(DRAWS, 60)
+    csv_rows = nation_extracts.write(DRAWS, ranked, 60, 0, nation_extracts.Places(tmp_path / "csv"), "csv")["rows"]
+    parquet_rows = nation_extracts.write(DRAWS, ranked, 60, 0, nation_extracts.Places(tmp_path / "parquet"), "parquet")["rows"]
+    assert {name for name in SOURCES if csv_rows[name] < parquet_rows[name]} == set()
+    table = pq.read_table(tmp_path / "parquet" / "labs-00001.parquet")
+    text = (tmp_path / "csv" / "labs-00001.csv").read_bytes().decode("latin-1")
+    lines = list(csv.DictReader(io.StringIO(text)))
+    assert table.slice(0, 500).to_pylist() == lines[:500]
+
+
+def test_images_are_those_that_the_tables_tell_of(tmp_path):
+    plants = planted(DRAWS)
+    few = tuple(scans for scans in plants.scans if scans.protocol.startswith(("mr_brain", "xr_", "ct_head_plain_thick")))
+    home = homes(DRAWS, plants.lives.people, last_day())
+    told = register.register(DRAWS, plants.lives.people, register.ranks(DRAWS, 1), home)
+    packed = nation_archive.Zip(tmp_path / "images.zip")
+    scans = nation_archive.scans_of(DRAWS, plants.lives, plants.ids, told, few, True, packed).to_pylist()
+    packed.close()
+    names_of = dict(zip(told.upi.to_pylist(), zip(told.surname.to_pylist(), told.forename.to_pylist(), strict=True), strict=True))
+    by_uid = {row["series_uid"]: row for row in scans}
+    protocols = {series["series_id"]: series for scan in few for series in made_series(plants, scan)}
+    with zipfile.ZipFile(tmp_path / "images.zip") as found:
+        files = {}
+        for name in found.namelist():
+            files.setdefault(name.rpartition("/")[0], []).append(name)
+        assert sorted(len(names) for names in files.values()) == sorted(int(row["images"]) for row in scans)
+        for names in list(files.values())[::3]:
+            first, last = (dcmread(io.BytesIO(found.read(name))) for name in (names[0], names[-1]))
+            row = by_uid[first.SeriesInstanceUID]
+            assert (first.PatientID, first.StudyInstanceUID, first.AccessionNumber) == (row["chi"], row["study_uid"], row["accession"])
+            assert str(first.PatientName) == "^".join(names_of[row["chi"]]).upper()
+            assert first.SOPInstanceUID == first.file_meta.MediaStorageSOPInstanceUID
+            assert (first.InstanceNumber, last.InstanceNumber) == (1, len(names))
+            assert (first.SOPInstanceUID == last.SOPInstanceUID) == (len(names) == 1)
+            assert str(first.get("NumberOfFrames", len(names))) == str(protocols[row["series_id"]]["frame_count"])
+            if len(names) > 1 and "ImagePositionPatient" in first:
+                far = np.linalg.norm(np.array(last.ImagePositionPatient) - np.array(first.ImagePositionPatient))
+                assert far / (len(names) - 1) == pytest.approx(protocols[row["series_id"]]["spacing_positions"])
+    key = [row for row in plants.key.to_pylist() if row["question"] in ("3", "4", "11", "41", "43")]
+    assert {row["uid"] for row in key} <= {row[f"{unit}_id"] for row in scans for unit in ("study", "series")}
+
+
+def made_series(plants, scan):
+    board = first_board(DRAWS, plants.lives.people)
+    return scanning.made(DRAWS, plants.lives.people, plants.ids, board, scan, True).tables["series"].to_pylist()
+
+
+def test_planted_reports_say_what_is_true(made):
+    reports, _ = loaded("reports", made[0] / "reports-00000.csv")
+    told = {row["accession_number"]: {tuple(found) for found in findings(row["report_text"])} for row in reports.to_pylist()}
+    for row in planted(DRAWS).reports["report_finding"].to_pylist():
+        said = (row["finding"], row["polarity"], row["certainty"], row["subject"])
+        assert said in told[nation_archive.accession(row["study_id"])]
+
+
+@pytest.mark.spark
+def test_the_job_makes_those_files_once_and_leaves_what_is_not_its_own(made, spark, config):
+    folder, _ = made
+    config["synth"]["seed"] = 11
+
+    def run(count):
+        report = run_job("synth-extracts", config, "synthesiser", lambda job: nation_extracts.run(job, count))
+        report.balance()
+        return report
+
+    root = Zones(config, "synthesiser").path("extracts")
+    report = run(PEOPLE)
+    assert report.details["pis_rows"] > 0
+    for path in folder.rglob("*.csv"):
+        assert digest(root / path.relative_to(folder)) == digest(path), path.name
+    assert (root / "truth" / "questions.csv").is_file()
+    assert run(PEOPLE).counts == {"seen": report.counts["written"], "unchanged": report.counts["written"]}
+    (root / "labs-00001.csv").unlink()
+    assert run(PEOPLE).counts["written"] == report.counts["written"]
+    (root / "truth" / "nation.json").unlink()
+    with pytest.raises(ConfigError, match="did not make"):
+        run(PEOPLE)

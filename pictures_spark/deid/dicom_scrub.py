@@ -22,8 +22,18 @@ Span = tuple[int, int]
 LONG = 6
 # One class, repeated: linear under Python's own engine too, whose calls cost less.
 _WORDS = re.compile(r"[^\W_]+")
+# Letters of another character set whose declaration was lost (ISO 2022): they would be read as ASCII; and what no text holds.
+_ESCAPED = re.compile(r"\x1b(?!\([BJ])[^\x1b]*(?:\x1b\([BJ])?|\x1b\([BJ]")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
 _NOT_ASCII = re2.compile(r"[\pL\pN]*[^\x00-\x7f][\pL\pN]*")
 _VOCABULARY_WORDS = re2.compile(r"[a-z0-9]+")
+_LETTERS = re.compile(r"[A-Za-z]+")
+# How letters that are not in ASCII, and that no accent makes of one that is, are spelt without them; a vowel with two dots or a ring is
+# written with two letters as often as with one.
+_TWO_LETTERS = str.maketrans(
+    {"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa", "æ": "ae", "œ": "oe", "ß": "ss", "þ": "th", "ð": "dh", "đ": "dj", "ł": "l"}
+)
+_ONE_LETTER = str.maketrans("øåæœßþðđłı", "oaaostddli")
 MASK = "#"
 # Left where something was taken away: "CT * contrast" must not read as "CT contrast".
 HIDDEN = "*"
@@ -41,12 +51,13 @@ class Scrub:
     Examples
     --------
     >>> Scrub(["Quillfeather^Morwenna"], []).clean("CT of Morwenna Quilfeather, 12/03/2015")
-    'CT of *, *'
+    'CT of * , *'
     """
 
     def __init__(self, names: Iterable[str], others: Iterable[str], shortest: int = 4, rules: frozenset[str] | None = None) -> None:
         self.rules = frozenset(RULES) if rules is None else rules
         words: set[str] = set()
+        names = [spelt for name in names for spelt in spellings(name)]
         for name in names:
             words.update(part for part in _split(name) if len(part) >= 2)
         self.names = frozenset(words)
@@ -74,6 +85,7 @@ class Scrub:
         Words that cannot be spelt in ASCII go as well: the rules cannot judge them. With ``vocabulary`` only known words and small numbers
         stay; with ``mask`` what goes is replaced by as many ``#``, so that offsets into the text hold.
         """
+        text = _CONTROLS.sub(" ", _ESCAPED.sub(lambda match: "\ufffd" * len(match.group()), text))
         spans = self.spans(text)
         if vocabulary:
             spans = sorted([*spans, *(m.span() for m in _WORDS.finditer(text) if not known_word(_plain(m.group())))])
@@ -152,6 +164,20 @@ RULES: dict[str, Callable[[Scrub, str], Iterator[Span]]] = {
 }
 
 
+def spellings(name: str) -> tuple[str, ...]:
+    """A name as it is, and as keyboards without its letters spell it.
+
+    Examples
+    --------
+    >>> spellings("J\u00f8rgensen"), spellings("Smith")
+    (('J\u00f8rgensen', 'joergensen', 'jorgensen'), ('Smith',))
+    """
+    if name.isascii():
+        return (name,)
+    low = unicodedata.normalize("NFC", name).lower()
+    return tuple(dict.fromkeys((name, low.translate(_TWO_LETTERS), low.translate(_ONE_LETTER))))
+
+
 def one_slip(a: str, b: str) -> bool:
     """Whether two words differ by at most one letter inserted, left out or replaced, or by two neighbours transposed.
 
@@ -176,6 +202,23 @@ def known_word(word: str) -> bool:
     """Whether a word, in any case, is of the vocabulary or a number that may stay (schemas/deid/words.yaml)."""
     low = word.lower()
     return low in vocabulary() or _number().fullmatch(low) is not None
+
+
+@lru_cache(1 << 14)
+def known_code(value: str) -> bool:
+    """Whether the letters of a code string are words that one may hold (schemas/deid/code_words.yaml, words.yaml); numbers are none.
+
+    Examples
+    --------
+    >>> known_code("CSA MPR"), known_code("M_FFE"), known_code("C30"), known_code("QUILLFEATHER")
+    (True, True, True, False)
+    """
+    return all(len(word) <= 2 or word.lower() in _code_words() or known_word(word) for word in _LETTERS.findall(value))
+
+
+@cache
+def _code_words() -> frozenset[str]:
+    return frozenset(load_schema("deid/code_words.yaml")["words"].split())
 
 
 @cache

@@ -7,6 +7,7 @@ people, look for it.
 
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
 import unicodedata
@@ -30,7 +31,7 @@ from pydicom.uid import UID, UID_dictionary
 
 from pictures_spark.deid.dicom_codes import standard_code
 from pictures_spark.deid.dicom_identity import Box, Identity
-from pictures_spark.deid.dicom_scrub import known_word
+from pictures_spark.deid.dicom_scrub import known_code, known_word
 from pictures_spark.linkage.identity import normalise, scheme
 from pictures_spark.resources import load_schema
 
@@ -39,6 +40,8 @@ _SEARCH_IN_BYTES = 8
 _PLAIN_VRS = {"CS", "DS", "IS", "US", "SS", "UL", "SL", "FD", "FL", "AT", "TM"}
 _TEXT_VRS = {"LO", "SH", "ST", "LT", "UT", "UC", "PN"}
 _BULK_VRS = {"OB", "OW", "OF", "OD", "OV"}
+_FORMS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "AT": "I"}
+_FORMS_OF = {"AT": lambda tag: (int(tag) & 0xFFFF) << 16 | int(tag) >> 16}
 _PIXELS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
 # Options of Table E.1-1 under which text stays, cleaned.
 _TEXT_OPTIONS = {"descriptors", "structured_content", "patient", "device", "institution"}
@@ -201,8 +204,10 @@ def _structure(elements: list, meta: list[DataElement], policy: dict[str, Any], 
                 findings.append(Finding("vr", keyword))
         elif vr not in _PLAIN_VRS | {"UI", "DA", "DT", "SQ"}:
             findings.append(Finding("vr", keyword))
-        elif vr == "CS" and any(not re.fullmatch(r"[A-Z0-9 _]{0,16}", str(v)) for v in _values(element)):
-            findings.append(Finding("text", keyword))
+        elif vr == "CS":
+            known = policy["text"] != "vocabulary" or all(known_code(str(v)) for v in _values(element))
+            if not known or any(not re.fullmatch(r"[A-Z0-9 _]{0,16}", str(v)) for v in _values(element)):
+                findings.append(Finding("text", keyword))
     allowed_meta = {0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012, 0x00020013}
     findings += [Finding("tag", str(e.keyword)) for e in meta if int(e.tag) not in allowed_meta]
     return findings
@@ -433,16 +438,33 @@ def _identifiers(elements: list, result: bytes, policy: dict[str, Any], source: 
         if len(value) >= _SEARCH_IN_BYTES and any(needle in result for needle in _encodings(value)):
             findings.append(Finding("identifier"))
     short = {value.upper() for value in known}
+    letters = {_bare(value) for value in known | source.names}
+    needles = [value.encode(form) for value in letters if len(value) >= 6 for form in ("utf-8", "utf-16-le", "utf-16-be")]
     for element, _, _ in elements:
+        written = _as_bytes(element).lower()
+        if written and (any(needle in written for needle in needles) or _reads_as_text(str(element.VR), written)):
+            findings.append(Finding("identifier", str(element.keyword)))
         if element.VR == "CS":
             words = {word.upper() for value in _values(element) for word in [str(value), *re.split(r"[ _]+", str(value))]}
-        elif element.VR in ("IS", "DS"):
+        elif element.VR in ("IS", "DS", "UL", "SL", "FL", "FD"):
             words = {word for value in _values(element) for word in re.findall(r"[0-9]{6,}", str(value))}
+            words |= {f"0{word}" for word in words}
         else:
             continue
         if words & short:
             findings.append(Finding("identifier", str(element.keyword)))
     return findings
+
+
+def _as_bytes(element: DataElement) -> bytes:
+    """Numbers and tables as their bytes, where letters could be hidden; none of other elements and of pixels."""
+    if element.VR in _FORMS and not element.is_empty:
+        return struct.pack(f"<{element.VM}{_FORMS[element.VR]}", *map(_FORMS_OF.get(element.VR, lambda v: v), _values(element)))
+    return bytes(element.value or b"") if element.VR in _BULK_VRS and int(element.tag) not in _PIXELS else b""
+
+
+def _reads_as_text(vr: str, written: bytes) -> bool:
+    return vr in _FORMS and re.search(rb"[a-z]{6}[a-z^ ]{4}", written) is not None
 
 
 def _encodings(value: str) -> Iterator[bytes]:

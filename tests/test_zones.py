@@ -21,10 +21,12 @@ MAY = {
         ("deidentified", "read"),
         ("project", "read"),
         ("project", "write"),
+        ("review", "read"),
+        ("review", "write"),
     },
     "project": {("project", "read")},
 }
-ALL_ZONES = ("archive", "extracts", "identifiable", "deidentified", "project")
+ALL_ZONES = ("archive", "extracts", "identifiable", "deidentified", "project", "review")
 
 
 def test_every_declared_role_is_known_here():

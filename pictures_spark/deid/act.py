@@ -121,13 +121,15 @@ class WithheldError(Exception):
 
 @dataclass(frozen=True)
 class Deidentified:
-    """A de-identified file, its UIDs in the project (None where the source has none) and how many text boxes were blanked."""
+    """A de-identified file, its UIDs in the project (None where the source has none), how many text boxes were blanked, and how many frames
+    it has (0 without pixels)."""
 
     data: bytes
     study_uid: str | None
     series_uid: str | None
     image_uid: str
     boxes_blanked: int
+    frames: int
 
 
 def deidentify(data: bytes, plan: Plan, identity: Identity) -> Deidentified:
@@ -211,7 +213,8 @@ class Deidentifier:
         if pixels is not None:
             parts += pixels.parts()
         study_uid, series_uid = (treatment.uid(tag, uid) if (uid := source.text(tag)) else None for tag in (_STUDY, _SERIES))
-        return Deidentified(b"".join(parts), study_uid, series_uid, image_uid, pixels.blanked if pixels is not None else 0)
+        blanked, frames = (0, 0) if pixels is None else (pixels.blanked, source.number(_FRAMES, 1) or 1)
+        return Deidentified(b"".join(parts), study_uid, series_uid, image_uid, blanked, frames)
 
     def _pixels(self, data: bytes, source: Source, identity: Identity) -> Pixels:
         if not identity.boxes:
@@ -312,7 +315,8 @@ class _Person:
             raw = found[0].get(_SOP_INSTANCE)
             image_uid = learned.image_uid if raw is None else learned.treatment.uid(_SOP_INSTANCE, raw[8:].decode("latin-1"))
             head = _head(learned.treatment.plan, learned.sop_class, image_uid, learned.syntax)
-            return Deidentified(b"".join([head, *parts, *found[1]]), learned.study_uid, learned.series_uid, image_uid, 0)
+            data = b"".join([head, *parts, *found[1]])
+            return Deidentified(data, learned.study_uid, learned.series_uid, image_uid, 0, learned.template.frames)
         return None
 
     def learn(self, source: Source, made: dict[int, bytes], treatment: "_Treatment") -> None:

@@ -10,16 +10,18 @@ import struct
 from itertools import pairwise
 from typing import NamedTuple
 
-# Application segments that say how colours are coded, by their first letters; without them a decoder shows other colours. Whole, because
-# a few letters more would be a place for a name: JFIF without thumbnail, Adobe's and HP's colour transforms.
+# Application segments that say how colours are coded, as a whole: a few letters more would be a place for a name. Of JFIF the version,
+# units and density, without a thumbnail; of Adobe numbers; of SPIFF a header of small numbers, and the end of its directory.
 _COLOUR_SEGMENTS = {
-    0xE0: re.compile(rb"JFIF\0\x01[\0-\x09][\0-\x02].{4}\0\0", re.DOTALL),
-    0xE8: re.compile(rb"mrfx[\0-\x0f]"),
-    0xEE: re.compile(rb"Adobe\0[\x64\x65].{4}[\0-\x02]", re.DOTALL),
+    0xE0: re.compile(rb"JFIF\0\x01[\0-\x09][\0-\x02](?:\0.){2}\0\0", re.DOTALL),
+    0xE8: re.compile(rb"mrfx[\0-\x0f]|SPIFF\0[\0-\x0f]{4}\0\0..\0\0..[\0-\x20]{4}\0\0..\0\0..|\0\0\0\x01\xff\xd8", re.DOTALL),
+    0xEE: re.compile(rb"Adobe[^A-Zabcf-z]{5,7}"),
 }
+# What takes the place of one that holds more: without it a decoder might show other colours.
+_PLAIN_JFIF = b"\xff\xe0\x00\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0"
 # What encoders write of themselves: their name and a version.
 _ENCODER = re.compile(
-    rb"(?:\0\x01)?(?:Created by |Creator: )?(?:Kakadu|OpenJPEG|JasPer|LEAD Technologies|Aware|Pegasus|AccuSoft|LuraWave|Lavc)"
+    rb"(?:\0\x01)?(?:Created by |Creator: )?(?:GDCM/)?(?:Kakadu|OpenJPEG|JasPer|LEAD Technologies|Aware|Pegasus|AccuSoft|LuraWave|Lavc)"
     rb"[-, ]?(?:Inc\.?|[Vv]ersion|[Vv]er|v)?[-. ]?[0-9.]{0,12}\0*"
 )
 _ENCODER_NUMBERS = re.compile(rb"[0-9]{5,}")
@@ -178,7 +180,7 @@ def _jpeg(stream: "memoryview | bytes") -> tuple[list[_Edit], int]:
         elif 0xE0 <= marker <= 0xEF:
             colour = _COLOUR_SEGMENTS.get(marker)
             if colour is None or not colour.fullmatch(body):
-                edits.append(_Edit(position, end))
+                edits.append(_Edit(position, end, _in_place_of(marker, body)))
         elif marker == 0xDA:
             found = _MARKER.search(stream, end)
             if found is None:
@@ -186,6 +188,15 @@ def _jpeg(stream: "memoryview | bytes") -> tuple[list[_Edit], int]:
             end = found.start()
         position = end
     return edits, len(stream)
+
+
+def _in_place_of(marker: int, body: bytes) -> bytes:
+    """What an application segment with something in it that may not stay becomes: its colours alone."""
+    if marker == 0xE0 and body.startswith(b"JFIF\0"):
+        return _PLAIN_JFIF
+    if marker == 0xEE and body.startswith(b"Adobe") and len(body) >= 12 and body[11] <= 2:
+        return b"\xff\xee\x00\x0eAdobe\0\x64\0\0\0\0" + body[11:12]
+    return b""
 
 
 def _jpeg_2000(stream: "memoryview | bytes") -> tuple[list[_Edit], int]:

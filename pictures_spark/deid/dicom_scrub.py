@@ -70,7 +70,7 @@ class Scrub:
         """Where identifiers are, in order, none overlapping another."""
         # Most texts match none of the expressions: all of them at once tell that in one pass.
         rules = RULES if _any_pattern().search(text) else OWN_RULES
-        found = sorted({span for name, rule in rules.items() if name in self.rules for span in rule(self, text)})
+        found = sorted({_with_prefix(text, span) for name, rule in rules.items() if name in self.rules for span in rule(self, text)})
         merged: list[Span] = []
         for start, end in found:
             if merged and start <= merged[-1][1]:
@@ -102,6 +102,14 @@ class Scrub:
         parts.append(text[position:])
         result = "".join(parts)
         return result if mask else " ".join(result.split())
+
+
+def _with_prefix(text: str, span: Span) -> Span:
+    """A span with the O', D' or the like that its first word starts with."""
+    start, end = span
+    if start >= 2 and text[start - 1] in "'\u2019" and text[start - 2].isalpha() and (start == 2 or not text[start - 3].isalnum()):
+        return start - 2, end
+    return span
 
 
 def _own_words(scrub: Scrub, text: str) -> Iterator[Span]:

@@ -65,7 +65,7 @@ class Template:
         self.made = made
         self.treat = treat
         self._implicit = source.implicit
-        self._frames = source.number(0x00280008, 1) or 1
+        self.frames = source.number(0x00280008, 1) or 1
         self._run_length = source.number(0x00280010) * source.number(0x00280011) if source.syntax == RLE else 0
         places = [*meta_places(source.data), *source.places.values()]
         self._places: dict[int, Place] = {}
@@ -127,7 +127,7 @@ class Template:
             if len(value) % 2:
                 value = bytes(value) + b"\0"
             return [b"\xe0\x7f\x10\x00" + self._pixel_vr + b"\0\0" + struct.pack("<I", len(value)), value]
-        value, changed = without_comments(view[position : end_of_fragments(data, position)], self._frames, self._run_length)
+        value, changed = without_comments(view[position : end_of_fragments(data, position)], self.frames, self._run_length)
         if changed:
             raise MalformedError  # what goes with it is for the long way
         return [b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff", value, b"\xfe\xff\xdd\xe0\0\0\0\0"]

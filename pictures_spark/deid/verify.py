@@ -40,6 +40,8 @@ _SEARCH_IN_BYTES = 8
 _PLAIN_VRS = {"CS", "DS", "IS", "US", "SS", "UL", "SL", "FD", "FL", "AT", "TM"}
 _TEXT_VRS = {"LO", "SH", "ST", "LT", "UT", "UC", "PN"}
 _BULK_VRS = {"OB", "OW", "OF", "OD", "OV"}
+# Pseudonyms and statements of the engine, not texts of a source.
+_WRITTEN = {"PatientID", "PatientName", "AccessionNumber", "DeidentificationMethod"}
 _FORMS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "AT": "I"}
 _FORMS_OF = {"AT": lambda tag: (int(tag) & 0xFFFF) << 16 | int(tag) >> 16}
 _PIXELS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
@@ -60,8 +62,21 @@ class Finding:
     keyword: str = ""
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What a check found, and the texts of the result: (path of keywords, value), for people to read before release."""
+
+    findings: list[Finding]
+    texts: frozenset[tuple[str, str]] = frozenset()
+
+
 def verify(original: bytes, result: bytes, policy: dict[str, Any], identity: Identity) -> list[Finding]:
-    """Everything in ``result`` that may not be there; an empty list where it may leave.
+    """Everything in ``result`` that may not be there; an empty list where it may leave. See `check`."""
+    return check(original, result, policy, identity).findings
+
+
+def check(original: bytes, result: bytes, policy: dict[str, Any], identity: Identity) -> Checked:
+    """Look in ``result`` for what may not be there, with code that shares nothing with the code that made it.
 
     * ``unreadable``: pydicom cannot parse the result;
     * ``tag``, ``vr``, ``text``, ``bulk``: an attribute, value representation, text or bytes that no result may hold;
@@ -80,7 +95,7 @@ def verify(original: bytes, result: bytes, policy: dict[str, Any], identity: Ide
             meta = list(checked.file_meta)
             source = _Source(original, policy)
         except Exception:  # noqa: BLE001 - whatever it is, such a file does not leave
-            return [Finding("unreadable")]
+            return Checked([Finding("unreadable")])
         findings = _structure(elements, meta, policy, identity)
         findings += _uids(elements, meta, source, policy, identity)
         findings += _dates(elements, source, 0 if "full_dates" in policy["options"] else identity.shift_days)
@@ -90,7 +105,18 @@ def verify(original: bytes, result: bytes, policy: dict[str, Any], identity: Ide
         findings += _identifiers(elements, result, policy, source, identity)
         if checked.get("PatientIdentityRemoved") != "YES" or checked.get("PatientID") != identity.patient or checked.preamble != bytes(128):
             findings.append(Finding("statement"))
-    return list(dict.fromkeys(findings))
+    return Checked(list(dict.fromkeys(findings)), frozenset(_texts(checked)))
+
+
+def _texts(dataset: Dataset, path: str = "") -> Iterator[tuple[str, str]]:
+    """(path of keywords, value) of every text at any depth; items of a sequence share a path."""
+    for element in dataset:
+        name = f"{path}{element.keyword or f'({int(element.tag):08X})'}"
+        if element.VR == "SQ":
+            for item in element.value:
+                yield from _texts(item, f"{name}.")
+        elif element.VR in _TEXT_VRS | {"CS"} and element.keyword not in _WRITTEN:
+            yield from ((name, str(value)) for value in _values(element) if str(value))
 
 
 def verdict(findings: Iterable[Finding]) -> str:

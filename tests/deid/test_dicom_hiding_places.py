@@ -145,7 +145,9 @@ HIDDEN_IN_JPEG = {
     "comment": lambda f: f[:2] + segment(0xFE, STRANGER) + f[2:],
     "camera": lambda f: f[:2] + segment(0xE1, b"Exif\0\0" + STRANGER) + f[2:],
     "looks like JFIF": lambda f: f[:2] + segment(0xE0, b"JFXX\0VANDERSNOOT") + f[2:],
+    "in a thumbnail": lambda f: f[:2] + segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\2\3" + STRANGER[:18]) + f[2:],
     "behind Adobe": lambda f: f[:2] + segment(0xEE, b"Adobe\0VANDERSNOOT") + f[2:],
+    "behind Adobe's transform": lambda f: f[:2] + segment(0xEE, b"Adobe\0\x64\0\0\0\0\0VANDERSNOOT") + f[2:],
     "behind SPIFF": lambda f: f[:2] + segment(0xE8, b"SPIFF\0" + STRANGER + b"    ") + f[2:],
     "behind an encoder's name": lambda f: f[:2] + segment(0xFE, b"LEAD Technologies OTTOLINE VANDERSNOOT") + f[2:],
     "behind the end": lambda f: f + STRANGER,
@@ -162,6 +164,21 @@ def test_in_a_jpeg_frame(how):
     data = dicom_bytes(source, JPEGBaseline8Bit)
     made = through(data)
     assert (made.pixel_array == dcmread(BytesIO(data)).pixel_array).all()
+
+
+def test_what_says_how_colours_are_coded_stays():
+    for body, marker, becomes in (
+        (b"Adobe\0\x64\0\0\0\0\0", 0xEE, b"Adobe\0\x64\0\0\0\0\0"),
+        (b"Adobe\0\x64\0\0\0\0\2VANDERSNOOT", 0xEE, b"Adobe\0\x64\0\0\0\0\2"),
+        (b"JFIF\0\1\1\0\0\1\0\1\0\0", 0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0"),
+        (b"JFIF\0\1\2\1VAND\0\0", 0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0"),
+        (b"mrfx\1", 0xE8, b"mrfx\1"),
+        (b"SPIFF\0\2\0\0\3\0\0\0d\0\0\0d\x0a\x08\x06\2\0\0\0%\0\0\0%", 0xE8, b"SPIFF\0\2\0\0\3\0\0\0d\0\0\0d\x0a\x08\x06\2\0\0\0%\0\0\0%"),
+    ):
+        frame = JPEG[:2] + segment(marker, body) + JPEG[20:]
+        value, changed = without_comments(memoryview(encapsulate([frame])), 1)
+        assert changed == (body != becomes)
+        assert segment(marker, becomes) in bytes(value)
 
 
 def test_between_the_scans_of_a_jpeg_frame():

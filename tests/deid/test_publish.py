@@ -32,6 +32,7 @@ PUBLISHED = (
     "stay",
     "report",
     "report_finding",
+    "description",
 )
 
 

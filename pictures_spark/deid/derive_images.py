@@ -17,6 +17,7 @@ from pictures_spark.deid.derive_headers import Frames, functional_groups, listed
 from pictures_spark.deid.tables_guard import Border
 from pictures_spark.errors import ConfigError
 from pictures_spark.keys import pseudonym
+from pictures_spark.resources import load_schema
 from pictures_spark.schema import Column, table
 
 Row = Mapping[str, Any]

@@ -11,7 +11,7 @@ elements that follow from it. Executors only. Three ways (PS3.5 section 8):
 """
 
 import struct
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -400,5 +400,5 @@ def _has_embedded_overlay(dataset: Dataset) -> bool:
     return _overlay_without_data(frozenset(map(int, dataset.keys())))
 
 
-def _overlay_without_data(tags: Container[int]) -> bool:
-    return any(group << 16 | 0x0010 in tags and group << 16 | 0x3000 not in tags for group in range(0x6000, 0x6100, 2))
+def _overlay_without_data(tags: Collection[int]) -> bool:
+    return any(0x60000000 <= tag < 0x61000000 and tag & 0xFFFF == 0x0010 and tag & 0xFFFF0000 | 0x3000 not in tags for tag in tags)

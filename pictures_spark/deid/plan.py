@@ -45,6 +45,8 @@ class Decision:
 
 
 _REMOVE_UNKNOWN = Decision(Action.REMOVE, "not a standard attribute", "policy default")
+_KEEP_PRIVATE = Decision(Action.KEEP, "on the list of safe private attributes of its creator", "policy private; PS3.15 E.3.10")
+_REMOVE_PRIVATE = Decision(Action.REMOVE, "private", "PS3.15 Table E.1-1, X")
 _TIME_VRS = ("DA", "DT", "TM")
 _TEXT_VRS = ("LO", "SH", "ST", "LT", "UT", "UC", "PN")
 # What text can be cleaned: a person's name cannot, it would be gone as a whole.
@@ -120,8 +122,8 @@ class Plan:
     def decide_private(self, creator: str, tag: int) -> Decision:
         """What happens to a private element, by the creator of its block."""
         if "safe_private" in self.policy["options"] and (creator, tag >> 16, tag & 0xFF) in self.private:
-            return Decision(Action.KEEP, "on the list of safe private attributes of its creator", "policy private; PS3.15 E.3.10")
-        return Decision(Action.REMOVE, "private", "PS3.15 Table E.1-1, X")
+            return _KEEP_PRIVATE
+        return _REMOVE_PRIVATE
 
     def decide(self, tag: int) -> Decision:
         """What happens to an attribute, by its tag alone; its value may still be refused (`pictures_spark.deid.act`)."""

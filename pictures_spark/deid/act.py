@@ -18,7 +18,7 @@ import re
 import struct
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import lru_cache
 from io import BytesIO
@@ -47,6 +47,7 @@ from pictures_spark.deid.dicom_pixels import (
     treat_pixels,
 )
 from pictures_spark.deid.dicom_read import MalformedError, Node, Place, Source, element_of, items_of, read
+from pictures_spark.deid.dicom_rectangles import deciding_tags, rectangles
 from pictures_spark.deid.dicom_scrub import LONG, Scrub, known_code, normal
 from pictures_spark.deid.dicom_series import Template, differences
 from pictures_spark.deid.dicom_write import Element, Items, encode_one, file_head, fits, text
@@ -192,6 +193,8 @@ class Deidentifier:
                 raise WithheldError("text_not_determined")
             if (identity.verdict == "text") != bool(identity.boxes):
                 raise WithheldError("pixels_not_cleanable")
+        if image:
+            identity = replace(identity, boxes=(*identity.boxes, *rectangles(self.plan.policy["pixels"], source)))
         if source.syntax not in UID_dictionary:
             raise WithheldError("unknown_class_uid")
 
@@ -328,7 +331,8 @@ class _Person:
                 self._samples.clear()
             self._samples[key] = (source._replace(data=source.data[: source.places[source.pixels[0]].value + 8]), made)
             return
-        slots = differences(former[0], source, treatment.plan.identifiers)
+        plan = treatment.plan
+        slots = differences(former[0], source, plan.identifiers | deciding_tags(plan.policy["pixels"]))
         known = next((learned for learned in self._templates if learned.key == key), None)
         if slots is None or not source.text(_SOP_INSTANCE):
             return

@@ -101,7 +101,7 @@ def check(original: bytes, result: bytes, policy: dict[str, Any], identity: Iden
         findings += _dates(elements, source, 0 if "full_dates" in policy["options"] else identity.shift_days)
         findings += _cleaned(elements, policy, source, identity)
         findings += _values_elsewhere(elements, policy, source, identity)
-        findings += _pixels(source.dataset, checked, identity.boxes)
+        findings += _pixels(source.dataset, checked, (*identity.boxes, *_rectangles(source.dataset, policy["pixels"])))
         findings += _identifiers(elements, result, policy, source, identity)
         if checked.get("PatientIdentityRemoved") != "YES" or checked.get("PatientID") != identity.patient or checked.preamble != bytes(128):
             findings.append(Finding("statement"))
@@ -413,6 +413,23 @@ def _pixels(source: Dataset, checked: Dataset, boxes: tuple[Box, ...]) -> list[F
         return [] if (_shown(source, was)[outside] == _shown(checked, now)[outside]).all() else [Finding("pixels")]
     except Exception:  # noqa: BLE001 - decoders raise anything
         return [Finding("undecodable")]
+
+
+def _rectangles(source: Dataset, declared: dict[str, Any]) -> list[Box]:
+    """Where the policy wants pixels blanked whatever is in them."""
+    last = int(source.get("NumberOfFrames", 1) or 1) - 1
+    found = []
+    for rule in declared["rectangles"]:
+        if all(re.fullmatch(pattern, str(source.get(keyword, "")).strip()) for keyword, pattern in rule["match"].items()):
+            found.append(Box(0, last, *rule["box"]))
+    regions = source.get("SequenceOfUltrasoundRegions", [])
+    if declared["outside_ultrasound_regions"] == "blank" and source.get("Modality") == "US" and regions:
+        left, top = min(r.RegionLocationMinX0 for r in regions), min(r.RegionLocationMinY0 for r in regions)
+        right, bottom = max(r.RegionLocationMaxX1 for r in regions) + 1, max(r.RegionLocationMaxY1 for r in regions) + 1
+        width, height = int(source.Columns), int(source.Rows)
+        sides = [(0, 0, width, top), (0, bottom, width, height), (0, top, left, bottom), (right, top, width, bottom)]
+        found += [Box(0, last, *side) for side in sides if side[0] < side[2] and side[1] < side[3]]
+    return found
 
 
 def _scans(value: bytes) -> list[bytes]:

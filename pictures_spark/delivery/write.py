@@ -181,7 +181,7 @@ class _Work:
         review |= {"verdict": verdict(checked.findings), "findings": [f"{f.code} {f.keyword}".strip() for f in checked.findings]}
         if review["verdict"] != "clean":
             raise WithheldError("verification_failed" if review["verdict"] == "found" else "verification_not_determined")
-        if result.frames and self.second_look.wanted(image_uid, bool(identity.boxes)):
+        if result.frames and self.second_look.wanted(image_uid, bool(result.boxes_blanked)):
             first = tuple(frame for box in identity.boxes for frame in range(box.frame_from, box.frame_to + 1))
             review["second_look"] = self.second_look.verdict(result.data, result.frames, first)
             if review["second_look"] != "clean":

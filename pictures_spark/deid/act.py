@@ -91,6 +91,7 @@ _TIME = re.compile(r"[0-2][0-9](:?[0-5][0-9](:?[0-6][0-9](\.[0-9]{1,6})?)?)?")
 _AGE = re.compile(r"([0-9]{3})([DWMY])")
 _DATE = re.compile(r"([0-9]{4})(\.?)([0-9]{2})\2([0-9]{2})")
 _DATE_TIME = re.compile(r"([0-9]{8})(([0-2][0-9])?([0-5][0-9])?([0-6][0-9](\.[0-9]{1,6})?)?([+-][0-9]{4})?)")
+_PATH = re.compile(r"\s*(?:\\\\|[A-Za-z]:\\)")
 _DIGITS = re.compile(r"[0-9]+")
 _WORDS = re.compile(r"[A-Za-z0-9]+")
 # PS3.16 CID 7050: what says that an option was applied.
@@ -698,7 +699,8 @@ class _Treatment:
     def _cleaned(self, tag: int, vr: str, value: bytes, charsets: list[str]) -> Element | None:
         """Free text as the policy's rule for text leaves it; nothing where nothing is left of it."""
         form = _decoded(value, charsets)
-        parts = [form] if vr in _ONE_VALUE else form.split("\\")
+        # A path's backslashes would make values of its folders.
+        parts = [form] if vr in _ONE_VALUE or _PATH.match(form) else form.split("\\")
         vocabulary = self.plan.policy["text"] == "vocabulary"
         cleaned = [self.scrub.clean(part, vocabulary, self.mask and vr == "UT") for part in parts]
         limit = _LIMITS.get(vr)

@@ -145,6 +145,14 @@ def _slips(scrub: Scrub, text: str) -> Iterator[Span]:
             yield match.span()
 
 
+def _cut_short(scrub: Scrub, text: str) -> Iterator[Span]:
+    """Words that are the start of a name of the person, as fields and user names cut it."""
+    for match in _WORDS.finditer(text):
+        word = normal(match.group())
+        if len(word) >= LONG - 1 and not known_word(word) and any(name.startswith(word) for name in scrub.names if len(name) > len(word)):
+            yield match.span()
+
+
 def _scheme_numbers(scrub: Scrub, text: str) -> Iterator[Span]:
     """Digits, in groups or not, that are a person identifier of a declared scheme: form and check digit."""
     for match in _compiled("grouped_digits").finditer(text):
@@ -164,6 +172,7 @@ OWN_RULES: dict[str, Callable[[Scrub, str], Iterator[Span]]] = {
     "own_words": _own_words,
     "own_anywhere": _own_anywhere,
     "slips": _slips,
+    "cut_short": _cut_short,
 }
 RULES: dict[str, Callable[[Scrub, str], Iterator[Span]]] = {
     **OWN_RULES,

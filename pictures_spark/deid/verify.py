@@ -50,7 +50,7 @@ _TEXT_OPTIONS = {"descriptors", "structured_content", "patient", "device", "inst
 _UNDETERMINED = {"unreadable", "undecodable"}
 _DATES_IN_TEXT = (
     re.compile(r"(?<![0-9])(?:19|20)[0-9]{2}[-/. ](?:0[1-9]|1[0-2])[-/. ](?:0[1-9]|[12][0-9]|3[01])(?![0-9])"),
-    re.compile(r"(?<![0-9.])[0-3]?[0-9]([-/.])[01]?[0-9]\1(?:19|20)?[0-9]{2}(?![0-9.])"),
+    re.compile(r"(?<![0-9.])[0-3]?[0-9]([-/.])[0-3]?[0-9]\1(?:19|20)?[0-9]{2}(?![0-9.])"),
 )
 
 

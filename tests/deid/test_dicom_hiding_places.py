@@ -385,6 +385,13 @@ def test_a_label_typed_into_a_code_string():
     assert made.BodyPartExamined == "CHEST"
 
 
+def test_a_path_is_no_list_of_values():
+    for plan in (PLAN, DETAILED):
+        made = through(instance(SeriesDescription="\\\\server\\share\\mq", ProtocolName="C:\\Users\\mq"), plan)
+        assert "SeriesDescription" not in made
+        assert not made.get("ProtocolName")
+
+
 def test_what_the_private_list_allows_still_has_to_be_of_its_kind():
     source = instance()
     source.private_block(0x0019, "GEMS_ACQU_01", create=True).add_new(0x9E, "LO", "VANDERSNOOT")

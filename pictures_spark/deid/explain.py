@@ -124,9 +124,8 @@ def page(plan: Plan) -> str:
         "| pixels | without boxes | with boxes |",
         "|---|---|---|",
         "| native | copied, little endian, cut to the length that the header implies | blanked in place |",
-        "| RLE; JPEG-LS and JPEG 2000 lossless, grey | copied, without comments | frames with boxes encoded again without loss, the others copied |",
-        "| any other compression | copied, without comments | every frame decoded once: the file grows to its pixels' own size; what was lost "
-        "stays declared |",
+        "| RLE; JPEG-LS and JPEG 2000 lossless, grey | copied, without comments | frames with boxes encoded again without loss, others copied |",
+        "| any other compression | copied, without comments | decoded once: the file grows to its pixels' size; what was lost stays declared |",
         "| overlays, curves, icons | removed | removed |",
         "",
         *_pixel_rules(plan.policy["pixels"]),

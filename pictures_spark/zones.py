@@ -55,6 +55,7 @@ class Zones:
                 raise ConfigError("a project name is needed: lower-case letters, digits, - and _, starting with a letter or digit")
             self._roots["project"] = f"{self._roots['projects']}/{project}"
         del self._roots["projects"]
+        self._roots["review"] = f"{self._roots['identifiable']}/review"
 
     def root(self, zone: str, mode: Mode = "read") -> str:
         """The zone's storage root as a path or URI.

@@ -22,11 +22,13 @@ MAY = {
         ("project", "read"),
         ("project", "write"),
         ("governance", "append"),
+        ("review", "read"),
+        ("review", "write"),
     },
     "auditor": {("governance", "read")},
     "project": {("project", "read")},
 }
-ALL_ZONES = ("archive", "extracts", "identifiable", "deidentified", "project", "governance")
+ALL_ZONES = ("archive", "extracts", "identifiable", "deidentified", "project", "governance", "review")
 
 
 def test_every_declared_role_is_known_here():

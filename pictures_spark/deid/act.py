@@ -13,11 +13,12 @@ what became of each element's bytes; only what it has not seen is parsed and jud
 """
 
 import logging
+import math
 import re
 import struct
 import warnings
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import lru_cache
 from io import BytesIO
@@ -42,10 +43,12 @@ from pictures_spark.deid.dicom_pixels import (
     Pixels,
     copy_pixels,
     native_length,
+    offset_tables,
     treat_pixels,
 )
 from pictures_spark.deid.dicom_read import MalformedError, Node, Place, Source, element_of, items_of, read
-from pictures_spark.deid.dicom_scrub import LONG, Scrub, normal
+from pictures_spark.deid.dicom_rectangles import deciding_tags, rectangles
+from pictures_spark.deid.dicom_scrub import LONG, Scrub, known_code, normal
 from pictures_spark.deid.dicom_series import Template, differences
 from pictures_spark.deid.dicom_write import Element, Items, encode_one, file_head, fits, text
 from pictures_spark.deid.plan import Action, Plan
@@ -57,7 +60,9 @@ logging.getLogger("pydicom").propagate = False
 _SOP_CLASS, _SOP_INSTANCE, _STUDY, _SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
 _PATIENT_NAME, _PATIENT_ID, _CHARACTER_SET = 0x00100010, 0x00100020, 0x00080005
 _PIXEL_TAGS = (PIXEL_DATA, FLOAT_PIXELS, DOUBLE_PIXELS)
-_PIXEL_REPRESENTATION = 0x00280103
+_PIXEL_REPRESENTATION, _FRAMES, _BIRTH_DATE = 0x00280103, 0x00280008, 0x00100030
+# Tables that make pixels visible, and what says how many entries they have (PS3.3 C.7.9, C.11.1).
+_TABLES = {0x00283006: 0x00283002, **{tag: tag - 0x100 for tag in range(0x00281201, 0x00281205)}}
 # Without these nobody can show the pixels: PhotometricInterpretation, Rows, Columns, BitsAllocated.
 _IMAGE_ESSENTIALS = (0x00280004, 0x00280010, 0x00280011, 0x00280100)
 # One item per frame, or common to all: the number of items has a meaning (PS3.3 C.7.6.16). So it has in a report, whose items are
@@ -67,7 +72,13 @@ _CONTENT_SEQUENCE = 0x0040A730
 _REPORTS = "1.2.840.10008.5.1.4.1.1.88."
 _CODE_VALUE, _CODE_SCHEME, _CODE_MEANING, _LONG_CODE, _URN_CODE = 0x00080100, 0x00080102, 0x00080104, 0x00080119, 0x00080120
 _WORD = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8, "AT": 2, "OW": 2, "OF": 4, "OD": 8, "OV": 8, "OB": 1}
-_NUMBERS = {"US": "<u2", "SS": "<i2", "UL": "<u4", "SL": "<i4"}
+_NUMBERS = {"UL": "<u4", "SL": "<i4", "FL": "<f4", "FD": "<f8"}
+# Numbers of more digits are looked at; smaller ones are no identifier.
+_SMALL = 10.0 ** (LONG - 1)
+# No measurement is so far from one; letters that are read as a number are.
+_LARGEST, _SMALLEST = 1e15, 1e-20
+# Letters in a row by chance are shorter; in a table, which may be a ramp through the whole alphabet, they mean nothing.
+_LETTERS = re.compile(rb"[A-Za-z][A-Za-z ^'-]{8,}[A-Za-z]")
 _TEXT_VRS = frozenset(("LO", "SH", "ST", "LT", "UT", "UC"))
 _ONE_VALUE = frozenset(("ST", "LT", "UT"))
 # What may say who somebody is, whatever its tag.
@@ -80,6 +91,7 @@ _TIME = re.compile(r"[0-2][0-9](:?[0-5][0-9](:?[0-6][0-9](\.[0-9]{1,6})?)?)?")
 _AGE = re.compile(r"([0-9]{3})([DWMY])")
 _DATE = re.compile(r"([0-9]{4})(\.?)([0-9]{2})\2([0-9]{2})")
 _DATE_TIME = re.compile(r"([0-9]{8})(([0-2][0-9])?([0-5][0-9])?([0-6][0-9](\.[0-9]{1,6})?)?([+-][0-9]{4})?)")
+_PATH = re.compile(r"\s*(?:\\\\|[A-Za-z]:\\)")
 _DIGITS = re.compile(r"[0-9]+")
 _WORDS = re.compile(r"[A-Za-z0-9]+")
 # PS3.16 CID 7050: what says that an option was applied.
@@ -111,13 +123,15 @@ class WithheldError(Exception):
 
 @dataclass(frozen=True)
 class Deidentified:
-    """A de-identified file, its UIDs in the project (None where the source has none) and how many text boxes were blanked."""
+    """A de-identified file, its UIDs in the project (None where the source has none), how many text boxes were blanked, and how many frames
+    it has (0 without pixels)."""
 
     data: bytes
     study_uid: str | None
     series_uid: str | None
     image_uid: str
     boxes_blanked: int
+    frames: int
 
 
 def deidentify(data: bytes, plan: Plan, identity: Identity) -> Deidentified:
@@ -180,6 +194,8 @@ class Deidentifier:
                 raise WithheldError("text_not_determined")
             if (identity.verdict == "text") != bool(identity.boxes):
                 raise WithheldError("pixels_not_cleanable")
+        if image:
+            identity = replace(identity, boxes=(*identity.boxes, *rectangles(self.plan.policy["pixels"], source)))
         if source.syntax not in UID_dictionary:
             raise WithheldError("unknown_class_uid")
 
@@ -201,7 +217,8 @@ class Deidentifier:
         if pixels is not None:
             parts += pixels.parts()
         study_uid, series_uid = (treatment.uid(tag, uid) if (uid := source.text(tag)) else None for tag in (_STUDY, _SERIES))
-        return Deidentified(b"".join(parts), study_uid, series_uid, image_uid, pixels.blanked if pixels is not None else 0)
+        blanked, frames = (0, 0) if pixels is None else (pixels.blanked, source.number(_FRAMES, 1) or 1)
+        return Deidentified(b"".join(parts), study_uid, series_uid, image_uid, blanked, frames)
 
     def _pixels(self, data: bytes, source: Source, identity: Identity) -> Pixels:
         if not identity.boxes:
@@ -209,7 +226,7 @@ class Deidentifier:
             if copied is not None:
                 return copied
         dataset = dcmread(BytesIO(data), force=True)
-        tables = [Element(tag, "OV", source.raw(tag)) for tag in OFFSET_TABLES if source.raw(tag)]
+        tables = offset_tables(source, source.number(_FRAMES, 1) or 1)
         return treat_pixels(dataset, dataset.get_item(source.pixels[0]), tables, identity.boxes)
 
     def _person(self, identity: Identity) -> "_Person":
@@ -302,7 +319,8 @@ class _Person:
             raw = found[0].get(_SOP_INSTANCE)
             image_uid = learned.image_uid if raw is None else learned.treatment.uid(_SOP_INSTANCE, raw[8:].decode("latin-1"))
             head = _head(learned.treatment.plan, learned.sop_class, image_uid, learned.syntax)
-            return Deidentified(b"".join([head, *parts, *found[1]]), learned.study_uid, learned.series_uid, image_uid, 0)
+            data = b"".join([head, *parts, *found[1]])
+            return Deidentified(data, learned.study_uid, learned.series_uid, image_uid, 0, learned.template.frames)
         return None
 
     def learn(self, source: Source, made: dict[int, bytes], treatment: "_Treatment") -> None:
@@ -314,7 +332,8 @@ class _Person:
                 self._samples.clear()
             self._samples[key] = (source._replace(data=source.data[: source.places[source.pixels[0]].value + 8]), made)
             return
-        slots = differences(former[0], source, treatment.plan.identifiers)
+        plan = treatment.plan
+        slots = differences(former[0], source, plan.identifiers | deciding_tags(plan.policy["pixels"]))
         known = next((learned for learned in self._templates if learned.key == key), None)
         if slots is None or not source.text(_SOP_INSTANCE):
             return
@@ -426,9 +445,20 @@ def _said(node: Node, charsets: list[str], plan: Plan) -> _Said:
                 names.update(part for part in parts if part)
             else:
                 others.update(parts)
+                if each.tag == _BIRTH_DATE:
+                    others.update(spelt for part in parts for spelt in _spelt_dates(part))
     names.discard("")
     others.discard("")
     return _Said(frozenset(names), frozenset(others)) if names or others else _NOTHING
+
+
+def _spelt_dates(value: str) -> list[str]:
+    """The digits of a DA value in the orders that people write them in."""
+    match = _DATE.fullmatch(value)
+    if match is None:
+        return []
+    year, month, day = match[1], match[3], match[4]
+    return [day + month + year, month + day + year, day + month + year[2:], month + day + year[2:], year[2:] + month + day]
 
 
 def _walk(node: Node, charsets: list[str]) -> Iterator[tuple[Node, list[str]]]:
@@ -468,6 +498,7 @@ class _Treatment:
         self.charsets = charsets
         self.creators = creators
         self.mask = plan.sop_class.startswith(_REPORTS)
+        self.any_word = plan.policy["text"] != "vocabulary"
         self.scrub = Scrub(names, others, plan.policy["limits"]["identifier_length"])
         self.values = _Values(self.scrub, plan.policy["limits"])
         self._memory: dict[bytes, bytes] = {}
@@ -487,9 +518,9 @@ class _Treatment:
                 raw = data[place.start : place.end]
                 made = memory.get(raw)
             if made is None:
-                element = self._treated(source.node(tag), self.charsets, self.creators)
+                element = self._treated(source.node(tag), self.charsets, self.creators, source.raw)
                 made = encode_one(element) if element is not None else b""
-                if raw and len(raw) <= _REMEMBERED_BYTES:
+                if raw and len(raw) <= _REMEMBERED_BYTES and tag not in _TABLES:
                     if len(memory) >= _ELEMENTS:
                         memory.clear()
                     memory[raw] = made
@@ -516,7 +547,7 @@ class _Treatment:
                 return b""
             else:
                 node = Node(tag, place.vr, raw[place.value :])
-            element = self._treated(node, self.charsets, self.creators) if wanted else None
+            element = self._treated(node, self.charsets, self.creators, lambda _: b"") if wanted else None
             made = encode_one(element) if element is not None else b""
             if len(raw) <= _REMEMBERED_BYTES:
                 if len(self._memory) >= _ELEMENTS:
@@ -534,12 +565,17 @@ class _Treatment:
             for tag, node in nodes.items()
             if tag >> 16 & 1 and 0x10 <= tag & 0xFFFF <= 0xFF and isinstance(node.value, bytes)
         }
+
+        def beside(tag: int) -> bytes:
+            node = nodes.get(tag)
+            return node.value if node is not None and isinstance(node.value, bytes) else b""
+
         kept = []
         for tag, node in nodes.items():
             # Pixels are written apart at the top level, and belong nowhere else (icons, thumbnails).
             if tag in _PIXEL_TAGS or tag in OFFSET_TABLES or not self._wanted(tag, creators):
                 continue
-            element = self._treated(node, charsets, creators)
+            element = self._treated(node, charsets, creators, beside)
             if element is not None:
                 kept.append(element)
         return [*kept, *_blocks({element.tag for element in kept}, creators)]
@@ -554,7 +590,8 @@ class _Treatment:
             return bool(creator) and self.plan.decide_private(creator, tag).action is not Action.REMOVE
         return self.plan.decide(tag).action is not Action.REMOVE
 
-    def _treated(self, node: Node, charsets: list[str], creators: dict[int, str]) -> Element | None:
+    def _treated(self, node: Node, charsets: list[str], creators: dict[int, str], beside: Callable[[int], bytes]) -> Element | None:
+        """One element; ``beside`` gives the bytes of another one of the same data set."""
         tag = node.tag
         if tag >> 16 & 1:
             vr, pattern = self.plan.private[creators[_creator_tag(tag)], tag >> 16, tag & 0xFF]
@@ -583,7 +620,7 @@ class _Treatment:
         if action is Action.PATIENT:
             return None  # written with the statements, whether the source had it or not
         if vr in _WORD:
-            return self._binary(tag, vr, value)
+            return self._binary(tag, vr, _table_only(value, beside(_TABLES[tag])) if tag in _TABLES else value)
         return self._text(tag, vr, value, action, charsets)
 
     def _own_vr(self, allowed: list[str], value: "bytes | list") -> str:
@@ -633,10 +670,9 @@ class _Treatment:
         size = _WORD[vr]
         if vr.startswith("O") and tag not in self.plan.bulk:
             return None
-        if len(value) % size or not fits(vr, value):
+        if len(value) % size or not fits(vr, value) or len(value) > size * _most_values(tag) or self.values.in_bytes(value, vr[0] == "O"):
             return Element(tag, vr, b"")
-        numbers = np.frombuffer(value, dtype=_NUMBERS[vr]).tolist() if vr in _NUMBERS and len(value) <= 8 * size else []
-        return Element(tag, vr, b"" if any(self.values.in_number(str(number)) for number in numbers) else value)
+        return Element(tag, vr, b"" if vr in _NUMBERS and self.values.in_numbers(vr, value) else value)
 
     def _text(self, tag: int, vr: str, value: bytes, action: Action, charsets: list[str]) -> Element | None:
         values = _ascii_values(value)
@@ -663,7 +699,8 @@ class _Treatment:
     def _cleaned(self, tag: int, vr: str, value: bytes, charsets: list[str]) -> Element | None:
         """Free text as the policy's rule for text leaves it; nothing where nothing is left of it."""
         form = _decoded(value, charsets)
-        parts = [form] if vr in _ONE_VALUE else form.split("\\")
+        # A path's backslashes would make values of its folders.
+        parts = [form] if vr in _ONE_VALUE or _PATH.match(form) else form.split("\\")
         vocabulary = self.plan.policy["text"] == "vocabulary"
         cleaned = [self.scrub.clean(part, vocabulary, self.mask and vr == "UT") for part in parts]
         limit = _LIMITS.get(vr)
@@ -710,7 +747,10 @@ class _Treatment:
             days = self.identity.shift_days if action is Action.SHIFT else 0
             return shift_date(value, days) if vr == "DA" else shift_date_time(value, days)
         if vr == "CS":
-            return value if _CODE_STRING.fullmatch(value) and not self.values.in_text(value) else None
+            if not _CODE_STRING.fullmatch(value) or self.values.in_text(value):
+                return None
+            # The other values of the attribute keep their places.
+            return value if self.any_word or known_code(value) else ""
         if vr == "TM":
             return value if _TIME.fullmatch(value) else None
         if vr == "AS":
@@ -732,6 +772,7 @@ class _Values:
         self.limits = limits
         self.words = frozenset(word for word in scrub.words if len(word) >= limits["identifier_length"])
         self.inside = scrub.long
+        self.encoded = [word.encode(form) for word in scrub.long for form in ("utf-8", "utf-16-le", "utf-16-be")]
         # A number without as many digits in a row is neither.
         self.long_run = re.compile(f"[0-9]{{{min(LONG, limits['integer_digits'] + 1, 8)},}}")
 
@@ -744,14 +785,52 @@ class _Values:
             return True
         return whole in self.words or any(normal(word) in self.words for word in _WORDS.findall(value))
 
+    def in_bytes(self, value: bytes, table: bool) -> bool:
+        """Whether binary numbers are letters in truth, or an identifier in any encoding of it."""
+        if len(value) < LONG:
+            return False
+        low = value.lower()
+        return any(word in low for word in self.encoded) or (not table and _LETTERS.search(value) is not None)
+
+    def in_numbers(self, vr: str, value: bytes) -> bool:
+        """Whether one of some binary numbers is an identifier, reads as a date, or is no measurement."""
+        numbers = np.frombuffer(value, dtype=_NUMBERS[vr])
+        if vr[0] == "F":
+            size = np.abs(numbers)
+            if not (np.isfinite(size) & (size <= _LARGEST) & ((size >= _SMALLEST) | (size == 0))).all():
+                return True
+        large = np.unique(numbers[np.abs(numbers.astype(np.float64)) >= _SMALL])
+        return any(self.in_number(f"{number:.6f}" if vr[0] == "F" else str(number)) for number in large.tolist())
+
     def in_number(self, value: str) -> bool:
         """Whether a number, as text, is an identifier, reads as a date, or is longer than any measurement."""
         if not self.long_run.search(value):
             return False
-        whole, *rest = (run.lstrip("0") for run in _DIGITS.findall(value))
+        written = _DIGITS.findall(value)
+        if any(len(run) >= LONG and run in self.words for run in written):
+            return True
+        whole, *rest = (run.lstrip("0") for run in written)
         if len(whole) > self.limits["integer_digits"] or (len(whole) == 8 and _calendar(whole) is not None):
             return True
         return any(len(run) >= LONG and (run in self.words or f"0{run}" in self.words) for run in (whole, *rest))
+
+
+@lru_cache(4096)
+def _most_values(tag: int) -> float:
+    """How many values an attribute may have at most."""
+    vr, many = DicomDictionary.get(tag, ("O", "n"))[:2]
+    most = many.rsplit("-", 1)[-1]
+    return int(most) if most.isdigit() and "O" not in vr.replace(" or ", "") else math.inf
+
+
+def _table_only(value: bytes, described: bytes) -> bytes:
+    """A lookup table, cut to the entries that its descriptor says."""
+    if len(described) < 6:
+        return b""
+    entries, _, bits = struct.unpack("<3H", described[:6])
+    entries = entries or 1 << 16
+    wide = bits > 8 or len(value) >= 2 * entries
+    return value[: 2 * entries if wide else entries + entries % 2]
 
 
 def banded_age(value: str, limit: int) -> str | None:

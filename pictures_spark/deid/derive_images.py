@@ -17,6 +17,7 @@ from pictures_spark.deid.derive_headers import Frames, functional_groups, listed
 from pictures_spark.deid.tables_guard import Border
 from pictures_spark.errors import ConfigError
 from pictures_spark.keys import pseudonym
+from pictures_spark.resources import load_schema
 from pictures_spark.schema import Column, table
 
 Row = Mapping[str, Any]
@@ -169,6 +170,7 @@ def safe_image(row: Row, key: bytes, name: Callable[[bytes, str, str], str] = ps
         "described": list(derive.description_words(row["series_description"] or "")),
         "protocol": list(derive.description_words(row["protocol_name"] or "")),
         "study_described": list(derive.description_words(row["study_description"] or "")),
+        "said": _said(row),
         "manufacturer_norm": manufacturer,
         "model_norm": derive.model_norm(manufacturer, row["manufacturer_model_name"]),
         "portable": derive.model_is_portable(manufacturer, row["manufacturer_model_name"]),
@@ -194,6 +196,13 @@ def safe_image(row: Row, key: bytes, name: Callable[[bytes, str, str], str] = ps
                 values = border.each(_values(row, column, frames), withheld)
             safe[f"{table_name}__{column.name}"] = values
     return safe | {"counted": ["images", *(["conflicts"] if row["conflict"] else []), *withheld]}
+
+
+def _said(row: Row) -> list[dict[str, str]]:
+    """Texts of the header that are published where they are common (`tables_texts`)."""
+    keywords = load_schema("derive/common_texts.yaml")["keywords"]
+    texts = {keyword: derive.normal_text(row[name]).strip() for keyword, name in keywords.items()}
+    return [{"keyword": keyword, "text": text} for keyword, text in texts.items() if text]
 
 
 def _listed(elements: Mapping[str, Any], frames: Mapping[str, Frames]) -> list[dict[str, Any]]:
@@ -359,6 +368,7 @@ def image_columns() -> str:
         "scan struct<rank:int,date:date,time:string>, family string, kinds array<string>, planes array<string>, "
         "grids array<array<double>>, places array<double>, unplaced bigint, regions array<string>, agent string, texts array<string>, "
         "study_texts array<string>, described array<string>, protocol array<string>, study_described array<string>, "
+        "said array<struct<keyword:string,text:string>>, "
         "manufacturer_norm string, model_norm string, portable boolean, field_tesla double, burned string, "
         "image__frames bigint, image__image_kind string, image__orientation string, "
         f"tags {_TAGS}, skip string, counted array<string>"

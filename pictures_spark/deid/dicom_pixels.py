@@ -10,7 +10,8 @@ elements that follow from it. Executors only. Three ways (PS3.5 section 8):
 * any other compressed syntax: every frame is decoded once to Explicit VR Little Endian. No lossy encoding happens a second time.
 """
 
-from collections.abc import Container, Sequence
+import struct
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +25,7 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from pictures_spark.deid.dicom_frames import without_comments
 from pictures_spark.deid.dicom_identity import Box
-from pictures_spark.deid.dicom_read import DEFLATED, IMPLICIT_LITTLE, Source
+from pictures_spark.deid.dicom_read import DEFLATED, IMPLICIT_LITTLE, RLE, Source
 from pictures_spark.deid.dicom_write import EXPLICIT_LITTLE, Element, encoded_parts, text
 
 PIXEL_DATA, FLOAT_PIXELS, DOUBLE_PIXELS = 0x7FE00010, 0x7FE00008, 0x7FE00009
@@ -89,8 +90,10 @@ def copy_pixels(source: Source) -> Pixels | None:
         raise ValueError("pixel data and transfer syntax disagree")
     view = memoryview(source.data)[place.value : place.end]
     if not native:
-        value, changed = without_comments(view, source.number(0x00280008, 1))
-        tables = [] if changed else [Element(tag, "OV", source.raw(tag)) for tag in OFFSET_TABLES if source.raw(tag)]
+        frames = source.number(0x00280008, 1) or 1
+        run_length = source.number(0x00280010) * source.number(0x00280011) if source.syntax == RLE else 0
+        value, changed = without_comments(view, frames, run_length)
+        tables = [] if changed else offset_tables(source, frames)
         elements = [Element(PIXEL_DATA, "OB", value, encapsulated=True), *tables]  # type: ignore[arg-type]
         return Pixels(source.syntax, elements, as_they_were=not changed and not tables)
     # What follows the last frame is no part of the image and could be anything.
@@ -98,6 +101,13 @@ def copy_pixels(source: Source) -> Pixels | None:
     bits = source.number(_BITS_ALLOCATED)
     vr = {FLOAT_PIXELS: "OF", DOUBLE_PIXELS: "OD"}.get(place.tag, "OW" if bits > 8 else "OB")
     return Pixels(EXPLICIT_LITTLE, [Element(place.tag, vr, view)], as_they_were=source.syntax != DEFLATED)  # type: ignore[arg-type]
+
+
+def offset_tables(source: Source, frames: int) -> list[Element]:
+    """The extended offset tables, where both are there and tell of each frame (PS3.3 C.7.6.3.1.8); none otherwise."""
+    found = [Element(tag, "OV", source.raw(tag)) for tag in OFFSET_TABLES]
+    numbers = [struct.unpack(f"<{frames}Q", table.value) if len(table.value) == 8 * frames else () for table in found]  # type: ignore[arg-type]
+    return found if all(numbers) and max(map(max, numbers)) < len(source.data) else []
 
 
 def native_length(source: Source) -> int:
@@ -137,7 +147,8 @@ def treat_pixels(dataset: Dataset, pixels: Any, offset_tables: Sequence[Element]
     if not encapsulated:
         return _native(dataset, pixels, boxes, mask)
     if not work:
-        value, changed = without_comments(memoryview(pixels.value), int(dataset.get("NumberOfFrames", 1) or 1))
+        run_length = int(dataset.Rows) * int(dataset.Columns) if syntax == RLELossless else 0
+        value, changed = without_comments(memoryview(pixels.value), int(dataset.get("NumberOfFrames", 1) or 1), run_length)
         return Pixels(str(syntax), [Element(PIXEL_DATA, "OB", bytes(value), encapsulated=True), *([] if changed else offset_tables)])
     try:
         if _has_encoder(dataset, str(syntax)):
@@ -233,7 +244,7 @@ def _same_syntax(dataset: Dataset, syntax: str, pixels: Any, boxes: Sequence[Box
             photometric_interpretation=shape.photometric,
             planar_configuration=0,
         )
-    value, _ = without_comments(memoryview(encapsulate(frames)), shape.frames)
+    value, _ = without_comments(memoryview(encapsulate(frames)), shape.frames, shape.rows * shape.columns if syntax == RLELossless else 0)
     return Pixels(syntax, [Element(PIXEL_DATA, "OB", bytes(value), encapsulated=True)], blanked=len(boxes))
 
 
@@ -389,5 +400,5 @@ def _has_embedded_overlay(dataset: Dataset) -> bool:
     return _overlay_without_data(frozenset(map(int, dataset.keys())))
 
 
-def _overlay_without_data(tags: Container[int]) -> bool:
-    return any(group << 16 | 0x0010 in tags and group << 16 | 0x3000 not in tags for group in range(0x6000, 0x6100, 2))
+def _overlay_without_data(tags: Collection[int]) -> bool:
+    return any(0x60000000 <= tag < 0x61000000 and tag & 0xFFFF == 0x0010 and tag & 0xFFFF0000 | 0x3000 not in tags for tag in tags)

@@ -22,8 +22,18 @@ Span = tuple[int, int]
 LONG = 6
 # One class, repeated: linear under Python's own engine too, whose calls cost less.
 _WORDS = re.compile(r"[^\W_]+")
+# Letters of another character set whose declaration was lost (ISO 2022): they would be read as ASCII; and what no text holds.
+_ESCAPED = re.compile(r"\x1b(?!\([BJ])[^\x1b]*(?:\x1b\([BJ])?|\x1b\([BJ]")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
 _NOT_ASCII = re2.compile(r"[\pL\pN]*[^\x00-\x7f][\pL\pN]*")
 _VOCABULARY_WORDS = re2.compile(r"[a-z0-9]+")
+_LETTERS = re.compile(r"[A-Za-z]+")
+# How letters that are not in ASCII, and that no accent makes of one that is, are spelt without them; a vowel with two dots or a ring is
+# written with two letters as often as with one.
+_TWO_LETTERS = str.maketrans(
+    {"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa", "æ": "ae", "œ": "oe", "ß": "ss", "þ": "th", "ð": "dh", "đ": "dj", "ł": "l"}
+)
+_ONE_LETTER = str.maketrans("øåæœßþðđłı", "oaaostddli")
 MASK = "#"
 # Left where something was taken away: "CT * contrast" must not read as "CT contrast".
 HIDDEN = "*"
@@ -41,12 +51,13 @@ class Scrub:
     Examples
     --------
     >>> Scrub(["Quillfeather^Morwenna"], []).clean("CT of Morwenna Quilfeather, 12/03/2015")
-    'CT of *, *'
+    'CT of * , *'
     """
 
     def __init__(self, names: Iterable[str], others: Iterable[str], shortest: int = 4, rules: frozenset[str] | None = None) -> None:
         self.rules = frozenset(RULES) if rules is None else rules
         words: set[str] = set()
+        names = [spelt for name in names for spelt in spellings(name)]
         for name in names:
             words.update(part for part in _split(name) if len(part) >= 2)
         self.names = frozenset(words)
@@ -59,7 +70,7 @@ class Scrub:
         """Where identifiers are, in order, none overlapping another."""
         # Most texts match none of the expressions: all of them at once tell that in one pass.
         rules = RULES if _any_pattern().search(text) else OWN_RULES
-        found = sorted({span for name, rule in rules.items() if name in self.rules for span in rule(self, text)})
+        found = sorted({_with_prefix(text, span) for name, rule in rules.items() if name in self.rules for span in rule(self, text)})
         merged: list[Span] = []
         for start, end in found:
             if merged and start <= merged[-1][1]:
@@ -74,6 +85,7 @@ class Scrub:
         Words that cannot be spelt in ASCII go as well: the rules cannot judge them. With ``vocabulary`` only known words and small numbers
         stay; with ``mask`` what goes is replaced by as many ``#``, so that offsets into the text hold.
         """
+        text = _CONTROLS.sub(" ", _ESCAPED.sub(lambda match: "\ufffd" * len(match.group()), text))
         spans = self.spans(text)
         if vocabulary:
             spans = sorted([*spans, *(m.span() for m in _WORDS.finditer(text) if not known_word(_plain(m.group())))])
@@ -90,6 +102,14 @@ class Scrub:
         parts.append(text[position:])
         result = "".join(parts)
         return result if mask else " ".join(result.split())
+
+
+def _with_prefix(text: str, span: Span) -> Span:
+    """A span with the O', D' or the like that its first word starts with."""
+    start, end = span
+    if start >= 2 and text[start - 1] in "'\u2019" and text[start - 2].isalpha() and (start == 2 or not text[start - 3].isalnum()):
+        return start - 2, end
+    return span
 
 
 def _own_words(scrub: Scrub, text: str) -> Iterator[Span]:
@@ -125,6 +145,14 @@ def _slips(scrub: Scrub, text: str) -> Iterator[Span]:
             yield match.span()
 
 
+def _cut_short(scrub: Scrub, text: str) -> Iterator[Span]:
+    """Words that are the start of a name of the person, as fields and user names cut it."""
+    for match in _WORDS.finditer(text):
+        word = normal(match.group())
+        if len(word) >= LONG - 1 and not known_word(word) and any(name.startswith(word) for name in scrub.names if len(name) > len(word)):
+            yield match.span()
+
+
 def _scheme_numbers(scrub: Scrub, text: str) -> Iterator[Span]:
     """Digits, in groups or not, that are a person identifier of a declared scheme: form and check digit."""
     for match in _compiled("grouped_digits").finditer(text):
@@ -144,12 +172,27 @@ OWN_RULES: dict[str, Callable[[Scrub, str], Iterator[Span]]] = {
     "own_words": _own_words,
     "own_anywhere": _own_anywhere,
     "slips": _slips,
+    "cut_short": _cut_short,
 }
 RULES: dict[str, Callable[[Scrub, str], Iterator[Span]]] = {
     **OWN_RULES,
     "scheme_numbers": _scheme_numbers,
     **{name: _pattern(name) for name in load_schema("deid/scrub.yaml")["patterns"]},
 }
+
+
+def spellings(name: str) -> tuple[str, ...]:
+    """A name as it is, and as keyboards without its letters spell it.
+
+    Examples
+    --------
+    >>> spellings("J\u00f8rgensen"), spellings("Smith")
+    (('J\u00f8rgensen', 'joergensen', 'jorgensen'), ('Smith',))
+    """
+    if name.isascii():
+        return (name,)
+    low = unicodedata.normalize("NFC", name).lower()
+    return tuple(dict.fromkeys((name, low.translate(_TWO_LETTERS), low.translate(_ONE_LETTER))))
 
 
 def one_slip(a: str, b: str) -> bool:
@@ -176,6 +219,23 @@ def known_word(word: str) -> bool:
     """Whether a word, in any case, is of the vocabulary or a number that may stay (schemas/deid/words.yaml)."""
     low = word.lower()
     return low in vocabulary() or _number().fullmatch(low) is not None
+
+
+@lru_cache(1 << 14)
+def known_code(value: str) -> bool:
+    """Whether the letters of a code string are words that one may hold (schemas/deid/code_words.yaml, words.yaml); numbers are none.
+
+    Examples
+    --------
+    >>> known_code("CSA MPR"), known_code("M_FFE"), known_code("C30"), known_code("QUILLFEATHER")
+    (True, True, True, False)
+    """
+    return all(len(word) <= 2 or word.lower() in _code_words() or known_word(word) for word in _LETTERS.findall(value))
+
+
+@cache
+def _code_words() -> frozenset[str]:
+    return frozenset(load_schema("deid/code_words.yaml")["words"].split())
 
 
 @cache

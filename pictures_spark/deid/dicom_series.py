@@ -15,6 +15,7 @@ from pictures_spark.deid.dicom_frames import without_comments
 from pictures_spark.deid.dicom_read import (
     EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,
+    RLE,
     MalformedError,
     Place,
     Source,
@@ -24,10 +25,10 @@ from pictures_spark.deid.dicom_read import (
 )
 
 _PIXEL_DATA, _SOP_INSTANCE, _META_LENGTH, _META_INSTANCE = 0x7FE00010, 0x00080018, 0x00020000, 0x00020003
-# Class, character set, study, series, and what describes the pixels.
+# Class, character set, study, series, and what describes the pixels; palettes and what describes them.
 _CONSTANT = frozenset(
     (0x00080005, 0x00080016, 0x0020000D, 0x0020000E, 0x00280002, 0x00280004, 0x00280006, 0x00280008, 0x00280010, 0x00280011, 0x00280100)
-    + (0x00280101, 0x00280102, 0x00280103)
+    + (0x00280101, 0x00280102, 0x00280103, *range(0x00281101, 0x00281105), *range(0x00281201, 0x00281205))
 )
 _SAYING_VRS = frozenset(("PN", "DA"))
 _UNDEFINED = 0xFFFFFFFF
@@ -64,7 +65,8 @@ class Template:
         self.made = made
         self.treat = treat
         self._implicit = source.implicit
-        self._frames = source.number(0x00280008, 1)
+        self.frames = source.number(0x00280008, 1) or 1
+        self._run_length = source.number(0x00280010) * source.number(0x00280011) if source.syntax == RLE else 0
         places = [*meta_places(source.data), *source.places.values()]
         self._places: dict[int, Place] = {}
         self._runs: list[tuple[bytes, _Slot]] = []
@@ -125,7 +127,7 @@ class Template:
             if len(value) % 2:
                 value = bytes(value) + b"\0"
             return [b"\xe0\x7f\x10\x00" + self._pixel_vr + b"\0\0" + struct.pack("<I", len(value)), value]
-        value, changed = without_comments(view[position : end_of_fragments(data, position)], self._frames)
+        value, changed = without_comments(view[position : end_of_fragments(data, position)], self.frames, self._run_length)
         if changed:
             raise MalformedError  # what goes with it is for the long way
         return [b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff", value, b"\xfe\xff\xdd\xe0\0\0\0\0"]

@@ -98,6 +98,14 @@ def rows(plan: Plan) -> Iterator[Row]:
         yield Row(f"({group:04X},xx{element:02X})", creator, vr, str(decision.action), decision.reason, decision.source)
 
 
+def _pixel_rules(pixels: dict[str, Any]) -> list[str]:
+    """What the policy blanks whatever text recognition says."""
+    rules = [f"- `{rule['box']}` where {', '.join(f'{k} is `{v}`' for k, v in rule['match'].items())}" for rule in pixels["rectangles"]]
+    around = {"keep": "kept", "blank": "blanked"}[pixels["outside_ultrasound_regions"]]
+    said = "Rectangles that are always blanked:" if rules else "No rectangle is always blanked (`rectangles`)."
+    return [said, *rules, "", f"What lies around the regions of ultrasound images is {around} (`outside_ultrasound_regions`)."]
+
+
 def page(plan: Plan) -> str:
     """The plan as a page of docs/: every attribute that somebody decided upon, and what its value representation decides for the rest."""
     everything = list(rows(plan))
@@ -110,6 +118,17 @@ def page(plan: Plan) -> str:
         "private attribute that is not listed here.",
         "",
         f"Options of PS3.15 Table E.1-1: {', '.join(plan.policy['options'])}. Text is cleaned by rule `{plan.policy['text']}`.",
+        "",
+        "## Pixels",
+        "",
+        "| pixels | without boxes | with boxes |",
+        "|---|---|---|",
+        "| native | copied, little endian, cut to the length that the header implies | blanked in place |",
+        "| RLE; JPEG-LS and JPEG 2000 lossless, grey | copied, without comments | frames with boxes encoded anew, without loss |",
+        "| any other compression | copied, without comments | decoded once, to the pixels' own size; what was lost stays declared |",
+        "| overlays, curves, icons | removed | removed |",
+        "",
+        *_pixel_rules(plan.policy["pixels"]),
         "",
         "## By value representation, where neither the standard's table nor the policy names the attribute",
         "",

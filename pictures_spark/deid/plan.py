@@ -45,6 +45,8 @@ class Decision:
 
 
 _REMOVE_UNKNOWN = Decision(Action.REMOVE, "not a standard attribute", "policy default")
+_KEEP_PRIVATE = Decision(Action.KEEP, "on the list of safe private attributes of its creator", "policy private; PS3.15 E.3.10")
+_REMOVE_PRIVATE = Decision(Action.REMOVE, "private", "PS3.15 Table E.1-1, X")
 _TIME_VRS = ("DA", "DT", "TM")
 _TEXT_VRS = ("LO", "SH", "ST", "LT", "UT", "UC", "PN")
 # What text can be cleaned: a person's name cannot, it would be gone as a whole.
@@ -65,6 +67,7 @@ _SECTIONS = {
     "dummy": str,
     "text": str,
     "objects": dict,
+    "pixels": dict,
     "private": dict,
     "accept": dict,
     "classes": list,
@@ -120,8 +123,8 @@ class Plan:
     def decide_private(self, creator: str, tag: int) -> Decision:
         """What happens to a private element, by the creator of its block."""
         if "safe_private" in self.policy["options"] and (creator, tag >> 16, tag & 0xFF) in self.private:
-            return Decision(Action.KEEP, "on the list of safe private attributes of its creator", "policy private; PS3.15 E.3.10")
-        return Decision(Action.REMOVE, "private", "PS3.15 Table E.1-1, X")
+            return _KEEP_PRIVATE
+        return _REMOVE_PRIVATE
 
     def decide(self, tag: int) -> Decision:
         """What happens to an attribute, by its tag alone; its value may still be refused (`pictures_spark.deid.act`)."""
@@ -266,6 +269,7 @@ def compile_plan(values: dict[str, Any]) -> Plan:
         tag: (action("overrides", entry["action"]), entry["why"], frozenset(entry.get("only", ())))
         for tag, entry in tags("overrides").items()
     }
+    faults += _pixel_faults(values["pixels"])
     private = _private(values["private"], faults)
     required = {tag: action("required", entry) for tag, entry in tags("required").items()}
     for vr, entry in values["by_vr"].items():
@@ -288,6 +292,23 @@ def compile_plan(values: dict[str, Any]) -> Plan:
     if faults:
         raise ConfigError("de-identification policy: " + "; ".join(faults))
     return plan
+
+
+def _pixel_faults(declared: dict[str, Any]) -> list[str]:
+    """What is wrong with section ``pixels``."""
+    faults = [f"pixels: {name} is not one of its settings" for name in declared if name not in ("rectangles", "outside_ultrasound_regions")]
+    if declared.get("outside_ultrasound_regions") not in ("keep", "blank"):
+        faults.append("pixels: outside_ultrasound_regions is not one of keep, blank")
+    rules = declared.get("rectangles")
+    for rule in rules if isinstance(rules, list) else [{}]:
+        match, box = rule.get("match"), rule.get("box")
+        named = isinstance(match, dict) and match and all(tag_for_keyword(keyword) is not None for keyword in match)
+        sized = (
+            isinstance(box, list) and len(box) == 4 and all(isinstance(edge, int) for edge in box) and box[0] < box[2] and box[1] < box[3]
+        )
+        if not named or not sized:
+            faults.append("pixels: a rectangle needs match (DICOM keywords to patterns) and box [x0, y0, x1, y1]")
+    return faults
 
 
 def _private(declared: dict[str, Any], faults: list[str]) -> dict[tuple[str, int, int], tuple[str, re.Pattern[str] | None]]:

@@ -4,8 +4,9 @@ What enters: header, object, pixel, record and crosswalk tables at the Delta ver
 tables (TABLES.md), each replaced as a whole, and last one row of ``release`` that pins their versions. A run that is killed on the way
 leaves the former release as it was: its versions stay readable, and a reader asks by release.
 
-The order of work: build the frames (`tables_images`, `tables_people`, `tables_reports`), take a census of the strings in them, count by it
-what was withheld and why, look in it for identifiers (`tables_check`), and only then write. Executors do the work; the driver sees counts.
+The order of work: build the frames (`tables_images`, `tables_people`, `tables_reports`, `tables_texts`), take a census of the strings in
+them, count by it what was withheld and why, look in it for identifiers (`tables_check`), and only then write. Executors do the work; the
+driver sees counts.
 
 Counts: ``seen`` = header instances + record events + reports; ``written`` = rows of image, event and report; the rest is skipped by a named
 rule (``skipped_unlinked`` events and reports of people the crosswalk does not know, ``skipped_no_series`` instances without a study or
@@ -25,6 +26,7 @@ from pictures_spark import audit, tables
 from pictures_spark.deid import tables_images as from_images
 from pictures_spark.deid import tables_people as from_people
 from pictures_spark.deid import tables_reports as from_reports
+from pictures_spark.deid import tables_texts as from_texts
 from pictures_spark.deid.tables_check import COUNTED, census, counts, only_pseudonyms, refuse
 from pictures_spark.deid.tables_check import findings as leaks
 from pictures_spark.errors import InputError
@@ -113,6 +115,7 @@ def run(job: Job) -> None:
         "stay": from_people.stay(linked),
         "report": reports.drop("report_key"),
         "report_finding": findings.drop("report_date"),
+        "description": from_texts.description(images, studies, series, inputs),
     }
 
     job.say("looking for identifiers")
@@ -124,7 +127,8 @@ def run(job: Job) -> None:
     refuse(leaks(strings, inputs, {settings["site"], *settings["sources"]}))
 
     job.say("writing")
-    frames |= {"event": linked, "report": linked_reports.drop("report_key")}
+    common = frames["description"].where(F.col("skip").isNull())
+    frames |= {"event": linked, "report": linked_reports.drop("report_key"), "description": common}
     release = _next_name(job, [row["release"] for row in releases])
     written = dict(zip(frames, _together(lambda name: _write(job, name, frames[name], release), frames), strict=True))
 

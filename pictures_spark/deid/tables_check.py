@@ -85,13 +85,21 @@ def findings(strings: DataFrame, inputs: Mapping[str, DataFrame], declared: Iter
     asked = strings.where((F.col("column") != COUNTED) & ~F.col("value").rlike(number))
     published = asked.join(F.broadcast(strings.sparkSession.createDataFrame(known, "value string")), "value", "left_anti")
     looks = [published.where(F.col("value").rlike(shape)).withColumn("kind", F.lit(kind)) for kind, shape in rule["patterns"].items()]
-    secrets = union(
-        [_identifiers(inputs[name], columns, rule["identifier"]) for name, columns in rule["identifiers"].items()]
-        + [_names(inputs[name], columns, rule["name"]) for name, columns in rule["names"].items()]
-    )
-    met = secrets.join(F.broadcast(published.withColumn("same", _plain(F.col("value")))), "same")
+    met = secrets(inputs).join(F.broadcast(published.withColumn("same", _plain(F.col("value")))), "same")
     rows = union([found.select("table", "column", "kind") for found in (*looks, met)]).distinct().collect()
     return sorted(Finding(row["table"], row["column"], row["kind"]) for row in rows)
+
+
+def secrets(inputs: Mapping[str, DataFrame], shortest_name: int | None = None) -> DataFrame:
+    """Every identifier and every part of a name that the identifiable zone holds, in upper case without spaces: same, kind.
+
+    ``shortest_name`` : letters of a part of a name at least; as schemas/derive/leak_check.yaml says where it is left out.
+    """
+    rule = load_schema("derive/leak_check.yaml")
+    return union(
+        [_identifiers(inputs[name], columns, rule["identifier"]) for name, columns in rule["identifiers"].items()]
+        + [_names(inputs[name], columns, shortest_name or rule["name"]) for name, columns in rule["names"].items()]
+    )
 
 
 def refuse(found: list[Finding]) -> None:

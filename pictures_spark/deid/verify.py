@@ -7,6 +7,7 @@ people, look for it.
 
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
 import unicodedata
@@ -30,7 +31,7 @@ from pydicom.uid import UID, UID_dictionary
 
 from pictures_spark.deid.dicom_codes import standard_code
 from pictures_spark.deid.dicom_identity import Box, Identity
-from pictures_spark.deid.dicom_scrub import known_word
+from pictures_spark.deid.dicom_scrub import known_code, known_word
 from pictures_spark.linkage.identity import normalise, scheme
 from pictures_spark.resources import load_schema
 
@@ -39,13 +40,17 @@ _SEARCH_IN_BYTES = 8
 _PLAIN_VRS = {"CS", "DS", "IS", "US", "SS", "UL", "SL", "FD", "FL", "AT", "TM"}
 _TEXT_VRS = {"LO", "SH", "ST", "LT", "UT", "UC", "PN"}
 _BULK_VRS = {"OB", "OW", "OF", "OD", "OV"}
+# Pseudonyms and statements of the engine, not texts of a source.
+_WRITTEN = {"PatientID", "PatientName", "AccessionNumber", "DeidentificationMethod"}
+_FORMS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "AT": "I"}
+_FORMS_OF = {"AT": lambda tag: (int(tag) & 0xFFFF) << 16 | int(tag) >> 16}
 _PIXELS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
 # Options of Table E.1-1 under which text stays, cleaned.
 _TEXT_OPTIONS = {"descriptors", "structured_content", "patient", "device", "institution"}
 _UNDETERMINED = {"unreadable", "undecodable"}
 _DATES_IN_TEXT = (
     re.compile(r"(?<![0-9])(?:19|20)[0-9]{2}[-/. ](?:0[1-9]|1[0-2])[-/. ](?:0[1-9]|[12][0-9]|3[01])(?![0-9])"),
-    re.compile(r"(?<![0-9.])[0-3]?[0-9]([-/.])[01]?[0-9]\1(?:19|20)?[0-9]{2}(?![0-9.])"),
+    re.compile(r"(?<![0-9.])[0-3]?[0-9]([-/.])[0-3]?[0-9]\1(?:19|20)?[0-9]{2}(?![0-9.])"),
 )
 
 
@@ -57,8 +62,21 @@ class Finding:
     keyword: str = ""
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What a check found, and the texts of the result: (path of keywords, value), for people to read before release."""
+
+    findings: list[Finding]
+    texts: frozenset[tuple[str, str]] = frozenset()
+
+
 def verify(original: bytes, result: bytes, policy: dict[str, Any], identity: Identity) -> list[Finding]:
-    """Everything in ``result`` that may not be there; an empty list where it may leave.
+    """Everything in ``result`` that may not be there; an empty list where it may leave. See `check`."""
+    return check(original, result, policy, identity).findings
+
+
+def check(original: bytes, result: bytes, policy: dict[str, Any], identity: Identity) -> Checked:
+    """Look in ``result`` for what may not be there, with code that shares nothing with the code that made it.
 
     * ``unreadable``: pydicom cannot parse the result;
     * ``tag``, ``vr``, ``text``, ``bulk``: an attribute, value representation, text or bytes that no result may hold;
@@ -77,17 +95,28 @@ def verify(original: bytes, result: bytes, policy: dict[str, Any], identity: Ide
             meta = list(checked.file_meta)
             source = _Source(original, policy)
         except Exception:  # noqa: BLE001 - whatever it is, such a file does not leave
-            return [Finding("unreadable")]
+            return Checked([Finding("unreadable")])
         findings = _structure(elements, meta, policy, identity)
         findings += _uids(elements, meta, source, policy, identity)
         findings += _dates(elements, source, 0 if "full_dates" in policy["options"] else identity.shift_days)
         findings += _cleaned(elements, policy, source, identity)
         findings += _values_elsewhere(elements, policy, source, identity)
-        findings += _pixels(source.dataset, checked, identity.boxes)
+        findings += _pixels(source.dataset, checked, (*identity.boxes, *_rectangles(source.dataset, policy["pixels"])))
         findings += _identifiers(elements, result, policy, source, identity)
         if checked.get("PatientIdentityRemoved") != "YES" or checked.get("PatientID") != identity.patient or checked.preamble != bytes(128):
             findings.append(Finding("statement"))
-    return list(dict.fromkeys(findings))
+    return Checked(list(dict.fromkeys(findings)), frozenset(_texts(checked)))
+
+
+def _texts(dataset: Dataset, path: str = "") -> Iterator[tuple[str, str]]:
+    """(path of keywords, value) of every text at any depth; items of a sequence share a path."""
+    for element in dataset:
+        name = f"{path}{element.keyword or f'({int(element.tag):08X})'}"
+        if element.VR == "SQ":
+            for item in element.value:
+                yield from _texts(item, f"{name}.")
+        elif element.VR in _TEXT_VRS | {"CS"} and element.keyword not in _WRITTEN:
+            yield from ((name, str(value)) for value in _values(element) if str(value))
 
 
 def verdict(findings: Iterable[Finding]) -> str:
@@ -201,8 +230,10 @@ def _structure(elements: list, meta: list[DataElement], policy: dict[str, Any], 
                 findings.append(Finding("vr", keyword))
         elif vr not in _PLAIN_VRS | {"UI", "DA", "DT", "SQ"}:
             findings.append(Finding("vr", keyword))
-        elif vr == "CS" and any(not re.fullmatch(r"[A-Z0-9 _]{0,16}", str(v)) for v in _values(element)):
-            findings.append(Finding("text", keyword))
+        elif vr == "CS":
+            known = policy["text"] != "vocabulary" or all(known_code(str(v)) for v in _values(element))
+            if not known or any(not re.fullmatch(r"[A-Z0-9 _]{0,16}", str(v)) for v in _values(element)):
+                findings.append(Finding("text", keyword))
     allowed_meta = {0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012, 0x00020013}
     findings += [Finding("tag", str(e.keyword)) for e in meta if int(e.tag) not in allowed_meta]
     return findings
@@ -384,6 +415,23 @@ def _pixels(source: Dataset, checked: Dataset, boxes: tuple[Box, ...]) -> list[F
         return [Finding("undecodable")]
 
 
+def _rectangles(source: Dataset, declared: dict[str, Any]) -> list[Box]:
+    """Where the policy wants pixels blanked whatever is in them."""
+    last = int(source.get("NumberOfFrames", 1) or 1) - 1
+    found = []
+    for rule in declared["rectangles"]:
+        if all(re.fullmatch(pattern, str(source.get(keyword, "")).strip()) for keyword, pattern in rule["match"].items()):
+            found.append(Box(0, last, *rule["box"]))
+    regions = source.get("SequenceOfUltrasoundRegions", [])
+    if declared["outside_ultrasound_regions"] == "blank" and source.get("Modality") == "US" and regions:
+        left, top = min(r.RegionLocationMinX0 for r in regions), min(r.RegionLocationMinY0 for r in regions)
+        right, bottom = max(r.RegionLocationMaxX1 for r in regions) + 1, max(r.RegionLocationMaxY1 for r in regions) + 1
+        width, height = int(source.Columns), int(source.Rows)
+        sides = [(0, 0, width, top), (0, bottom, width, height), (0, top, left, bottom), (right, top, width, bottom)]
+        found += [Box(0, last, *side) for side in sides if side[0] < side[2] and side[1] < side[3]]
+    return found
+
+
 def _scans(value: bytes) -> list[bytes]:
     """The coded samples of each compressed fragment: from its first scan or tile to its end marker."""
     try:
@@ -433,16 +481,33 @@ def _identifiers(elements: list, result: bytes, policy: dict[str, Any], source: 
         if len(value) >= _SEARCH_IN_BYTES and any(needle in result for needle in _encodings(value)):
             findings.append(Finding("identifier"))
     short = {value.upper() for value in known}
+    letters = {_bare(value) for value in known | source.names}
+    needles = [value.encode(form) for value in letters if len(value) >= 6 for form in ("utf-8", "utf-16-le", "utf-16-be")]
     for element, _, _ in elements:
+        written = _as_bytes(element).lower()
+        if written and (any(needle in written for needle in needles) or _reads_as_text(str(element.VR), written)):
+            findings.append(Finding("identifier", str(element.keyword)))
         if element.VR == "CS":
             words = {word.upper() for value in _values(element) for word in [str(value), *re.split(r"[ _]+", str(value))]}
-        elif element.VR in ("IS", "DS"):
+        elif element.VR in ("IS", "DS", "UL", "SL", "FL", "FD"):
             words = {word for value in _values(element) for word in re.findall(r"[0-9]{6,}", str(value))}
+            words |= {f"0{word}" for word in words}
         else:
             continue
         if words & short:
             findings.append(Finding("identifier", str(element.keyword)))
     return findings
+
+
+def _as_bytes(element: DataElement) -> bytes:
+    """Numbers and tables as their bytes, where letters could be hidden; none of other elements and of pixels."""
+    if element.VR in _FORMS and not element.is_empty:
+        return struct.pack(f"<{element.VM}{_FORMS[element.VR]}", *map(_FORMS_OF.get(element.VR, lambda v: v), _values(element)))
+    return bytes(element.value or b"") if element.VR in _BULK_VRS and int(element.tag) not in _PIXELS else b""
+
+
+def _reads_as_text(vr: str, written: bytes) -> bool:
+    return vr in _FORMS and re.search(rb"[a-z]{6}[a-z^ ]{4}", written) is not None
 
 
 def _encodings(value: str) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ tables and papers; executors read, de-identify, check and write the images.
 
 The delivery is made beside the one that may be there and takes its place at the end, so an analyst never sees half of one. A run that was
 killed goes on where it was. The same freeze, policy and key make the same bytes, and images that are already there are not written again.
+What the check said of each image, and every text that is left, goes into folder ``review`` of the identifiable zone.
 """
 
 import json
@@ -21,11 +22,13 @@ from pictures_spark.cohort.members import frozen
 from pictures_spark.deid.plan import load_plan
 from pictures_spark.delivery import package
 from pictures_spark.delivery.records import events_of, patients_of
+from pictures_spark.delivery.review import looked_at, write_review
 from pictures_spark.delivery.select import images_of, located
-from pictures_spark.delivery.write import RESULT_TYPE, Task, writer
+from pictures_spark.delivery.write import RESULT_TYPE, REVIEW_COLUMNS, Task, writer
 from pictures_spark.errors import ConfigError
 from pictures_spark.job import Job
 from pictures_spark.keys import pseudonym
+from pictures_spark.pixels.supervise import Limits
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,6 +72,8 @@ def run(job: Job, cohort_id: str) -> None:
     staging, journal = work / fingerprint[:16], work / f"{fingerprint[:16]}.journal"
     for folder in (staging, journal):
         folder.mkdir(parents=True, exist_ok=True)
+    review = job.zones.path("review", str(job.zones.project), cohort_id, fingerprint[:16], mode="write")
+    pixels = job.config["pixels"]
     task = Task(
         archive=job.zones.archive(),
         staging=str(staging),
@@ -77,6 +82,9 @@ def run(job: Job, cohort_id: str) -> None:
         key=project,
         shift_limit=job.config["extract"]["date_shift_days"],
         policy=POLICY,
+        review=str(review),
+        second_look_share=job.config["extract"]["second_look_share"],
+        limits=Limits(pixels["timeout_seconds"], pixels["memory_bytes"], pixels["max_pixels"]),
     )
     pinned = json.loads(freeze["manifest"])["table_versions"]
 
@@ -88,7 +96,8 @@ def run(job: Job, cohort_id: str) -> None:
     job.say("writing the images")
     results = _write_images(job, images, task)
     written = sum(results["fresh"].to_pylist())
-    manifest = _checked(job, results.drop_columns("fresh"), "image_manifest")
+    manifest = _checked(job, results.drop_columns(["fresh", *REVIEW_COLUMNS]), "image_manifest")
+    inventory = write_review(review, results)
     job.say("writing the records")
     people = members.select("patient_id").unionByName(images.select("patient_id")).where("patient_id IS NOT NULL").distinct().persist()
     shift = task.shift_limit
@@ -125,9 +134,13 @@ def run(job: Job, cohort_id: str) -> None:
     )
     job.report.details["audit"] = str(head)
     _take_its_place(staging, delivery, work)
+    for other in review.parent.iterdir():
+        if other != review:
+            shutil.rmtree(other)  # of deliveries that this one replaces
     images.unpersist()
     people.unpersist()
     _report(job, about, written)
+    job.report.details |= {"texts_to_review": inventory, **looked_at(results)}
 
 
 def _write_images(job: Job, images: "DataFrame", task: Task) -> "pa.Table":

@@ -1,13 +1,15 @@
 """Write one image of a delivery: read it from the archive, de-identify it, check it, put it in its place.
 
-What enters: rows of `pictures_spark.delivery.select.located`. What leaves: files in the delivery's staging folder, one manifest row per
-image, and a journal line per file written. Executors only; the keys are read here, and nothing of the source is in what comes back.
+What enters: rows of `pictures_spark.delivery.select.located`. What leaves: files in the delivery's staging folder, a journal line per file
+written, one row per image for the manifest - and, for those who review the delivery, the verdict of the check on each image and every text
+that the results hold, in the identifiable zone. Executors only; the keys are read here.
 """
 
 import hashlib
 import json
 import os
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -19,15 +21,20 @@ import pyarrow as pa
 from pictures_spark.deid.act import Deidentified, Deidentifier, WithheldError
 from pictures_spark.deid.dicom_identity import Box, Identity, make_identity
 from pictures_spark.deid.plan import load_plan
-from pictures_spark.deid.verify import verify
+from pictures_spark.deid.verify import check, verdict
+from pictures_spark.delivery.second_look import SecondLook
 from pictures_spark.dicom.containers import ObjectChangedError, read_object
 from pictures_spark.keys import KeyRef, pseudonymous_uid
+from pictures_spark.pixels.supervise import Limits
 from pictures_spark.roots import Root
 
 RESULT_TYPE = (
     "patient_id string, study_uid string, series_uid string, image_uid string, modality string, scan_date date, age_years bigint, "
-    "file string, size bigint, sha256 string, boxes_blanked bigint, status string, reason string, fresh boolean"
+    "file string, size bigint, sha256 string, boxes_blanked bigint, status string, reason string, fresh boolean, object_id string, "
+    "verdict string, second_look string, findings array<string>"
 )
+# Of these only those of the manifest leave the identifiable zone.
+REVIEW_COLUMNS = ("object_id", "verdict", "second_look", "findings")
 _COLUMNS = [column.split()[0] for column in RESULT_TYPE.split(", ")]
 _ROWS_PER_BATCH = 64
 
@@ -43,6 +50,9 @@ class Task:
     key: KeyRef
     shift_limit: int
     policy: str
+    review: str
+    second_look_share: float
+    limits: Limits
 
 
 def writer(task: Task) -> Any:
@@ -50,16 +60,26 @@ def writer(task: Task) -> Any:
 
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         work = _Work(task)
-        for batch in batches:
-            for start in range(0, batch.num_rows, _ROWS_PER_BATCH):
-                rows = [work.one(row) for row in batch.slice(start, _ROWS_PER_BATCH).to_pylist()]
-                yield pa.RecordBatch.from_pylist(rows, _schema())
+        try:
+            for batch in batches:
+                for start in range(0, batch.num_rows, _ROWS_PER_BATCH):
+                    rows = [work.one(row) for row in batch.slice(start, _ROWS_PER_BATCH).to_pylist()]
+                    work.tell_texts()
+                    yield pa.RecordBatch.from_pylist(rows, _schema())
+        finally:
+            work.second_look.close()
 
     return write
 
 
 def _schema() -> pa.Schema:
-    types = {"string": pa.string(), "bigint": pa.int64(), "date": pa.date32(), "boolean": pa.bool_()}
+    types = {
+        "string": pa.string(),
+        "bigint": pa.int64(),
+        "date": pa.date32(),
+        "boolean": pa.bool_(),
+        "array<string>": pa.list_(pa.string()),
+    }
     return pa.schema([(name, types[kind]) for name, kind in (column.split() for column in RESULT_TYPE.split(", "))])
 
 
@@ -73,6 +93,10 @@ class _Work:
         self.deidentify = Deidentifier(self.plan)
         self.done = _journal(Path(task.journal))
         self.log = Path(task.journal) / f"{uuid.uuid4().hex}.jsonl"
+        self.second_look = SecondLook(Path(task.journal).with_suffix(".look"), task.limits, task.second_look_share)
+        self.texts: Counter[tuple[str, str]] = Counter()
+        self.told: set[tuple[str, str]] = set()
+        self.texts_log = Path(task.review) / f"{uuid.uuid4().hex}.texts"
 
     def one(self, row: dict[str, Any]) -> dict[str, Any]:
         """The manifest row of one image, after its file is in place."""
@@ -90,23 +114,24 @@ class _Work:
             "modality": row["modality"],
             "scan_date": _shifted(row["scan_date"], identity.shift_days),
             "age_years": row["age_years"],
+            "object_id": row["object_id"],
         }
         file = f"images/{identity.patient}/{study}/{series}/{image}.dcm"
         finished = self.done.get(image)
         if finished is not None and _sha256(Path(self.task.staging, file)) == finished["sha256"]:
             return self._line(line, **finished, status="delivered")
+        review: dict[str, Any] = {}
         try:
-            result = self._result(row, identity)
-            if result.image_uid != image:
-                raise WithheldError("changed")
+            result = self._result(row, identity, image, review)
         except WithheldError as withheld:
-            return self._line(line, status="withheld", reason=withheld.reason, fresh=False)
+            return self._line(line, **review, status="withheld", reason=withheld.reason, fresh=False)
         written = {
             "file": file,
             "size": len(result.data),
             "sha256": hashlib.sha256(result.data).hexdigest(),
             "boxes_blanked": result.boxes_blanked,
             "fresh": _place(result.data, Path(self.task.staging, file), Path(self.task.former, file)),
+            **review,
         }
         with self.log.open("a", encoding="ascii") as log:
             log.write(json.dumps({"image_uid": image, **written}) + "\n")
@@ -124,7 +149,18 @@ class _Work:
             verdict = "clean"  # all of it lies in overlays or icons, which are not written
         return make_identity(self.key, row["subject_id"], self.task.shift_limit, known=row["known"] or (), verdict=verdict, boxes=boxes)
 
-    def _result(self, row: dict[str, Any], identity: Identity) -> Deidentified:
+    def tell_texts(self) -> None:
+        """Write down which texts the results of this batch hold, and in how many images; in the identifiable zone, for review."""
+        if self.texts:
+            self.told |= self.texts.keys()
+            Path(self.task.review).mkdir(parents=True, exist_ok=True)
+            with self.texts_log.open("a", encoding="ascii") as log:
+                for (element, value), images in sorted(self.texts.items()):
+                    log.write(json.dumps({"element": element, "value": value, "images": images}) + "\n")
+            self.texts.clear()
+
+    def _result(self, row: dict[str, Any], identity: Identity, image_uid: str, review: dict[str, Any]) -> Deidentified:
+        """The de-identified instance, after both checks of it; what they say goes into ``review``."""
         if row["conflict"]:
             raise WithheldError("conflict")
         if row["path"] is None:
@@ -138,8 +174,21 @@ class _Work:
         except (OSError, ValueError):
             raise WithheldError("not_in_archive") from None
         result = self.deidentify(data, identity)
-        if verify(data, result.data, self.plan.policy, identity):
-            raise WithheldError("verification_failed")
+        if result.image_uid != image_uid:
+            raise WithheldError("changed")
+        checked = check(data, result.data, self.plan.policy, identity)
+        # Names of attributes and kinds of findings, never a value.
+        review |= {"verdict": verdict(checked.findings), "findings": [f"{f.code} {f.keyword}".strip() for f in checked.findings]}
+        if review["verdict"] != "clean":
+            raise WithheldError("verification_failed" if review["verdict"] == "found" else "verification_not_determined")
+        if result.frames and self.second_look.wanted(image_uid, bool(result.boxes_blanked)):
+            first = tuple(frame for box in identity.boxes for frame in range(box.frame_from, box.frame_to + 1))
+            review["second_look"] = self.second_look.verdict(result.data, result.frames, first)
+            if review["second_look"] != "clean":
+                raise WithheldError("text_left" if review["second_look"] == "text" else "text_not_determined")
+        self.texts.update(checked.texts)
+        if not checked.texts <= self.told:
+            self.tell_texts()  # before the image counts as done: a killed run must not lose a text
         return result
 
 

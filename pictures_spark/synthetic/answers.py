@@ -6,6 +6,7 @@ the challenge's ten actions. `write_key` gives the key in the form that the chal
 """
 
 import csv
+import hashlib
 import json
 import random
 import sqlite3
@@ -74,6 +75,8 @@ _NUMBERS = (
     "InstanceNumber",
     "ImagePositionPatient",
 )
+# The script's own columns of an answer's origin; ours have none.
+_CATEGORIES = {"hipaa": ("z", "m"), "dicom": ("p15", "iod", "safe"), "tcia": ("ptkb", "p15", "rev")}
 _MAPPED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID", "ReferencedSOPInstanceUID")
 _CODES = ("Modality", "BodyPartExamined", "PatientPosition", "Laterality", "ScanOptions")
 
@@ -180,19 +183,24 @@ def write_key(folder: Path, planted: Sequence[Planted], results: Sequence[bytes]
     rows, uids, people = [], {}, {}
     for one, result in zip(planted, results, strict=True):
         before, after = dcmread(BytesIO(one.data)), dcmread(BytesIO(result))
-        checks = {
-            str(number): {
+        checks = {}
+        for number, answer in enumerate(one.answers):
+            path = answer.path or ((0x7FE00010,) if answer.action.startswith("pixels_") else (0x00110010,))
+            label = f"<{_label(path, before)}>"
+            name = pydicom.datadict.dictionary_description(path[-1]) if pydicom.datadict.dictionary_has_tag(path[-1]) else ""
+            checks[str(number)] = {
                 "action": f"<{answer.action}>",
-                "action_text": f"<{answer.value}>",
-                "value": f"<{answer.value}>",
-                "tag": f"<{_label(answer.path)}>",
-                "tag_ds": f"<{_label(answer.path)}>",
-                "tag_name": f"<{pydicom.datadict.dictionary_description(answer.path[-1]) if answer.path and answer.path[-1] else ''}>",
-                "answer_category_v2": {},
+                "action_text": f"<{_said(answer, before, one.boxes)}>",
+                "value": f"<{before.PatientID if answer.action == 'patid_consistent' else answer.value}>",
+                "tag": label,
+                "tag_ds": label,
+                "tag_name": f"<{name}>",
+                "answer_category_v2": {"prev_cat": "", **{group: dict.fromkeys(names, "") for group, names in _CATEGORIES.items()}},
             }
-            for number, answer in enumerate(one.answers)
-            if not answer.path or pydicom.datadict.dictionary_has_tag(answer.path[-1])
-        }
+            if answer.action == "uid_consistent":
+                uids[answer.value] = _text(_at(after, answer.path))
+        if one.boxes:  # of a redacted image the bytes differ, and the script compares nothing else
+            checks = {number: entry for number, entry in checks.items() if entry["action"] != "<pixels_retained>"}
         ids = [
             str(before.get(name, "")) for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
         ]
@@ -213,8 +221,30 @@ def write_key(folder: Path, planted: Sequence[Planted], results: Sequence[bytes]
             csv.writer(file).writerows([("id_old", "id_new"), *sorted(pairs.items())])
 
 
-def _label(path: tuple[int, ...]) -> str:
-    return "".join(f"[{step}]" if place % 2 else f"({step >> 16:04x},{step & 0xFFFF:04x})" for place, step in enumerate(path))
+def _label(path: tuple[int, ...], dataset: Dataset) -> str:
+    """A path as the public script writes it: tags in brackets, item numbers of four digits, private tags by their creator."""
+    steps = []
+    for place, step in enumerate(path):
+        if place % 2:
+            steps.append(f"[<{step:04}>]")
+        elif step >> 16 & 1:
+            steps.append(f'<({step >> 16:04x},"{dataset[step].value}",01)>')
+        else:
+            steps.append(f"<({step >> 16:04x},{step & 0xFFFF:04x})>")
+    return "".join(steps)[1:-1]
+
+
+def _said(answer: Answer, before: Dataset, boxes: tuple[Box, ...]) -> str:
+    """What the script compares with: the value, for pixels their checksum or what is written where."""
+    if answer.action == "pixels_retained":
+        value = bytes(before.PixelData)
+        if not before.original_encoding[1] and int(before.BitsAllocated) == 16:
+            value = np.frombuffer(value, ">u2").astype("<u2").tobytes()
+        return hashlib.md5(value, usedforsecurity=False).hexdigest()
+    if answer.action == "pixels_hidden":
+        box = boxes[0]
+        return json.dumps({"text": "anything", "top_left": [box.x0, box.y0], "bottom_right": [box.x1, box.y1]})
+    return answer.value
 
 
 # --- planting -------------------------------------------------------------------------------------------------------------------------

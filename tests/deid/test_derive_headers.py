@@ -252,7 +252,8 @@ def test_no_text_and_no_long_number_of_a_header_crosses(text, number):
     )
     planted = row(**values)
     safe = safe_image(planted, b"k" * 32)
-    # Two texts go on to tell the series' facts, and end there.
+    # Two texts go on to tell the series' facts, and end there; all go on to be counted by person and device (test_common_texts.py).
+    assert {one["keyword"] for one in safe.pop("said")} <= {"SeriesDescription", "ProtocolName", "StudyDescription"}
     lists: dict = {name: [] for name in ("families", "planes", "kinds", "regions", "agents", "burned", "portables", "scanning_sequence")}
     lists |= {"grids": safe["grids"], "places": [{"places": safe["places"]}], "unplaced": safe["unplaced"], "laterality": None}
     said = {tag["keyword"]: tag["codes"] for tag in safe["tags"] if tag["vr"] is None}

@@ -4,16 +4,18 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from instances import dicom_bytes, instance, pydicom_file
+from instances import dicom_bytes, instance, item, pydicom_file
 from pydicom import dcmread
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import get_decoder
+from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
-from pictures_spark.deid.act import WithheldError, deidentify
+from pictures_spark.deid.act import Deidentifier, WithheldError, deidentify
 from pictures_spark.deid.dicom_identity import Box, make_identity
-from pictures_spark.deid.plan import load_plan
+from pictures_spark.deid.plan import compile_plan, load_plan
 from pictures_spark.deid.verify import verify
+from pictures_spark.errors import ConfigError
 
 PLAN = load_plan("default")
 
@@ -212,3 +214,64 @@ def test_a_box_over_the_edge_is_clipped():
     expected = np.arange(64, dtype=np.uint16).reshape(8, 8)
     expected[6:] = 0
     assert (made == expected).all()
+
+
+def ruled(**pixels):
+    """The default plan with pixels that are always blanked."""
+    return compile_plan({**PLAN.policy, "pixels": {**PLAN.policy["pixels"], **pixels}})
+
+
+RULE = {"match": {"Modality": "US", "Manufacturer": "(?i)acme.*", "Rows": "8"}, "box": [0, 0, 8, 2]}
+
+
+@pytest.mark.parametrize(
+    ("values", "rectangles", "regions", "blank"),
+    [
+        ({"Manufacturer": "Acme 3000"}, [RULE], "keep", [(0, 2, 0, 8)]),
+        ({"Manufacturer": "Other"}, [RULE], "keep", []),
+        ({"Manufacturer": "Acme", "Modality": "CT"}, [RULE], "blank", []),
+        ({"regions": [(1, 2, 5, 6)]}, [], "keep", []),
+        ({"regions": [(1, 2, 5, 6)]}, [], "blank", [(0, 2, 0, 8), (7, 8, 0, 8), (2, 7, 0, 1), (2, 7, 6, 8)]),
+        ({"regions": [(1, 2, 3, 6), (3, 4, 7, 7)]}, [], "blank", [(0, 2, 0, 8), (2, 8, 0, 1)]),
+        ({"regions": []}, [], "blank", []),
+    ],
+)
+def test_rectangles_of_devices_and_around_the_regions_of_ultrasound(values, rectangles, regions, blank):
+    pixels = np.arange(10, 74, dtype=np.uint16).reshape(8, 8)
+    places = values.pop("regions", None)
+    source = instance(pixels, **{"Modality": "US", **values})
+    if places is not None:
+        names = ("RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1")
+        source.SequenceOfUltrasoundRegions = Sequence([item(**dict(zip(names, place, strict=True))) for place in places])
+    plan = ruled(rectangles=rectangles, outside_ultrasound_regions=regions)
+    identity = make_identity(b"k" * 32, "p", 180, verdict="clean")
+    deidentifier = Deidentifier(plan)
+    for _ in range(4):  # the template, if there is one, does the same
+        data = dicom_bytes(source)
+        result = deidentifier(data, identity)
+        assert verify(data, result.data, plan.policy, identity) == []
+        made = dcmread(BytesIO(result.data)).pixel_array
+        expected = pixels.copy()
+        for y0, y1, x0, x1 in blank:
+            expected[y0:y1, x0:x1] = pixels.min()
+        assert (made == expected).all()
+        assert result.boxes_blanked == len(blank)
+        if blank:
+            untouched = deidentify(data, ruled(), identity)
+            assert "pixels" in {finding.code for finding in verify(data, untouched.data, plan.policy, identity)}
+
+
+def test_a_rectangle_does_not_replace_a_verdict():
+    data = dicom_bytes(instance(Modality="US", Manufacturer="Acme"))
+    with pytest.raises(WithheldError, match="text_not_determined"):
+        deidentify(data, ruled(rectangles=[RULE]), make_identity(b"k" * 32, "p", 180, verdict="not_determined"))
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [{"rectangles": [{"box": [0, 0, 1, 1]}]}, {"rectangles": [{"match": {"Modality": "US"}, "box": [4, 0, 1, 1]}]},
+     {"rectangles": [{"match": {"NoSuchKeyword": "x"}, "box": [0, 0, 1, 1]}]}, {"outside_ultrasound_regions": "maybe"}, {"other": 1}],
+)  # fmt: skip
+def test_faulty_rectangles_are_refused(pixels):
+    with pytest.raises(ConfigError, match="pixels"):
+        ruled(**pixels)

@@ -45,4 +45,4 @@ def test_the_key_is_in_the_form_of_the_public_script(planted, tmp_path):
         assert len(patients[patient]) == 32
         entries = list(json.loads(answers).values())
         assert {entry["action"].strip("<>") for entry in entries} <= set(ACTIONS)
-        assert {"<(0010,0020)>", "<(0040,0275)[0](0040,0007)>"} <= {entry["tag_ds"] for entry in entries}
+        assert {"<(0010,0020)>", "<(0040,0275)>[<0000>]<(0040,0007)>"} <= {entry["tag_ds"] for entry in entries}

@@ -19,18 +19,28 @@ ONLY = {
     "own_words": ("CT of Li today", "Li"),
     "own_anywhere": ("q u i l l f e a t h e r", "u i l l"),
     "slips": ("Morwena head", "Morwena"),
+    "cut_short": ("by quillf today", "quillf"),
+    "date_month_first": ("on 6/25/2015 seen", "6/25"),
+    "birth_year": ("born 1950 there", "1950"),
+    "by_somebody": ("reported by JSX", "JSX"),
+    "numbered": ("acc no 99812 here", "99812"),
+    "street": ("at 14 High Street now", "High"),
+    "hospital": ("from Weston Infirmary now", "Weston"),
     "scheme_numbers": ("no 03 04 05 34 06 here", "03 04"),
     "email": ("ask j.x@y.uk", "@"),
     "address_of_computer": ("see 10.1.2.3 for it", "10.1.2"),
     "uid": ("from 1.2840.10008.5.1", "2840"),
-    "date_year_first": ("on 2015-03-12 seen", "2015"),
-    "date_day_first": ("on 12/3/15 seen", "12/3"),
+    "path": ("in C:\\Data\\mqf here", "mqf"),
+    "date_month_year": ("in 03/2015 seen", "03/2015"),
+    "date_day_month": ("on 12 March seen", "March"),
+    "date_year_first": ("on 2015 03 12 seen", "2015"),
+    "date_day_first": ("on 31/3/15 seen", "31/3"),
     "date_spaced": ("on 12 3 2015 seen", "12 3 2015"),
-    "date_month_name": ("on 12 Mar 2015", "Mar"),
+    "date_month_name": ("in Mar 2015", "Mar"),
     "postcode": ("from EH1 2NG there", "2NG"),
     "phone": ("ring (0131) 555 0123", "0131"),
     "ten_in_groups": ("no 943 476 5918 here", "943 476"),
-    "title": ("seen by Dr Hoskins yesterday", "Hoskins"),
+    "title": ("a letter for Dr Hoskins yesterday", "Hoskins"),
     "named": ("referrer: Hoskins", "Hoskins"),
     "great_age": ("a 94 yo man", "94"),
     "long_number": ("id 123456", "123456"),
@@ -66,6 +76,8 @@ def test_without_its_rule_the_identifier_stays(rule):
         "Auchtermuchty clinic",
         "Zanzibari O",
         "ZANZIBAR",
+        "Otto\u200bZanzi\u00adbari",
+        "\uff31uillfeather",
     ],
 )
 def test_own_identifiers_in_every_spelling(text):
@@ -93,6 +105,30 @@ def test_own_identifiers_in_every_spelling(text):
 )
 def test_what_research_needs_stays(text):
     assert SCRUB.clean(text) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        ("J\u00f8rgensen^S\u00f8ren", ["Jorgensen", "JOERGENSEN, S", "Soren", "Soeren"]),
+        ("M\u00fcller^J\u00fcrgen", ["Mueller", "muller", "Juergen M"]),
+        ("Kj\u00e6rg\u00e5rd^Li", ["Kjaergaard", "Kjaergard", "KJARGARD"]),
+        ("Wei\u00df^Pawe\u0142", ["Weiss", "Pawel"]),
+        ("O'Shaughnessy^Ann", ["OShaughnessy", "O'Sahughnessy", "O Shaughnessy", "O-SHAUGHNESSY"]),
+    ],
+)
+def test_names_as_keyboards_without_their_letters_spell_them(name, texts):
+    for text in texts:
+        made = Scrub([name], []).clean(f"CT of {text} today")
+        assert made.startswith("CT of ")
+        assert made.endswith(" today")
+        assert "O'" not in made
+        assert not [word for word in re.findall(r"\w{3,}", text) if word in made], made
+
+
+@pytest.mark.parametrize("text", ["see www.x-y.org/p", "on pacs01.lothian.scot.nhs.uk", "from /home/mqf/scans", "born 1 Apr", "in 4/1950"])
+def test_hosts_paths_and_parts_of_dates(text):
+    assert SCRUB.clean(text).endswith("*")
 
 
 def test_vocabulary_keeps_known_words_only_and_marks_what_went():

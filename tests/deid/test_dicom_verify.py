@@ -1,5 +1,6 @@
 """The check finds whatever is planted in a result, each kind by its code: it does not trust the code that made it."""
 
+import struct
 from io import BytesIO
 
 import pytest
@@ -61,6 +62,11 @@ def nested(**values):
         (lambda made: setattr(made, "PixelData", "Quillfeather".encode("utf-16-le").ljust(128, b"\0")), "identifier"),
         (lambda made: setattr(made, "PixelData", b"Glen Infirmary".ljust(128, b"\0")), "identifier"),
         (lambda made: setattr(made, "PixelData", b"1.2.826.0.1.3680043.10.1234.1".ljust(128, b"\0")), "identifier"),
+        (lambda made: setattr(made, "BodyPartExamined", "VANDERSNOOT"), "text"),
+        (lambda made: setattr(made, "SimpleFrameList", list(struct.unpack("<3I", b"Tanglewood  "))), "identifier"),
+        (lambda made: setattr(made, "SimpleFrameList", list(struct.unpack("<3I", b"Vandersnoot "))), "identifier"),
+        (lambda made: setattr(made, "FrameIncrementPointer", list(struct.unpack("<3I", b"nTlgweoo  d "))), "identifier"),
+        (lambda made: setattr(made, "TagAngleFirstAxis", 104501236.0), "identifier"),
         (lambda made: setattr(made, "PatientID", "0104501236"), "statement"),
         (lambda made: setattr(made, "PatientIdentityRemoved", "NO"), "statement"),
         (lambda made: setattr(made, "preamble", b"x" * 128), "statement"),

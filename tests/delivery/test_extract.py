@@ -13,6 +13,7 @@ from deliveries import COHORT, EVENT_DATES, PEOPLE, House, ct, small_house, uid
 from houses import settings
 from instances import dicom_bytes
 from pydicom import dcmread
+from pydicom.uid import UID_dictionary
 
 from pictures_spark.delivery import extract, package
 from pictures_spark.errors import ConfigError
@@ -121,6 +122,22 @@ def test_nothing_of_the_source_or_the_zone_is_in_it(house, delivered):
     assert "2015-06-25" not in decoded
 
 
+def test_what_was_found_is_in_the_identifiable_zone_only(house, delivered):
+    report, files = delivered
+    assert report.details["verdict_clean"] == 6
+    assert report.details["second_look_clean"] >= 1  # the redacted one, and whichever the sample holds
+    review = Path(house.config.location(house.config["zones"]["identifiable"])) / "review" / "demo" / COHORT
+    (one,) = review.iterdir()
+    assert sorted(path.name for path in one.iterdir()) == ["inventory.parquet", "verdicts.parquet"]
+    verdicts = pq.read_table(one / "verdicts.parquet").to_pylist()
+    assert len(verdicts) == 10
+    assert {row["verdict"] for row in verdicts if row["status"] == "delivered"} == {"clean"}
+    texts = pq.read_table(one / "inventory.parquet").to_pylist()
+    assert len(texts) == report.details["texts_to_review"]
+    assert {"element": "SeriesDescription", "value": "* head", "images": 6} in texts
+    assert not [name for name, data in files.items() if verdicts[0]["object_id"].encode() in data or "verdict" in name]
+
+
 def test_again_is_unchanged_and_touches_nothing(house, delivered):
     _, files = delivered
     stamps = {path: path.stat().st_mtime_ns for path in folder(house).rglob("*")}
@@ -130,7 +147,7 @@ def test_again_is_unchanged_and_touches_nothing(house, delivered):
     assert contents(folder(house)) == files
 
 
-def test_a_killed_run_goes_on_where_it_was_and_two_projects_share_nothing(house, delivered, monkeypatch):
+def test_a_killed_run_goes_on_where_it_was(house, delivered, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
@@ -153,14 +170,58 @@ def test_a_killed_run_goes_on_where_it_was_and_two_projects_share_nothing(house,
     assert not list(folder(house, "other").rglob(".torn"))
     assert not (folder(house, "other").parent / ".staging").exists()
 
-    first, second = (pq.read_table(folder(house, project) / "manifest.parquet").to_pylist() for project in ("demo", "other"))
-    for column in ("patient_id", "study_uid", "series_uid", "image_uid", "file", "sha256"):
-        assert {row[column] for row in first if row[column]}.isdisjoint({row[column] for row in second if row[column]}), column
-    events = [pq.read_table(folder(house, project) / "records/event.parquet").to_pylist() for project in ("demo", "other")]
-    assert {row["event_id"] for row in events[0]}.isdisjoint(row["event_id"] for row in events[1])
-    abouts = [json.loads((folder(house, project) / "delivery.json").read_text()) for project in ("demo", "other")]
-    assert abouts[0]["freeze"] != abouts[1]["freeze"]
-    assert abouts[0]["fingerprint"] != abouts[1]["fingerprint"]
+
+# What both deliveries may say alike, because it is of the image itself or is coded: whoever has the pixels needs none of it to join them.
+SAME_COLUMNS = {
+    "manifest": {"modality", "age_years", "size", "boxes_blanked", "status", "reason"},
+    "records/event": {"source", "kind", "system", "code", "code_root", "age_years", "status"},
+    "records/patient": {"sex"},
+}
+
+
+def test_two_projects_cannot_be_joined(house, delivered):
+    """Every column, id, date, UID, name, checksum and order of the same people's data in two projects."""
+    deliver(house, "other")
+    keys = [key_ref(house.zones, "k1", f"project:{project}").bytes() for project in ("demo", "other")]
+    roots = [folder(house, project) for project in ("demo", "other")]
+    shifts = [{date_shift_days(key, house.id("patient", upi), 180) for upi in PEOPLE} for key in keys]
+    for name, same in SAME_COLUMNS.items():
+        tables = [pq.read_table(root / f"{name}.parquet") for root in roots]
+        for column in tables[0].column_names:
+            first, second = ({str(value) for value in table[column].to_pylist() if value is not None} for table in tables)
+            by_chance = "date" in column and not shifts[0].isdisjoint(shifts[1])
+            assert column in same or by_chance or first.isdisjoint(second), (name, column)
+        for table in tables:  # ordered by ids of the project, so by nothing that the other one has
+            column = {"manifest": "image_uid", "records/event": "event_id", "records/patient": "patient_id"}[name]
+            assert table[column].to_pylist() == sorted(table[column].to_pylist())
+
+    files = [contents(root) for root in roots]
+    names = [{part for name in found for part in name.split("/")} for found in files]
+    assert names[0] & names[1] == {"images", "records", *map(os.path.basename, files[0].keys() & files[1].keys())}
+    assert files[0].keys() & files[1].keys() == {
+        "manifest.parquet", "records/event.parquet", "records/patient.parquet", "SHA256SUMS", "README.md", "delivery.json",
+    }  # fmt: skip
+    sums = [{hashlib.sha256(data).hexdigest() for data in found.values()} for found in files]
+    assert sums[0].isdisjoint(sums[1])
+    abouts = [json.loads(found["delivery.json"]) for found in files]
+    own = {"project", "freeze", "fingerprint"}
+    counts = {name for name, value in abouts[0].items() if not isinstance(value, str)}
+    assert all(abouts[0][name] != abouts[1][name] for name in own)
+    assert not [value for name, value in abouts[0].items() if name not in own | counts and len(value) > 16 and value == abouts[1][name]]
+
+    elements = [[], []]
+    for place, found in enumerate(files):
+        for name, data in found.items():
+            if name.endswith(".dcm"):
+                image = dcmread(BytesIO(data))
+                elements[place] += [(e.keyword, e.VR, str(e.value)) for e in [*image.iterall(), *image.file_meta] if e.VR != "SQ"]
+    shared = {e for e in elements[0] if e[2]} & set(elements[1])
+    registered = {(k, vr, v) for k, vr, v in shared if vr == "UI" and (v in UID_dictionary or k == "ImplementationClassUID")}
+    dates = {(k, vr, v) for k, vr, v in shared if vr in ("DA", "DT")} if not shifts[0].isdisjoint(shifts[1]) else set()
+    assert not [e for e in shared - registered - dates if e[1] in ("UI", "DA", "DT", "PN") or e[0] in ("PatientID", "AccessionNumber")]
+    assert {e[0] for e in shared if e[1] in ("LO", "SH", "ST", "LT", "UT", "UC")} <= {
+        "DeidentificationMethod", "ImplementationVersionName", "CodeValue", "CodingSchemeDesignator", "CodeMeaning", "SeriesDescription",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("cohort", ["../heads", "Heads", "", ".staging", "nobody-froze-this"])

@@ -1,0 +1,73 @@
+"""What people look at before a delivery is handed over: the verdict on each image, and every text that is left in them.
+
+What enters: the rows that the executors made, and the texts that they wrote down. What leaves: two Parquet files in
+``review/<project>/<cohort>/<delivery>/`` of the identifiable zone. They name objects and may, where the engine failed, hold an identifier:
+that is what they are read for. Driver.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pictures_spark.config import Config
+from pictures_spark.errors import InputError
+from pictures_spark.zones import Zones
+
+INVENTORY, VERDICTS = "inventory.parquet", "verdicts.parquet"
+
+
+def write_review(folder: Path, results: pa.Table) -> int:
+    """Write both files; the number of distinct texts, by element, is given back.
+
+    ``inventory.parquet``: element (path of keywords), value, images (how many hold it; fewer than there are where a run was killed).
+    ``verdicts.parquet``: object_id, image_uid (the project's), verdict (clean, found, not_determined, null where it was withheld before the
+    check), second_look (clean, text, not_determined, null where it was not looked at again), findings, status, reason.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    texts: Counter[tuple[str, str]] = Counter()
+    logs = sorted(folder.glob("*.texts"))
+    for log in logs:
+        for line in log.read_text(encoding="ascii").splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue  # the last line of a run that was killed
+            texts[entry["element"], entry["value"]] += entry["images"]
+    rows = [{"element": element, "value": value, "images": images} for (element, value), images in sorted(texts.items())]
+    schema = pa.schema([("element", pa.string()), ("value", pa.string()), ("images", pa.int64())])
+    pq.write_table(pa.Table.from_pylist(rows, schema), folder / INVENTORY)
+    verdicts = results.select(["object_id", "image_uid", "verdict", "second_look", "findings", "status", "reason"])
+    pq.write_table(verdicts.sort_by("image_uid"), folder / VERDICTS)
+    for log in logs:
+        log.unlink()
+    return len(rows)
+
+
+def looked_at(results: pa.Table) -> dict[str, int]:
+    """Counts for the report: images by verdict of the check, and by what the second look said."""
+    counts = {}
+    for column in ("verdict", "second_look"):
+        for entry in pc.value_counts(results[column]).to_pylist():
+            if entry["values"] is not None:
+                counts[f"{column}_{entry['values']}"] = entry["counts"]
+    return counts
+
+
+def print_inventory(config: Config, project: str, cohort: str) -> None:
+    """Print the texts of a delivery, tab-separated: element, images, value; for somebody who may see the identifiable zone.
+
+    Raises
+    ------
+    InputError
+        The delivery was never made.
+    """
+    folder = Zones(config, "identifiable").path("identifiable", "review", project, cohort)
+    found = sorted(folder.glob(f"*/{INVENTORY}"))
+    if not found:
+        raise InputError(f"there is no inventory of cohort {cohort} in project {project}: run `pictures extract` first")
+    for row in pq.read_table(found[-1]).to_pylist():
+        print(row["element"], row["images"], row["value"], sep="\t")

@@ -1,0 +1,129 @@
+"""What is written down of a delivery for those who review it: verdicts in three states, second looks, and every text that is left."""
+
+from dataclasses import replace
+
+import pyarrow.parquet as pq
+import pytest
+from located import BOX, DATA, new_task, write
+
+from pictures_spark.deid.verify import Checked, Finding
+from pictures_spark.delivery import write as writing
+from pictures_spark.delivery.review import INVENTORY, VERDICTS, looked_at, print_inventory, write_review
+from pictures_spark.delivery.second_look import SecondLook
+from pictures_spark.errors import InputError
+from pictures_spark.pixels.faults import PixelFault
+from pictures_spark.pixels.text import Box as Found
+
+
+@pytest.fixture
+def task(tmp_path):
+    made = new_task(tmp_path)
+    (tmp_path / "archive" / "a.dcm").write_bytes(DATA)
+    return made
+
+
+class Looks:
+    """A child that answers as it is told."""
+
+    def __init__(self, answer):
+        self.answer, self.asked = answer, []
+
+    def read_frames(self, locator, frames):
+        self.asked.append((locator, list(frames)))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("findings", "verdict", "reason"),
+    [
+        ([], "clean", None),
+        ([Finding("text", "StationName"), Finding("tag")], "found", "verification_failed"),
+        ([Finding("undecodable")], "not_determined", "verification_not_determined"),
+        ([Finding("undecodable"), Finding("uid", "StudyInstanceUID")], "found", "verification_failed"),
+    ],
+)
+def test_every_image_has_a_verdict_and_only_the_clean_leave(task, tmp_path, monkeypatch, findings, verdict, reason):
+    monkeypatch.setattr(writing, "check", lambda *_: Checked(findings))
+    (line,) = write(task, {})
+    assert (line["verdict"], line["reason"]) == (verdict, reason)
+    assert line["findings"] == [f"{f.code} {f.keyword}".strip() for f in findings]
+    assert (line["status"] == "delivered") == (verdict == "clean")
+    assert bool(list((tmp_path / "staging").rglob("*.dcm"))) == (verdict == "clean")
+
+
+@pytest.mark.parametrize(
+    ("changes", "share", "answer", "second_look", "reason"),
+    [
+        ({"verdict": "text", "boxes": [BOX]}, 0.0, [[]], "clean", None),
+        ({"verdict": "text", "boxes": [BOX]}, 0.0, [[Found(1, 1, 5, 5)]], "text", "text_left"),
+        ({"verdict": "text", "boxes": [BOX]}, 0.0, PixelFault("timeout"), "not_determined", "text_not_determined"),
+        ({}, 0.0, [[Found(1, 1, 5, 5)]], None, None),
+        ({}, 1.0, [[Found(1, 1, 5, 5)]], "text", "text_left"),
+        ({}, 1.0, [[]], "clean", None),
+    ],
+)
+def test_redacted_images_and_a_sample_are_looked_at_again(task, tmp_path, monkeypatch, changes, share, answer, second_look, reason):
+    looks = Looks(answer)
+    monkeypatch.setattr(SecondLook, "_child", lambda self: looks)
+    (line,) = write(replace(task, second_look_share=share), changes)
+    assert (line["second_look"], line["reason"]) == (second_look, reason)
+    assert len(looks.asked) == (second_look is not None)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.parent.suffix == ".look"]
+
+
+def test_the_child_looks_at_the_redacted_pixels(task):
+    """With the real models: nothing is left to be read where the box was."""
+    (line,) = write(task, {"verdict": "text", "boxes": [BOX]})
+    assert (line["second_look"], line["status"]) == ("clean", "delivered")
+
+
+def test_frames_with_boxes_come_first_and_the_others_are_spread(tmp_path):
+    looks = Looks([[]])
+    look = SecondLook(tmp_path / "look", None, 0.25, looks)
+    assert look.verdict(b"data", 100, (77,)) == "clean"
+    assert looks.asked[0][1] == [0, 13, 26, 39, 52, 65, 77, 78, 91]
+    wanted = [look.wanted(f"2.25.{number}", redacted=False) for number in range(2000)]
+    assert 400 < sum(wanted) < 600
+    assert wanted == [look.wanted(f"2.25.{number}", redacted=False) for number in range(2000)]
+
+
+def test_the_inventory_has_every_text_once_and_the_verdicts_every_image(task, tmp_path, config, capsys):
+    lines = write(task, {}, {"path": None})
+    import pyarrow as pa
+
+    folder = tmp_path / "review"
+    (folder / "torn.texts").write_text('{"element": "Modality", "value": "CT", "images": 2}\n{"element": "Mod')
+    texts = write_review(folder, pa.Table.from_pylist(lines, writing._schema()))
+    rows = {(row["element"], row["value"]): row["images"] for row in pq.read_table(folder / INVENTORY).to_pylist()}
+    assert len(rows) == texts
+    assert rows["Modality", "CT"] == 3
+    assert rows["ImageType", "AXIAL"] == 1
+    assert rows["DeidentificationMethodCodeSequence.CodeValue", "113100"] == 1
+    assert not [element for element, _ in rows if element in ("PatientID", "PatientName", "StudyInstanceUID")]
+    verdicts = pq.read_table(folder / VERDICTS).to_pylist()
+    assert {(row["object_id"], row["verdict"], row["reason"]) for row in verdicts} == {("o", "clean", None), ("o", None, "not_in_archive")}
+    assert looked_at(pa.Table.from_pylist(lines, writing._schema())) == {"verdict_clean": 1}
+    assert not list(folder.glob("*.texts"))
+
+    place = config.home / "identifiable" / "review" / "demo" / "heads"
+    place.mkdir(parents=True)
+    folder.rename(place / "abc")
+    print_inventory(config, "demo", "heads")
+    assert "Modality\t3\tCT\n" in capsys.readouterr().out
+    with pytest.raises(InputError, match="no inventory"):
+        print_inventory(config, "demo", "other")
+
+
+def test_a_text_is_written_down_before_its_image_counts_as_done(task, tmp_path, monkeypatch):
+    def killed(self, texts):
+        raise KeyboardInterrupt
+
+    work = writing._Work(task)
+    monkeypatch.setattr(type(work), "tell_texts", lambda self: killed(self, None))
+    from located import row
+
+    with pytest.raises(KeyboardInterrupt):
+        work.one(row())
+    assert not list((tmp_path / "journal").glob("*.jsonl"))

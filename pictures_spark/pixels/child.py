@@ -11,11 +11,13 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import cv2
 import numpy as np
 
 from pictures_spark.pixels import text, wire
@@ -24,6 +26,7 @@ from pictures_spark.pixels.faults import PixelFault
 from pictures_spark.roots import Root
 
 _PR_SET_PDEATHSIG = 1
+_TELL_SECONDS = 0.1
 
 
 def fetch_from(root: Root) -> Callable[[Locator], bytes]:
@@ -46,19 +49,23 @@ def fetch_from(root: Root) -> Callable[[Locator], bytes]:
     return fetch
 
 
-def serve(make: Callable[[dict[str, Any]], Looks]) -> None:
+def serve(make: Callable[[dict[str, Any], Callable[[], None]], Looks]) -> None:
     """Answer requests until standard input ends.
 
     Parameters
     ----------
-    make : gives the one who does the work, from the settings in the first argument (JSON).
+    make : gives the one who does the work, from the settings in the first argument (JSON) and a function to call after each frame, which
+        tells the parent that there is progress.
     """
     settings = json.loads(sys.argv[1])
     _die_with(settings["parent"])
     requests, answers = _private_streams()
-    worker = make(settings)
-    text.engine()
-    text.find_text(np.zeros((64, 64), np.uint8))
+    worker = make(settings, _telling(answers))
+    # Parallelism is Spark's.
+    cv2.setNumThreads(1)
+    if settings["text"]:
+        text.engine()
+        text.find_text(np.zeros((64, 64), np.uint8))
     _limit_memory(settings["memory_bytes"])
     answers.write(wire.pack({"ready": True}))
     while True:
@@ -67,6 +74,20 @@ def serve(make: Callable[[dict[str, Any]], Looks]) -> None:
             return
         request, arrays = wire.unpack(requests.read(wire.LENGTH.unpack(length)[0]))
         answers.write(_answer(worker, request, arrays))
+
+
+def _telling(answers: BinaryIO) -> Callable[[], None]:
+    """A function that tells the parent of progress, now and then."""
+    told = time.monotonic()
+
+    def tell() -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told >= _TELL_SECONDS:
+            told = now
+            answers.write(wire.pack({"progress": True}))
+
+    return tell
 
 
 def _answer(worker: Looks, request: dict[str, Any], arrays: dict[str, np.ndarray]) -> bytes:
@@ -124,4 +145,4 @@ def _limit_memory(growth: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(lambda settings: Examiner(fetch_from(Root(**settings["root"])), settings["max_samples"]))
+    serve(lambda settings, done: Examiner(fetch_from(Root(**settings["root"])), settings["max_samples"], done))

@@ -63,11 +63,13 @@ class Examiner:
     ----------
     fetch : gives an object's bytes.
     max_samples : samples an image may claim.
+    done : called whenever a frame is done with.
     """
 
-    def __init__(self, fetch: Callable[[Locator], bytes], max_samples: int) -> None:
+    def __init__(self, fetch: Callable[[Locator], bytes], max_samples: int, done: Callable[[], None] = lambda: None) -> None:
         self._fetch = fetch
         self._max_samples = max_samples
+        self._done = done
 
     def examine(self, locator: Locator, names: Sequence[str], text: str) -> Examined:
         """See `Looks`."""
@@ -104,7 +106,7 @@ class Examiner:
         data = self._fetch(locator)
         if hashlib.sha256(data).hexdigest() != locator.content_sha256:
             raise PixelFault("changed")
-        return decode(data, self._max_samples)
+        return decode(data, self._max_samples, self._done)
 
 
 def _visible(image: Image, frame: np.ndarray) -> np.ndarray:

@@ -423,7 +423,9 @@ def image_feature(images: DataFrame, pixel_feature: DataFrame, pixel_text: DataF
     texts = [_text_area(images, pixel_text, entry) for entry in published.values() if entry["from"] == "text"]
     every = reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), texts, wanted)
     frame = _of_images(images, every, table("deidentified", "image_feature")).withColumn("id", F.col("image_id"))
-    return _only(frame.unionByName(_of_series(frame, published), allowMissingColumns=True), "image_feature")
+    of_images = [name for name, entry in published.items() if entry["level"] == "image"]
+    own = frame.where(F.concat_ws("@", "feature", "version").isin(of_images))
+    return _only(own.unionByName(_of_series(frame, published), allowMissingColumns=True), "image_feature")
 
 
 def _text_area(images: DataFrame, pixel_text: DataFrame, entry: Mapping[str, Any]) -> DataFrame:
@@ -441,7 +443,7 @@ def _text_area(images: DataFrame, pixel_text: DataFrame, entry: Mapping[str, Any
     return found.join(of, ["sop_uid", "content_sha256"]).select(
         "sop_uid",
         "content_sha256",
-        F.lit(entry["level"]).alias("level"),
+        F.lit("image").alias("level"),
         F.lit(entry["name"]).alias("feature"),
         F.lit(entry["version"]).alias("version"),
         F.when(sure, value).alias("value"),

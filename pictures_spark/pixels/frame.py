@@ -176,13 +176,29 @@ class Frame:
 
     @cached_property
     def even(self) -> np.ndarray:
-        """Mask (bool) of where `smooth` hardly changes around a pixel that lies well inside the body."""
+        """Mask (bool) of where `smooth` hardly changes around a pixel that lies well inside the body and is no bone."""
         rule = rules()["tissue"]
         side = rule["smoothing_pixels"]
         # Deviation from one value first: squares of large numbers would drown a small deviation in float32.
         centred = self.smooth - np.float32(rule["centre_hu"])
         mean, square = cv2.blur(centred, (side, side)), cv2.blur(centred * centred, (side, side))
-        return (square - mean * mean < rule["max_deviation_hu"] ** 2) & self.inside
+        return (square - mean * mean < rule["max_deviation_hu"] ** 2) & self.inside & ~self.bone
+
+    @cached_property
+    def bone(self) -> np.ndarray:
+        """Mask (bool) of bone with its marrow: dense pieces with a core as dense as only bone is, small holes filled, a margin around."""
+        rule = rules()["bone"]
+        found, labels = cv2.connectedComponents((self.hounsfield > rule["from_hu"]).astype(np.uint8), connectivity=8)
+        hard = np.zeros(found, bool)
+        hard[labels[self.hounsfield >= rule["core_hu"]]] = True
+        mask = hard[labels].astype(np.uint8)
+        outlines, nesting = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        largest = rule["max_hole_share"] * cv2.countNonZero(self.body)
+        # A hole's outline runs through the bone around it, and so encloses more than the hole.
+        holes = [o for o, (_, _, _, parent) in zip(outlines, nesting[0] if len(outlines) else (), strict=True) if parent >= 0]
+        mask = cv2.drawContours(mask, [o for o in holes if cv2.contourArea(o) <= largest], -1, 1, cv2.FILLED)
+        side = 2 * rule["margin_pixels"] + 1
+        return cv2.dilate(mask, np.ones((side, side), np.uint8)).astype(bool)
 
     @cached_property
     def inside(self) -> np.ndarray:

@@ -55,7 +55,7 @@ def test_every_entry_is_complete_and_every_source_of_it_exists():
     for name, entry in declared().items():
         assert name not in seen, name
         seen.add(name)
-        assert entry["level"] == "image", name
+        assert entry["level"] in ("image", "series"), name
         assert entry["meaning"], name
         assert entry["source"], name
         assert entry["cost"] >= 0, name

@@ -178,7 +178,7 @@ def hounsfield(hu, spacing=None, padding=None):
     found["laa950_fraction"] = (hu[lung] < -950).mean() if lung.sum() >= 0.05 * mask.sum() else "no_lung"
     smooth = box_mean(hu, SQUARE)
     spread = box_mean(smooth**2, SQUARE) - box_mean(smooth, SQUARE) ** 2
-    even = (spread < DEVIATION**2) & eroded(mask, 2 * SKIN + 1)
+    even = (spread < DEVIATION**2) & eroded(mask, 2 * SKIN + 1) & ~bone(hu, mask)
     tissue = smooth[even & (smooth >= 0) & (smooth < 600)]
     if len(tissue) < 0.02 * mask.sum():
         return found | dict.fromkeys(("soft_tissue_p99", "vessel_fraction", "contrast_evidence"), "no_even_tissue")
@@ -187,12 +187,42 @@ def hounsfield(hu, spacing=None, padding=None):
     return found
 
 
+def bone(hu, mask):
+    """Dense pieces with a hard core, holes of up to 4 % of the body filled, four pixels around."""
+    out = np.zeros_like(mask)
+    for piece in pieces(hu > 150):
+        if max(hu[p] for p in piece) >= 700:
+            for p in piece:
+                out[p] = True
+    for hole in pieces(~out, diagonal=False):
+        inside = all(0 < y < mask.shape[0] - 1 and 0 < x < mask.shape[1] - 1 for y, x in hole)
+        # The outline through the bone around a hole: area between pixel centres.
+        if inside and outline_area(hole, out) <= 0.04 * mask.sum():
+            for p in hole:
+                out[p] = True
+    return dilated(out, 9)
+
+
+def outline_area(hole, solid):
+    """Area enclosed by the polygon through the centres of the solid pixels that surround a hole."""
+    grown = set(hole)
+    # Triangles between neighbouring pixel centres: each 2 x 2 cell counts by how many of its corners are hole or its border.
+    border = {(y + dy, x + dx) for y, x in hole for dy, dx in ((0, 1), (1, 0), (0, -1), (-1, 0))} - grown
+    every = grown | border
+    area = 0.0
+    for y in range(solid.shape[0] - 1):
+        for x in range(solid.shape[1] - 1):
+            corners = sum(p in every for p in ((y, x), (y + 1, x), (y, x + 1), (y + 1, x + 1)))
+            area += {4: 1.0, 3: 0.5}.get(corners, 0.0)
+    return area
+
+
 def liver(hu, spacing, flipped=False):
     """Median of the largest even piece of soft tissue in the patient's right half, the left of the picture unless it is flipped."""
     mask = body(hu)
     smooth = box_mean(hu, SQUARE)
     spread = box_mean(smooth**2, SQUARE) - box_mean(smooth, SQUARE) ** 2
-    soft = (spread < DEVIATION**2) & eroded(mask, 2 * SKIN + 1) & (smooth >= -20) & (smooth < 180)
+    soft = (spread < DEVIATION**2) & eroded(mask, 2 * SKIN + 1) & ~bone(hu, mask) & (smooth >= -20) & (smooth < 180)
     columns = np.nonzero(mask.any(axis=0))[0]
     middle = (columns.min() + columns.max() + 1) // 2
     soft[:, slice(0, middle) if flipped else slice(middle, None)] = False

@@ -1,4 +1,4 @@
-"""What features judge crudely, on planted slices whose truth is known: how wrong they are, and whether enhanced and plain are told apart."""
+"""What features judge crudely, on planted slices of known truth: how wrong they are, and whether enhanced and plain are told apart."""
 
 import numpy as np
 import pytest

@@ -113,7 +113,7 @@ def test_an_image_of_many_frames_may_take_longer_than_one_but_not_for_ever(archi
 
 @pytest.fixture(scope="module")
 def small_child(archive):
-    with Supervised(str(archive), Limits(seconds=60, memory_bytes=1 << 28, max_samples=10**9), text=False) as child:
+    with Supervised(str(archive), Limits(seconds=4, memory_bytes=1 << 28, max_samples=10**9), text=False) as child:
         yield child
 
 

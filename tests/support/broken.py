@@ -41,6 +41,28 @@ def _jpeg(rows, columns):
     return change
 
 
+def _one_byte(name, at, value):
+    data = bytearray(pydicom_file(name))
+    data[at] = value
+    return bytes(data)
+
+
+# Found by changing bytes of pydicom's files at random until a decoder of requirements.lock fell.
+def segmentation_fault():
+    """A lossless JPEG frame that makes gdcm read where nothing is."""
+    return _one_byte("SC_rgb_jpeg_gdcm.dcm", 1358, 127), {"crashed"}
+
+
+def abort():
+    """A JPEG frame that pillow refuses and that makes libjpeg end its process."""
+    return _one_byte("SC_rgb_dcmtk_+eb+cy+s4.dcm", 1777, 116), {"crashed"}
+
+
+def endless():
+    """A JPEG-LS frame that is decoded for ever."""
+    return _one_byte("MR_small_jpeg_ls_lossless.dcm", 1556, 0), {"timeout"}
+
+
 def fifty_gigabytes():
     """A header that claims 50 GB."""
     return dicom_bytes(instance(Rows=65535, Columns=65535, NumberOfFrames="6")), {"too_large"}
@@ -57,7 +79,7 @@ def inflated():
     begun = squeeze.compress(body) + squeeze.flush(zlib.Z_FULL_FLUSH)
     # 16 MB that refer to nothing before them, a hundred times over.
     zeros = squeeze.compress(bytes(1 << 24)) + squeeze.flush(zlib.Z_FULL_FLUSH)
-    return head[:meta] + begun + 100 * zeros + squeeze.flush(), {"out_of_memory", "crashed"}
+    return head[:meta] + begun + 100 * zeros + squeeze.flush(), {"out_of_memory", "crashed", "timeout"}
 
 
 def larger_codestream():
@@ -93,6 +115,9 @@ def cut_jpeg_2000():
 
 
 _MADE = (
+    segmentation_fault,
+    abort,
+    endless,
     fifty_gigabytes,
     inflated,
     larger_codestream,

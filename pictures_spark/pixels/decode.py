@@ -114,9 +114,18 @@ class Image:
             return self._without_plugin(index, plugin)
         if plugin != NATIVE:
             self._check_claims([index])
+        elif int(self.dataset.BitsAllocated) == 1:
+            return self._unpacked(index)
         decoder = get_decoder(UID(self.transfer_syntax))
         # A fresh one for each frame: pydicom's forgets how to unpack YBR_FULL_422 after the first.
         return next(decoder.iter_array(self.dataset, indices=[index], decoding_plugin="" if plugin == NATIVE else plugin))[0]
+
+    def _unpacked(self, index: int) -> np.ndarray:
+        """A frame of one bit per sample; frames begin anywhere in a byte, where pydicom may miss the last one's end."""
+        size = self.rows * self.columns * self.samples
+        first, last = index * size, (index + 1) * size
+        data = np.frombuffer(self.dataset.PixelData, np.uint8)[first // 8 : -(-last // 8)]
+        return np.unpackbits(data, bitorder="little")[first % 8 :][:size].reshape(self.rows, self.columns)
 
     def _without_plugin(self, index: int, packing: str) -> np.ndarray:
         bits = self.rows * self.columns * self.samples * int(self.dataset.BitsAllocated)

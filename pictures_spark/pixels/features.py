@@ -262,6 +262,7 @@ class Measurement:
         self._image = image
         self._count = 0
         self._sources: dict[str, _Source] = {}
+        self._gathered: dict[str, Any] = {}
         known = declared()
         for name in names:
             entry = known[name]
@@ -278,7 +279,7 @@ class Measurement:
         self._count += 1
 
     def value(self, name: str) -> float | str:
-        """A feature of all frames taken in.
+        """A feature of all frames taken in; no more frames may come after.
 
         Raises
         ------
@@ -286,10 +287,11 @@ class Measurement:
             Why there is none.
         """
         entry = declared()[name]
-        if entry["from"] == FRAME:
-            found: float | str = self._sources[name].result()
-        else:
-            found = _function(entry["function"])(self._sources[entry["from"]].result())
+        source = name if entry["from"] == FRAME else entry["from"]
+        if source not in self._gathered:
+            self._gathered[source] = self._sources[source].result()
+        gathered = self._gathered[source]
+        found: float | str = gathered if entry["from"] == FRAME else _function(entry["function"])(gathered)
         if isinstance(found, float) and not math.isfinite(found):
             raise PixelFault("not_finite")
         return found

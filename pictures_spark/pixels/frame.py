@@ -185,6 +185,21 @@ class Frame:
         return (square - mean * mean < rule["max_deviation_hu"] ** 2) & self.inside & ~self.bone
 
     @cached_property
+    def tissue(self) -> np.ndarray:
+        """`smooth` of the pixels of `even` between the densities of tissue, as a list.
+
+        Raises
+        ------
+        PixelFault
+            ``no_even_tissue``: they are less than a share of the body.
+        """
+        rule = rules()["tissue"]
+        found: np.ndarray = self.smooth[self.even & (self.smooth >= rule["from_hu"]) & (self.smooth < rule["to_hu"])]
+        if len(found) < rule["min_share"] * cv2.countNonZero(self.body):
+            raise PixelFault("no_even_tissue")
+        return found
+
+    @cached_property
     def bone(self) -> np.ndarray:
         """Mask (bool) of bone with its marrow: dense pieces with a core as dense as only bone is, small holes filled, a margin around."""
         rule = rules()["bone"]

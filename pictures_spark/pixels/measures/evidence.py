@@ -22,7 +22,7 @@ def soft_tissue_p99(frame: Frame) -> float:
     PixelFault
         ``no_even_tissue``: too little of the body is even.
     """
-    found = _even_values(frame)
+    found = frame.tissue
     place = int(np.ceil(0.99 * len(found))) - 1
     return float(np.partition(found, place)[place])
 
@@ -30,7 +30,7 @@ def soft_tissue_p99(frame: Frame) -> float:
 def vessel_fraction(frame: Frame) -> float:
     """Share of even tissue that is as bright as a vessel with contrast medium."""
     rule = rules()["contrast"]
-    found = _even_values(frame)
+    found = frame.tissue
     return float(np.count_nonzero(found >= rule["vessel_from_hu"]) / len(found))
 
 
@@ -126,22 +126,6 @@ def regions(dataset: Dataset) -> tuple[str, ...]:
         if found:
             return found
     return ()
-
-
-def _even_values(frame: Frame) -> np.ndarray:
-    """Smoothed values of even tissue between the densities of `tissue`.
-
-    Raises
-    ------
-    PixelFault
-        ``no_even_tissue``.
-    """
-    rule = rules()["tissue"]
-    smooth = frame.smooth
-    found: np.ndarray = smooth[frame.even & (smooth >= rule["from_hu"]) & (smooth < rule["to_hu"])]
-    if len(found) < rule["min_share"] * cv2.countNonZero(frame.body):
-        raise PixelFault("no_even_tissue")
-    return found
 
 
 def _text(dataset: Dataset, keyword: str) -> str | None:

@@ -97,9 +97,9 @@ def _features() -> str:
     lines = [
         "# Pixel features",
         "",
-        "Generated from `schemas/features.yaml` by `make docs`; change it there. `pictures pixels` measures them, once per image and version;",
-        "`pictures pixels --feature NAME[@VERSION] --where modality=CT` measures one of some images. Rows are in `pixel_feature`;",
-        "`publish` gives those marked *published* to `image_feature`, of images and, rolled up, of series. What cannot be had has status",
+        "Generated from `schemas/features.yaml` by `make docs`; change it there. `pictures pixels` measures them, once per image and",
+        "version; `pictures pixels --feature NAME[@VERSION] --where modality=CT` measures one of some images. Rows are in",
+        "`pixel_feature`; `publish` gives those marked *published* to `image_feature`, of images and, rolled up, of series. What cannot be had has status",
         "`failed` and a reason ([quarantine](quarantine.md) lists them): a CT feature of an image whose values are not Hounsfield units is",
         "missing, never guessed.",
         "",

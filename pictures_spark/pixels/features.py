@@ -19,7 +19,7 @@ from pictures_spark.cohort.faults import nearest
 from pictures_spark.errors import ConfigError
 from pictures_spark.pixels.decode import Image
 from pictures_spark.pixels.faults import PixelFault
-from pictures_spark.pixels.frame import Frame
+from pictures_spark.pixels.frame import Frame, counted
 from pictures_spark.pixels.measures.body import lung
 from pictures_spark.pixels.measures.identity import Digest
 from pictures_spark.pixels.measures.intensity import Distribution
@@ -214,12 +214,8 @@ def _without_padding(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
 
 def _within(frame: Frame, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Hounsfield units of the pixels of a mask."""
-    # By table, with the frame's own levels, so that nothing is sorted and a shared histogram of samples stays the only one of its size.
-    stored = frame.counts[0]
-    low = int(stored[0])
-    table = np.bincount(frame.grey[mask].astype(np.int64) - low, minlength=int(stored[-1]) - low + 1)
-    counts = table[stored.astype(np.int64) - low]
-    return frame.levels[counts > 0], counts[counts > 0]
+    values, counts = counted(frame.grey[mask])
+    return frame.levels[np.searchsorted(frame.counts[0], values)], counts
 
 
 def _body(frame: Frame) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import struct
 import zlib
 from io import BytesIO
 
@@ -17,6 +18,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from pictures_spark.errors import ConfigError
 from pictures_spark.pixels.decode import decode
+from pictures_spark.pixels.faults import PixelFault
 from pictures_spark.pixels.features import TEXT, applicable, computed, declared, features, named, roll_up
 from pictures_spark.pixels.measures import intensity as first_order
 from pictures_spark.pixels.measures.intensity import Distribution
@@ -245,6 +247,43 @@ def test_odd_shapes_give_a_value_or_a_reason(shape, inside):
     found = features(decode(dicom_bytes(instance(pixels, **LIVER)), LIMIT))
     assert len(found) == len(applicable("CT"))
     assert all((f.status == "ok") == (f.reason is None) for f in found)
+
+
+# What headers say, right and wrong.
+HEADERS = {
+    "RescaleSlope": ["1", "0", "-1", "1e300", "1\\2"],
+    "RescaleIntercept": ["0", "-1024", "1e308"],
+    "PixelSpacing": [["1", "1"], ["0", "1"], ["1"]],
+    "SliceThickness": ["1", "", "-1"],
+    "ImageOrientationPatient": [["1", "0", "0", "0", "1", "0"], ["0"] * 6, ["1", "0"], ["0", "1", "0", "0", "0", "-1"]],
+    "PixelPaddingValue": [0, 65535, [1, 2]],
+    "PixelPaddingRangeLimit": [5],
+    "BodyPartExamined": ["ABDOMEN", "HEAD", ""],
+    "ImageType": [["ORIGINAL", "PRIMARY"], "", "X"],
+    "RescaleType": ["HU", "US", ""],
+    "BitsStored": [8, 12, 16],
+    "PhotometricInterpretation": ["MONOCHROME1", "PALETTE COLOR", "RGB", ""],
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int16, np.uint32, np.int32])
+def test_whatever_a_header_says_every_feature_has_a_value_or_a_reason(kind):
+    # What pydicom refuses to write is written all the same: archives have it.
+    rng = np.random.default_rng(7)
+    info = np.iinfo(kind)
+    for shape in [(1, 1), (2, 3), (7, 50), (40, 40)] * 12:
+        header = {name: values[rng.integers(len(values))] for name, values in HEADERS.items() if rng.random() < 0.5}
+        pixels = rng.integers(info.min, info.max, shape, kind, endpoint=True) if rng.random() < 0.5 else np.full(shape, 7, kind)
+        try:
+            data = dicom_bytes(instance(pixels, **header))
+        except (TypeError, ValueError, OverflowError, struct.error):
+            continue
+        try:
+            found = features(decode(data, LIMIT))
+        except PixelFault:
+            continue
+        assert all((f.status == "ok") == (f.reason is None) == (f.value is not None or f.value_text is not None) for f in found), header
 
 
 # --- the digital phantom of the Image Biomarker Standardisation Initiative

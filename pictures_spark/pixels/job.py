@@ -245,7 +245,7 @@ def examine_partition(
 def _instance(row: dict[str, Any]) -> Instance:
     """A plan row as what is to be done."""
     at = Locator(*(row[name] for name in ("path", "offset", "length", "compression", "content_sha256")))
-    return Instance(at, row["want_text"], tuple(row["want_features"]))
+    return Instance(at, row["want_text"], tuple(row["want_features"]), row["whole"])
 
 
 def _record(row: dict[str, Any], result: Result) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Train the first stage of the detector of burned-in text: schemas/pixels/text_heat.onnx. Needs jax, optax and onnx, and fonts.
+"""Train the first stage of the detector of burned-in text: schemas/pixels/text_heat.onnx. Needs jax, optax, onnx and sympy, and fonts.
 
     python tools/train_text_heat.py --fonts FOLDER [--seed 1] [--frames 1200] [--steps 3600] [--out schemas/pixels/text_heat.onnx]
 
@@ -12,6 +12,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ import numpy as np
 import onnx
 import optax
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from pictures_spark.synthetic import frames
 
@@ -176,6 +179,31 @@ def to_onnx(weights: dict[str, tuple[Any, Any]], path: Path) -> None:
     path.write_bytes(model.SerializeToString())
 
 
+class _Calibration(CalibrationDataReader):
+    """Frames with text, from which the ranges of the activations are told."""
+
+    def __init__(self, seed: int, fonts: list[str]) -> None:
+        style = replace(STYLE, lines=(2, 6))
+        made = [
+            frames.planted_frame(np.random.default_rng([seed, 9, number]), list(frames.SIZES)[number % 10], fonts, style, 0.0)
+            for number in range(60)
+        ]
+        self._inputs = iter([{"frame": np.ascontiguousarray(frame.pixels[:128, :128])[None, None]} for frame in made])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        """The next input, or None."""
+        return next(self._inputs, None)
+
+
+def quantise(path: Path, calibration: CalibrationDataReader) -> None:
+    """Weights of 7 bits and activations of 8 instead of floats: half the time, and the same numbers with and without VNNI."""
+    plain = path.with_suffix(".float.onnx")
+    quant_pre_process(str(path), str(plain), skip_symbolic_shape=True)
+    kinds = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8, "reduce_range": True}
+    quantize_static(str(plain), str(path), calibration, quant_format=QuantFormat.QDQ, per_channel=True, **kinds)
+    plain.unlink()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fonts", type=Path, required=True, help="folder with outline fonts, searched through")
@@ -234,6 +262,7 @@ def main() -> None:
             print(f"step {number + 1}: loss {np.mean(recent[-200:]):.4f}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
             to_onnx(weights, wanted.out)
     to_onnx(weights, wanted.out)
+    quantise(wanted.out, _Calibration(wanted.seed, fonts))
     print(f"{wanted.out}: {sum(w.size + b.size for w, b in weights.values()):,} weights, {time.monotonic() - began:.0f} s", file=sys.stderr)
 
 

@@ -90,6 +90,7 @@ def _packed(found: Examined) -> bytes:
         "frame_count": found.frame_count,
         "features": [asdict(feature) for feature in found.features],
         "boxes": [[asdict(box) for box in boxes] for boxes in found.boxes],
+        "beside": [asdict(one) for one in found.beside],
     }
     arrays = {}
     if found.sketch is not None:

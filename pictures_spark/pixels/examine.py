@@ -18,10 +18,13 @@ from pictures_spark.pixels.faults import PixelFault
 from pictures_spark.pixels.features import Feature, Measurement
 from pictures_spark.pixels.heat import Suspect
 from pictures_spark.pixels.pattern import Sketch, sketch
+from pictures_spark.pixels.planes import pictures, written
 from pictures_spark.pixels.text import Box, find_text, read_places
 from pictures_spark.pixels.window import to_8bit
 
 T = TypeVar("T")
+# Of many overlays, one a frame, the first are read throughout and the others where the first stage points.
+_PLANES_READ_WHOLE = 4
 READ, WHOLE, SKETCH, NOTHING = "read", "whole", "sketch", "nothing"
 
 
@@ -37,6 +40,16 @@ class Locator:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """A text in a plane of its own (`pictures_spark.pixels.planes`), and the frames that it covers, last one included."""
+
+    plane: str
+    frame_from: int
+    frame_to: int
+    box: Box
+
+
+@dataclass(frozen=True)
 class Examined:
     """What was found in one instance."""
 
@@ -44,6 +57,7 @@ class Examined:
     features: list[Feature] = field(default_factory=list)
     sketch: Sketch | None = None
     boxes: list[list[Box]] = field(default_factory=list)
+    beside: list[Beside] = field(default_factory=list)
 
 
 class Looks(Protocol):
@@ -94,7 +108,8 @@ class Examiner:
             whole = one if whole is None else Sketch(np.minimum(whole.low, one.low), np.maximum(whole.high, one.high), ())
         if whole is not None:
             whole = Sketch(whole.low, whole.high, tuple(places))
-        return Examined(image.frame_count, measures.results(measurement, names), whole, boxes)
+        beside = [] if text == NOTHING else _beside(image)
+        return Examined(image.frame_count, measures.results(measurement, names), whole, boxes, beside)
 
     def read_frames(self, locator: Locator, places: Mapping[int, Sequence[Suspect]]) -> dict[int, list[Box]]:
         """See `Looks`."""
@@ -111,6 +126,22 @@ class Examiner:
         if hashlib.sha256(data).hexdigest() != locator.content_sha256:
             raise PixelFault("changed")
         return decode(data, self._max_samples)
+
+
+def _beside(image: Image) -> list[Beside]:
+    """Text in the planes beside the image."""
+    last = image.frame_count - 1
+    found = []
+    for number, picture in enumerate(pictures(image)):
+        if picture.pixels is None:
+            found.append(Beside(picture.plane, picture.frame_from, picture.frame_to, Box(0, 0, image.columns, image.rows)))
+            continue
+        boxes = _guarded(partial(find_text, picture.pixels, whole=number < _PLANES_READ_WHOLE))
+        found += [Beside(picture.plane, picture.frame_from, picture.frame_to, box.moved(picture.left, picture.top)) for box in boxes]
+    together: dict[tuple[str, tuple[int, int, int, int]], list[str]] = {}
+    for one in written(image.dataset):
+        together.setdefault((one.plane, one.sides), []).append(one.text)
+    return found + [Beside(plane, 0, last, Box(*sides, 1.0, " | ".join(texts))) for (plane, sides), texts in together.items()]
 
 
 def _visible(image: Image, frame: np.ndarray) -> np.ndarray:

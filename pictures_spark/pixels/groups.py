@@ -15,7 +15,9 @@ from pictures_spark.pixels.examine import NOTHING, READ, SKETCH, WHOLE, Examined
 from pictures_spark.pixels.faults import PixelFault
 from pictures_spark.pixels.features import Feature
 from pictures_spark.pixels.pattern import Sketch, Track, tracks
+from pictures_spark.pixels.planes import PIXEL
 from pictures_spark.pixels.text import Box, rules
+from pictures_spark.pixels.words import kind_of
 
 CLEAN, TEXT, NOT_DETERMINED = "clean", "text", "not_determined"
 # Which way of looking found a text: the frame itself was read, a projection of its group, or a place that was followed over frames.
@@ -36,12 +38,13 @@ class Instance:
 
 @dataclass(frozen=True)
 class Found:
-    """A text and the frames of its instance that it covers, last one included."""
+    """A text, the plane it is in, and the frames of its instance that it covers, last one included."""
 
     frame_from: int
     frame_to: int
     box: Box
     rule: str
+    plane: str = PIXEL
 
 
 @dataclass
@@ -54,6 +57,11 @@ class Result:
     readings: int = 0
     reason: str | None = None
     detail: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """What it is a picture of, as far as its text tells."""
+        return kind_of([found.box.text for found in self.texts])
 
     @property
     def verdict(self) -> str:
@@ -103,6 +111,7 @@ def _take_in(found: Examined, result: Result) -> None:
     """Boxes of frames that were read one by one."""
     result.readings += len(found.boxes)
     result.texts += [Found(frame, frame, box, FRAME) for frame, boxes in enumerate(found.boxes) for box in boxes]
+    result.texts += [Found(one.frame_from, one.frame_to, one.box, FRAME, one.plane) for one in found.beside]
 
 
 def _read_pattern(members: list[tuple[Instance, Result]], sketches: list[Sketch], looks: Looks) -> None:
@@ -171,17 +180,15 @@ def _read_tracks(
 def _distinct(texts: list[Found]) -> list[Found]:
     """One row per place: equal boxes on consecutive frames join, and of equal rectangles the best read stays."""
     joined: list[Found] = []
-    for found in sorted(
-        texts, key=lambda t: (t.box.x0, t.box.y0, t.box.x1, t.box.y1, t.frame_from, t.frame_to, -t.box.score, t.rule, t.box.text)
-    ):
+    for found in sorted(texts, key=lambda t: (t.plane, *t.box.sides, t.frame_from, t.frame_to, -t.box.score, t.rule, t.box.text)):
         last = joined[-1] if joined else None
         if last is not None and _place(last) == _place(found) and found.frame_from <= last.frame_to + 1:
             best = last if last.box.score >= found.box.score else found
             joined[-1] = replace(best, frame_from=last.frame_from, frame_to=max(last.frame_to, found.frame_to))
         else:
             joined.append(found)
-    return sorted(joined, key=lambda t: (t.frame_from, t.box, t.frame_to))
+    return sorted(joined, key=lambda t: (t.frame_from, t.plane, t.box, t.frame_to))
 
 
-def _place(found: Found) -> tuple[int, int, int, int]:
-    return found.box.x0, found.box.y0, found.box.x1, found.box.y1
+def _place(found: Found) -> tuple[str, int, int, int, int]:
+    return found.plane, *found.box.sides

@@ -24,7 +24,8 @@ CELL = 8
 class Suspect:
     """A rectangle that may hold text, in pixels of the frame, edges exclusive.
 
-    ``heat`` is the surest block's chance, 0 to 1; ``line`` is about the height of a line of it, and at least that.
+    ``heat`` is the surest block's chance, 0 to 1; ``line`` is about the height of a line of it, or ``core`` where it has run together with
+    something else.
     """
 
     x0: int
@@ -33,6 +34,7 @@ class Suspect:
     y1: int
     heat: float
     line: int
+    core: int
 
     @property
     def sides(self) -> tuple[int, int, int, int]:
@@ -71,7 +73,9 @@ def suspects(frame8: np.ndarray) -> list[Suspect]:
     rule = load_schema("pixels/text.yaml")["heat"]
     found: list[Suspect] = []
     for plane in _planes(frame8):
-        scale = 1
+        scale = 1.0
+        if min(plane.shape) < rule["enlarged_below"]:
+            plane, scale = cv2.resize(plane, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR), 0.5
         while True:
             found += _blocks(_heat(plane), scale, rule, frame8.shape[:2])
             if min(plane.shape) < rule["least_side"] or 2 * scale not in rule["hot"]:
@@ -80,6 +84,20 @@ def suspects(frame8: np.ndarray) -> list[Suspect]:
             plane = cv2.resize(plane, (plane.shape[1] // 2, plane.shape[0] // 2), interpolation=cv2.INTER_AREA)
             scale *= 2
     return sorted(set(found))
+
+
+def second_look(part: np.ndarray, line: int) -> float:
+    """The surest block's chance in a part of a frame, enlarged or reduced until its line is of the height that the network knows best.
+
+    Letters grow clearer by it, most other things that look like letters at one scale do not at another.
+
+    Parameters
+    ----------
+    line : about the height of a line in it; see `Suspect`.
+    """
+    factor = load_schema("pixels/text.yaml")["heat"]["best_line"] / max(line, 12)
+    sides = max(CELL, round(part.shape[1] * factor)), max(CELL, round(part.shape[0] * factor))
+    return max(float(_heat(cv2.resize(plane, sides, interpolation=cv2.INTER_LINEAR)).max()) / 255 for plane in _planes(part))
 
 
 class Sides(Protocol):
@@ -113,19 +131,29 @@ def _heat(plane: np.ndarray) -> np.ndarray:
     return answer
 
 
-def _blocks(heat: np.ndarray, scale: int, rule: dict[str, Any], shape: tuple[int, ...]) -> list[Suspect]:
+def _blocks(heat: np.ndarray, scale: float, rule: dict[str, Any], shape: tuple[int, ...]) -> list[Suspect]:
     """Groups of neighbouring warm blocks with a hot one among them; what is too large for a line is looked at with the next threshold."""
-    side, found = CELL * scale, []
-    for y, x, tall, wide, hottest in _groups(heat, rule["warm"], rule["largest"]):
-        if hottest >= 255 * rule["hot"][scale]:
+    side, found = int(CELL * scale), []
+    for y, x, tall, wide in _groups(heat, rule["warm"], rule["largest"]):
+        group = heat[y : y + tall, x : x + wide]
+        hottest = int(group.max())
+        # One block is too little for a few letters.
+        if hottest >= 255 * rule["hot"][scale] and max(tall, wide) > 1:
             ends = min(shape[1], (x + wide) * side), min(shape[0], (y + tall) * side)
-            line = min(tall, wide, rule["largest"]) * side
-            found.append(Suspect(x * side, y * side, *ends, round(hottest / 255, 3), line))
+            line, core = (min(size, rule["largest"]) * side for size in (min(tall, wide), _thickness(group, hottest * rule["core"])))
+            found.append(Suspect(x * side, y * side, *ends, round(hottest / 255, 3), line, core))
     return found
 
 
-def _groups(heat: np.ndarray, levels: list[float], largest: int) -> list[tuple[int, int, int, int, int]]:
-    """Row, column, rows, columns and hottest value of each group of blocks above the first level, split by the next where it is large."""
+def _thickness(group: np.ndarray, level: float) -> int:
+    """Blocks across the hottest part of a group: of a line, its height, whatever else of the frame it has run together with."""
+    _, labels, boxes, _ = cv2.connectedComponentsWithStats((group >= level).astype(np.uint8), connectivity=8)
+    core = boxes[labels.ravel()[int(group.argmax())]]
+    return int(min(core[cv2.CC_STAT_WIDTH], core[cv2.CC_STAT_HEIGHT]))
+
+
+def _groups(heat: np.ndarray, levels: list[float], largest: int) -> list[tuple[int, int, int, int]]:
+    """Row, column, rows and columns of each group of blocks above the first level, split by the next where it is large."""
     warm = (heat >= 255 * levels[0]).astype(np.uint8)
     if not warm.any():
         return []
@@ -133,10 +161,9 @@ def _groups(heat: np.ndarray, levels: list[float], largest: int) -> list[tuple[i
     found = []
     for number in range(1, count):
         x, y, wide, tall, _ = (int(n) for n in boxes[number])
-        mine = np.where(labels[y : y + tall, x : x + wide] == number, heat[y : y + tall, x : x + wide], 0)
-        parts = _groups(mine, levels[1:], largest) if min(wide, tall) > largest and len(levels) > 1 else []
-        if parts:
-            found += [(y + row, x + column, *rest) for row, column, *rest in parts]
-        else:
-            found.append((y, x, tall, wide, int(mine.max())))
-    return found  # type: ignore[return-value]
+        parts = []
+        if min(wide, tall) > largest and len(levels) > 1:
+            mine = np.where(labels[y : y + tall, x : x + wide] == number, heat[y : y + tall, x : x + wide], 0)
+            parts = _groups(mine, levels[1:], largest)
+        found += [(y + row, x + column, rows, columns) for row, column, rows, columns in parts or [(0, 0, tall, wide)]]
+    return found

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from pictures_spark.pixels import wire
-from pictures_spark.pixels.examine import Examined, Locator
+from pictures_spark.pixels.examine import Beside, Examined, Locator
 from pictures_spark.pixels.faults import PixelFault
 from pictures_spark.pixels.features import Feature
 from pictures_spark.pixels.heat import Suspect
@@ -81,6 +81,7 @@ class Supervised:
             [Feature(**feature) for feature in message["features"]],
             whole,
             [[Box(**box) for box in boxes] for boxes in message["boxes"]],
+            [Beside(**{**one, "box": Box(**one["box"])}) for one in message["beside"]],
         )
 
     def read_frames(self, locator: Locator, places: Mapping[int, Sequence[Suspect]]) -> dict[int, list[Box]]:

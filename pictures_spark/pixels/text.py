@@ -7,6 +7,7 @@ Pure but for the models, which are loaded once per process; runs in the supervis
 """
 
 import ctypes
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pictures_spark.pixels.heat import Suspect, overlap, suspects
+from pictures_spark.pixels.heat import Suspect, overlap, second_look, suspects
+from pictures_spark.pixels.words import is_marker
 from pictures_spark.resources import load_schema
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+# What was read lately, by the hash of its pixels.
+_lately: "dict[tuple[Any, ...], tuple[Box, ...]]" = {}
+_REMEMBERED = 2000
 
 
 @dataclass(frozen=True, order=True)
@@ -40,6 +45,10 @@ class Box:
     def sides(self) -> tuple[int, int, int, int]:
         """Left, top, right and bottom edge."""
         return self.x0, self.y0, self.x1, self.y1
+
+    def moved(self, x: int, y: int) -> "Box":
+        """So many columns and rows further."""
+        return replace(self, x0=self.x0 + x, y0=self.y0 + y, x1=self.x1 + x, y1=self.y1 + y)
 
     def touches(self, other: "Box | Suspect") -> bool:
         """Whether they have a pixel in common."""
@@ -74,13 +83,14 @@ def engine() -> "RapidOCR":
 
 
 def _keep_freed_memory() -> None:
-    """Tell glibc to keep large blocks that are freed: giving them back to the kernel for every layer costs a quarter of the time."""
+    """Tell glibc to keep large blocks that are freed: giving them back to the kernel for every layer costs a third of the time."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return
-    for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
-        mallopt(parameter, 1 << 30)
+    # The first is the highest that glibc takes.
+    mallopt(_M_MMAP_THRESHOLD, 1 << 25)
+    mallopt(_M_TRIM_THRESHOLD, 1 << 30)
 
 
 def find_text(frame8: np.ndarray, whole: bool = False) -> list[Box]:
@@ -91,8 +101,8 @@ def find_text(frame8: np.ndarray, whole: bool = False) -> list[Box]:
     frame8 : (rows, columns) grey or (rows, columns, 3) RGB, uint8; see `pictures_spark.pixels.window.to_8bit`.
     whole : read the whole frame too, as if the first stage had seen nothing: some 20 times as slow, and independent of it.
     """
-    found = read_places(frame8, suspects(frame8))
-    return sorted(set(found + _read(frame8))) if whole else found
+    found = _read_places(frame8, suspects(frame8))
+    return _besides_markers(found + _read(frame8) if whole else found)
 
 
 def read_places(frame8: np.ndarray, places: Sequence[Suspect]) -> list[Box]:
@@ -102,6 +112,16 @@ def read_places(frame8: np.ndarray, places: Sequence[Suspect]) -> list[Box]:
     ----------
     places : from `pictures_spark.pixels.heat.suspects`.
     """
+    return _besides_markers(_read_places(frame8, places))
+
+
+def _besides_markers(found: list[Box]) -> list[Box]:
+    """Boxes, sorted; none where all that was read are markers, such as of a side, and single letters."""
+    texts = [box.text for box in found if len(box.text.strip()) >= rules()["reading"]["min_characters"]]
+    return [] if texts and all(map(is_marker, texts)) else sorted(set(found))
+
+
+def _read_places(frame8: np.ndarray, places: Sequence[Suspect]) -> list[Box]:
     rule = rules()["places"]
     found: list[Box] = []
     for region in _regions(places, frame8.shape[:2], rule):
@@ -109,26 +129,26 @@ def read_places(frame8: np.ndarray, places: Sequence[Suspect]) -> list[Box]:
     if not found:
         return []
     for place in places:
-        if place.heat >= rule["sure_heat"]:
-            _cover(found, place, rule["same"])
-    return sorted(set(found))
+        _cover(found, place, rule)
+    return found
 
 
-def _cover(found: list[Box], place: Suspect, same: float) -> None:
-    """Widen the box that is about where a place is, or add one without text."""
+def _cover(found: list[Box], place: Suspect, rule: dict[str, Any]) -> None:
+    """Widen the box that is about where a place is, or add one without text if it is sure."""
     for number, box in enumerate(found):
-        if overlap(place, box) >= same:
+        if place.line <= rule["cover_line"] * (box.y1 - box.y0) and overlap(place, box) >= rule["same"]:
             sides = min(place.x0, box.x0), min(place.y0, box.y0), max(place.x1, box.x1), max(place.y1, box.y1)
             found[number] = replace(box, x0=sides[0], y0=sides[1], x1=sides[2], y1=sides[3])
             return
-    found.append(Box(*place.sides, place.heat))
+    if place.heat >= rule["sure_heat"]:
+        found.append(Box(*place.sides, place.heat))
 
 
 @dataclass(frozen=True)
 class _Region:
     """A part of a frame to be read on its own.
 
-    ``line`` is about the height of a line in it, ``heat`` its hottest block, and ``upright`` False where lines may run up or down.
+    ``line`` is about the height of a line in it, or ``core`` (`Suspect`), and ``upright`` False where lines may run up or down.
     """
 
     x0: int
@@ -136,7 +156,7 @@ class _Region:
     x1: int
     y1: int
     line: int
-    heat: float
+    core: int
     upright: bool
 
 
@@ -156,26 +176,33 @@ def _regions(places: Sequence[Suspect], shape: tuple[int, ...], rule: dict[str, 
     for place in joined:
         margin = max(rule["margin"], int(rule["margin_share"] * place.line))
         sides = max(0, place.x0 - margin), max(0, place.y0 - margin), min(shape[1], place.x1 + margin), min(shape[0], place.y1 + margin)
-        made.append(_Region(*sides, place.line, place.heat, place.height <= rule["upright_aspect"] * place.width))
+        made.append(_Region(*sides, place.line, place.core, place.height <= rule["upright_aspect"] * max(place.width, place.line)))
     return made
 
 
 def _read_region(frame8: np.ndarray, region: _Region, rule: dict[str, Any]) -> list[Box]:
     """Boxes of text in a region, read at the size at which the detector is best, and in doubt at another."""
     part = frame8[region.y0 : region.y1, region.x0 : region.x1]
+    lines = [region.line, region.core] if region.line >= rule["again_factor"] * region.core else [region.line]
+    certainty = max(second_look(part, line) for line in lines)
+    if certainty < rules()["heat"]["second"]:
+        return []
     # A large part costs no more than a whole frame.
     most = min(rule["max_upscale"], rule["max_side"] / max(part.shape[:2]), (rule["max_area"] / (part.shape[0] * part.shape[1])) ** 0.5)
     factor = min(rule["line"] / region.line, most)
     found = _read(part, factor, frame8.shape[0])
-    if not found and region.heat >= rule["again_heat"]:
-        found = _read(part, min(factor * rule["again_factor"], most), frame8.shape[0])
-    if not found and not region.upright and region.heat >= rule["again_heat"]:
+    if found or certainty < rule["again"]:
+        return [box.moved(region.x0, region.y0) for box in found]
+    larger = min(max(factor * rule["again_factor"], rule["line"] / region.core), most)
+    if larger > factor:
+        found = _read(part, larger, frame8.shape[0])
+    if not found and not region.upright:
         for quarter in (1, 3):
             turned = np.rot90(part, quarter)
             found = [_turned_back(box, quarter, part.shape) for box in _read(turned, factor, frame8.shape[0])]
             if found:
                 break
-    return [replace(box, x0=box.x0 + region.x0, y0=box.y0 + region.y0, x1=box.x1 + region.x0, y1=box.y1 + region.y0) for box in found]
+    return [box.moved(region.x0, region.y0) for box in found]
 
 
 def _turned_back(box: Box, quarters: int, shape: tuple[int, ...]) -> Box:
@@ -186,7 +213,22 @@ def _turned_back(box: Box, quarters: int, shape: tuple[int, ...]) -> Box:
     return replace(box, x0=box.y0, x1=box.y1, y0=rows - box.x1, y1=rows - box.x0)
 
 
+def forget() -> None:
+    """Forget what was read lately."""
+    _lately.clear()
+
+
 def _read(part: np.ndarray, factor: float | None = None, frame_rows: int | None = None) -> list[Box]:
+    """As `_read_anew`; the frames of a cine and the images of a device repeat the same banner, which is then read once."""
+    seen = hashlib.blake2b(np.ascontiguousarray(part).data, digest_size=16).digest(), part.shape, factor, frame_rows
+    if seen not in _lately:
+        if len(_lately) >= _REMEMBERED:
+            _lately.clear()
+        _lately[seen] = tuple(_read_anew(part, factor, frame_rows))
+    return list(_lately[seen])
+
+
+def _read_anew(part: np.ndarray, factor: float | None, frame_rows: int | None) -> list[Box]:
     """Boxes of text in a picture, with detection and recognition.
 
     Parameters

@@ -115,6 +115,56 @@ def planted_frame(rng: Rng, modality: str, faces: Sequence[str], style: Style = 
     return Frame(modality, source, _stored(rng, pixels, style), lines)
 
 
+@dataclass(frozen=True)
+class Series:
+    """8-bit frames of one shape, in order, and for each the line that is in it, or None."""
+
+    modality: str
+    kind: str
+    frames: list[Array]
+    lines: list[Line | None]
+
+
+# What a series may show: nothing, one line on all frames, a line on one to three frames, another line on every frame.
+SERIES_KINDS = ("clean", "constant", "few", "changing")
+
+
+def planted_series(rng: Rng, modality: str, count: int, kind: str, faces: Sequence[str], style: Style = Style()) -> Series:
+    """Frames that lie one after the other in a body or in time: two images that go over into one another, moved and turned, with noise.
+
+    Parameters
+    ----------
+    kind : one of `SERIES_KINDS`.
+    """
+    first, _ = _background(rng, modality, 0.3)
+    second = cv2.resize(_background(rng, modality, 0.3)[0], first.shape[::-1], interpolation=cv2.INTER_AREA)
+    sweep, turn, noise = rng.uniform(0.1, 0.9), rng.uniform(0.1, 1.0), rng.uniform(1, 6)
+    where = set(range(count)) if kind in ("constant", "changing") else set()
+    if kind == "few":
+        start = int(rng.integers(0, count))
+        where = set(range(start, min(count, start + int(rng.integers(1, 4)))))
+    made: list[Array] = []
+    lines: list[Line | None] = []
+    face, place = str(rng.choice(list(faces))), int(rng.integers(1 << 30))
+    for number in range(count):
+        share = np.float32(sweep * number / count)
+        move = cv2.getRotationMatrix2D((first.shape[1] / 2, first.shape[0] / 2), turn * number, 1 - 0.006 * number)
+        pixels = cv2.warpAffine(first * (1 - share) + second * share, move, first.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
+        pixels += rng.normal(0, noise, pixels.shape).astype(np.float32)
+        line = None
+        if number in where:
+            # The same numbers drawn again for every frame: the same place, and the same words unless these change.
+            for tries in range(40):
+                again = np.random.default_rng([place, tries])
+                said = words(rng if kind == "changing" else again)
+                line = _plant(again, pixels, np.zeros(pixels.shape, bool), face, style, said)
+                if line is not None:
+                    break
+        made.append(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+        lines.append(line)
+    return Series(modality, kind, made, lines)
+
+
 def words(rng: Rng) -> str:
     """Something that devices write: a name, a number, a date, a time, or several."""
     letter = list("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -180,16 +230,18 @@ def _outline(text: str, face: str, height: int) -> Array:
     return np.asarray(image)
 
 
-def _plant(rng: Rng, pixels: Array, taken: Array, face: str, style: Style) -> Line | None:
+def _plant(rng: Rng, pixels: Array, taken: Array, face: str, style: Style, said: str | None = None) -> Line | None:
     """Draw one line into ``pixels`` where there is place for it; None where this try finds none."""
     rows, columns = pixels.shape
     highest = min(style.heights[1], rows // 8)
     # Small text is as likely as large, and faint as strong: even in the logarithm.
     height = round(float(np.exp(rng.uniform(np.log(style.heights[0]), np.log(highest + 0.99)))))
     degrees = float(rng.uniform(-style.rotation, style.rotation)) if rng.random() < style.turned_share else 0.0
-    text = words(rng)
+    text = said or words(rng)
     glyphs = rendered(text, face, height, rng)
     height = len(glyphs)
+    if not style.heights[0] <= height <= style.heights[1]:
+        return None
     if degrees:
         glyphs = _turned(glyphs, degrees)
     tall, wide = glyphs.shape

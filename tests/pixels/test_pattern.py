@@ -181,7 +181,7 @@ def test_places_are_unique_per_instance():
 
 
 def place(x=40, y=16, heat=0.8):
-    return Suspect(x, y, x + 48, y + 16, heat, 16)
+    return Suspect(x, y, x + 48, y + 16, heat, 16, 16)
 
 
 def test_a_place_is_followed_over_frames_and_gaps():
@@ -197,7 +197,7 @@ def test_places_of_one_frame_are_tracks_of_their_own():
 
 
 def test_a_place_that_changes_its_size_does_not_stay():
-    (track,) = tracks([[place()], [Suspect(40, 16, 140, 32, 0.7, 16)]], [])
+    (track,) = tracks([[place()], [Suspect(40, 16, 140, 32, 0.7, 16, 16)]], [])
     assert not track.stays()
 
 

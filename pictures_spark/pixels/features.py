@@ -245,6 +245,12 @@ def _function(name: str) -> Callable[[Any], float | str]:
     return found
 
 
+def load() -> None:
+    """Import what features are computed by: now, because later it would count towards an image's limits."""
+    for entry in computed().values():
+        _function(entry["function"])
+
+
 class Measurement:
     """What one pass over an image's frames gathers; `add` each frame in order, then ask for features.
 

@@ -24,6 +24,7 @@ from pictures_spark.pixels.features import computed, named
 from pictures_spark.pixels.groups import FRAME, NOT_DETERMINED, PROJECTION, Instance, Result, examine_group
 from pictures_spark.pixels.supervise import COMMAND, ChildCannotStartError, Limits, Supervised
 from pictures_spark.pixels.text import engine_version
+from pictures_spark.pixels.words import DATE, NAME, NUMBER, matches
 from pictures_spark.resources import load_schema
 from pictures_spark.roots import Root
 from pictures_spark.schema import table
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 ZONE = "identifiable"
 _FEATURES = "array<struct<feature string, version string, unit string, value double, value_text string, status string, reason string>>"
 _TEXTS = (
-    "array<struct<frame_from bigint, frame_to bigint, x0 bigint, y0 bigint, x1 bigint, y1 bigint, score double, text string, rule string>>"
+    "array<struct<frame_from bigint, frame_to bigint, x0 bigint, y0 bigint, x1 bigint, y1 bigint, score double, text string, rule string, "
+    "plane string, kind string, matches array<string>>>"
 )
 _RESULT = (
     "sop_uid string, content_sha256 string, series_uid string, object_id string, locator string, want_text boolean, verdict string, "
@@ -268,17 +270,17 @@ def text_rows(results: "DataFrame", run_id: str) -> "DataFrame":
     from pyspark.sql import functions as F
 
     rows = results.where("want_text").select(*plan.INSTANCE, "series_uid", "verdict", "reason", "way", F.explode_outer("texts").alias("t"))
-    found = F.col("t").isNotNull()
     return rows.select(
         *plan.INSTANCE,
         "series_uid",
         "t.frame_from",
         "t.frame_to",
-        F.when(found, "pixel").alias("plane"),
+        "t.plane",
         *[f"t.{name}" for name in ("x0", "y0", "x1", "y1")],
-        F.when(found, "text").alias("kind"),
+        "t.kind",
         "t.score",
         "t.text",
+        "t.matches",
         "verdict",
         "reason",
         F.lit(engine_version()).alias("engine_version"),
@@ -304,12 +306,17 @@ def examine_partition(
 def _instance(row: dict[str, Any]) -> Instance:
     """A plan row as what is to be done."""
     at = Locator(*(row[name] for name in ("path", "offset", "length", "compression", "content_sha256")))
-    return Instance(at, row["want_text"], tuple(row["want_features"]))
+    return Instance(at, row["want_text"], tuple(row["want_features"]), row["whole"])
 
 
 def _record(row: dict[str, Any], result: Result) -> dict[str, Any]:
     """A result as a row of `_RESULT`."""
     kept = ("sop_uid", "content_sha256", "series_uid", "object_id", "locator", "want_text")
+    own = {
+        NAME: [row["patient_name"]],
+        NUMBER: [row["patient_id_raw"], row["accession_number"]],
+        DATE: [row["patient_birth_date"], row["study_date"]],
+    }
     return {
         **{name: row[name] for name in kept},
         "verdict": result.verdict,
@@ -320,6 +327,12 @@ def _record(row: dict[str, Any], result: Result) -> dict[str, Any]:
         "way": PROJECTION if row["pattern"] else FRAME,
         "features": [asdict(feature) for feature in result.features],
         "texts": [
-            {**asdict(text.box), **{name: getattr(text, name) for name in ("frame_from", "frame_to", "rule")}} for text in result.texts
+            {
+                **asdict(text.box),
+                **{name: getattr(text, name) for name in ("frame_from", "frame_to", "rule", "plane")},
+                "kind": result.kind,
+                "matches": matches(text.box.text, own),
+            }
+            for text in result.texts
         ],
     }

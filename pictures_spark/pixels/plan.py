@@ -83,7 +83,7 @@ def located(instances: "DataFrame", objects: "DataFrame") -> "DataFrame":
 
 
 def grouped(instances: "DataFrame") -> "DataFrame":
-    """Instances with group_id, sequence, pattern and seconds (estimated work).
+    """Instances with group_id, sequence, pattern, whole and seconds (estimated work).
 
     A pattern group holds frames of one shape of one series; long ones are cut by estimated time. An image of at least
     ``pattern.min_frames`` frames is a group of its own. Everything else is read frame by frame.
@@ -94,40 +94,45 @@ def grouped(instances: "DataFrame") -> "DataFrame":
     rule, work = rules()["pattern"], load_schema("pixels/work.yaml")
     cost = work["seconds"]
     frames = F.greatest(F.coalesce("number_of_frames", F.lit(1)), F.lit(1))
-    alone = (
-        F.col("series_uid").isNull()
-        | ~F.coalesce(F.col("modality").isin(rule["modalities"]), F.lit(False))
-        | F.coalesce(F.col("sop_class_uid").rlike(_any_of(rule["frame_by_frame_sop_classes"])), F.lit(False))
+    screen = F.coalesce(F.col("sop_class_uid").rlike(_any_of(rule["throughout_sop_classes"])), F.lit(False)) | F.coalesce(
+        F.col("modality").isin(rule["throughout_modalities"]), F.lit(False)
     )
+    alone = F.col("series_uid").isNull() | ~F.coalesce(F.col("modality").isin(rule["modalities"]), F.lit(False)) | screen
     shape = F.concat_ws("x", *[F.coalesce(F.col(c).cast("string"), F.lit("?")) for c in ("rows", "columns", "samples_per_pixel")])
     own = F.concat_ws("|", F.lit("instance"), *INSTANCE)
     rows = (
         instances.withColumn("frames", frames)
         .withColumn(
-            "whole", F.when(alone | (frames >= rule["min_frames"]), own).otherwise(F.concat_ws("|", F.lit("series"), "series_uid", shape))
+            "together",
+            F.when(alone | (frames >= rule["min_frames"]), own).otherwise(F.concat_ws("|", F.lit("series"), "series_uid", shape)),
         )
-        .withColumn("frames_of_whole", F.sum("frames").over(Window.partitionBy("whole")))
+        .withColumn("frames_of_whole", F.sum("frames").over(Window.partitionBy("together")))
         .withColumn("pattern", F.col("frames_of_whole") >= rule["min_frames"])
+        .withColumn("whole", screen)
     )
     samples = (
         F.col("frames") * F.coalesce("rows", F.lit(512)) * F.coalesce("columns", F.lit(512)) * F.coalesce("samples_per_pixel", F.lit(1))
     )
     share = cost["readings_of_pattern"] * F.col("frames") / F.col("frames_of_whole")
-    readings = F.when(~F.col("want_text"), 0.0).when(F.col("pattern"), share).otherwise(F.col("frames").cast("double"))
+    readings = (
+        F.when(~F.col("want_text"), 0.0).when(F.col("pattern"), share).when(F.col("whole"), F.col("frames").cast("double")).otherwise(0.0)
+    )
+    looks = F.when(F.col("want_text"), samples.cast("double") * cost["look"]).otherwise(0.0)
     seconds = (
         F.lit(cost["instance"])
         + F.coalesce("length", F.lit(0)) * cost["byte"]
         + samples.cast("double") * (F.lit(cost["sample"]) + _seconds_to_decode())
         + readings * cost["reading"]
+        + looks
     )
-    order = Window.partitionBy("whole").orderBy(F.col("instance_number").asc_nulls_last(), *INSTANCE)
+    order = Window.partitionBy("together").orderBy(F.col("instance_number").asc_nulls_last(), *INSTANCE)
     before = F.sum("seconds").over(order.rowsBetween(Window.unboundedPreceding, -1))
     return (
         rows.withColumn("seconds", seconds)
         .withColumn("part", F.floor(F.coalesce(before, F.lit(0.0)) / work["group_seconds"]))
-        .withColumn("group_id", F.concat_ws("|", "whole", F.col("part").cast("string")))
+        .withColumn("group_id", F.concat_ws("|", "together", F.col("part").cast("string")))
         .withColumn("sequence", F.row_number().over(order).cast("long"))
-        .drop("whole", "part", "frames", "frames_of_whole")
+        .drop("together", "part", "frames", "frames_of_whole")
     )
 
 

@@ -9,17 +9,18 @@ import selectors
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from pictures_spark.pixels import wire
-from pictures_spark.pixels.examine import Examined, Locator
+from pictures_spark.pixels.examine import Beside, Examined, Locator
 from pictures_spark.pixels.faults import PixelFault
 from pictures_spark.pixels.features import Feature
+from pictures_spark.pixels.heat import Suspect
 from pictures_spark.pixels.pattern import Sketch
 from pictures_spark.pixels.text import Box
 from pictures_spark.roots import Root, root_of
@@ -79,18 +80,23 @@ class Supervised:
     def examine(self, locator: Locator, names: Sequence[str], text: str) -> Examined:
         """See `pictures_spark.pixels.examine.Looks`."""
         message, arrays = self._ask({"do": "examine", "locator": asdict(locator), "names": list(names), "text": text})
-        whole = Sketch(arrays["low"], arrays.get("high", arrays["low"]), arrays["energy"]) if "low" in arrays else None
+        whole = None
+        if "low" in arrays:
+            places = tuple(tuple(Suspect(*place) for place in of_frame) for of_frame in message["places"])
+            whole = Sketch(arrays["low"], arrays.get("high", arrays["low"]), places)
         return Examined(
             message["frame_count"],
             [Feature(**feature) for feature in message["features"]],
             whole,
             [[Box(**box) for box in boxes] for boxes in message["boxes"]],
+            [Beside(**{**one, "box": Box(**one["box"])}) for one in message["beside"]],
         )
 
-    def read_frames(self, locator: Locator, frames: Sequence[int]) -> list[list[Box]]:
+    def read_frames(self, locator: Locator, places: Mapping[int, Sequence[Suspect]]) -> dict[int, list[Box]]:
         """See `pictures_spark.pixels.examine.Looks`."""
-        message, _ = self._ask({"do": "read_frames", "locator": asdict(locator), "frames": list(frames)})
-        return [[Box(**box) for box in boxes] for boxes in message["boxes"]]
+        asked = [[frame, [astuple(place) for place in of_frame]] for frame, of_frame in places.items()]
+        message, _ = self._ask({"do": "read_frames", "locator": asdict(locator), "places": asked})
+        return {frame: [Box(**box) for box in boxes] for frame, boxes in message["boxes"]}
 
     def read_picture(self, picture: np.ndarray) -> list[Box]:
         """See `pictures_spark.pixels.examine.Looks`."""

@@ -260,7 +260,7 @@ def test_work_is_packed_by_cost_and_groups_stay_whole(spark, house):
         for number in range(5):
             archive.add(f"{series}.{number}", b"%d.%d" % (series, number), f"S{series}", number)
     for number in range(160):
-        archive.add(f"us{number}", b"us%d" % number, f"U{number // 20}", number, modality="US", number_of_frames=3)
+        archive.add(f"us{number}", b"us%d" % number, f"U{number // 20}", number, modality="OT", number_of_frames=3)
     archive.add("cine", b"cine", "S0", 9, number_of_frames=400)
     archive.add("sc", b"sc", "S1", 9, sop_class_uid="1.2.840.10008.5.1.4.1.1.7.2")
     archive.add("null", b"null", None, 9)
@@ -285,7 +285,7 @@ def test_work_is_packed_by_cost_and_groups_stay_whole(spark, house):
     assert all(len({(r.batch, r.task, r.pattern) for r in group}) == 1 for group in groups.values())
     assert {len(group) for group in groups.values() if group[0].pattern and group[0].sop_uid != "1.2.cine"} == {5}
     assert {r.sop_uid for r in rows if not r.pattern} == {"1.2.sc", "1.2.null", *(f"1.2.us{n}" for n in range(160))}
-    # 120 s of ultrasound and little else, for two cores.
+    # 120 s of screens and little else, for two cores.
     assert 3 <= len(tasks) <= 6
     assert max(tasks.values()) < 1.5 * sum(tasks.values()) / len(tasks)
     # Order within a group is that of acquisition.

@@ -71,6 +71,13 @@ def _parser() -> argparse.ArgumentParser:
         if job.name == "catalogue":
             sub.add_argument("--limit", type=_count, metavar="N", help="read at most N files in this run; the rest is for the next")
             sub.add_argument("--dry-run", action="store_true", help="print what a run would do and how long it may take; write nothing")
+        if job.name == "pixels":
+            sub.add_argument(
+                "--feature", action="append", default=[], metavar="NAME[@VERSION]", help="only this feature, and no text; may be repeated"
+            )
+            sub.add_argument(
+                "--where", action="append", default=[], metavar="COLUMN=VALUE", help="only images whose header says so; may be repeated"
+            )
         if job.name == "link":
             sub.add_argument(
                 "--clerical-sample", type=_count, metavar="N", help="link nothing; write N headers that need review into the zone"
@@ -192,6 +199,10 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
                 import_module("pictures_spark.dicom.catalogue").print_preview(config, arguments.limit)
             else:
                 run_job("catalogue", config, "identifiable", lambda job: heart(job, arguments.limit))
+        case "pixels":
+            heart = _heart("pictures_spark.pixels.job")
+            asked = import_module("pictures_spark.pixels.job").choice(arguments.feature, arguments.where)
+            run_job("pixels", config, "identifiable", lambda job: heart(job, asked))
         case "link" if arguments.clerical_sample:
             sample = import_module("pictures_spark.linkage.review").sample
             run_job("link-review", config, "identifiable", lambda job: sample(job, arguments.clerical_sample))

@@ -208,10 +208,9 @@ def _tag_values(entry: dict[str, Any]) -> tuple[str, ...] | None:
 
 
 def _features(unit: str) -> dict[str, Field]:
-    aggregates = {"image": ("",), "series": ("min", "max")}.get(unit, ())
+    aggregates = {"image": ("",), "series": ("own", "min", "max")}.get(unit, ())
     found: dict[str, Field] = {}
-    declared = load_schema("features.yaml")
-    for entry in (*declared["features"], *declared["brought"]):
+    for entry in load_schema("features.yaml")["features"]:
         if not entry["publish"] or entry["level"] not in ("image", unit):
             continue
         for aggregate in aggregates if entry["level"] == "image" else ("own",):

@@ -11,19 +11,23 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import cv2
 import numpy as np
 
-from pictures_spark.pixels import text, wire
+from pictures_spark.pixels import features, text, wire
 from pictures_spark.pixels.examine import Examined, Examiner, Locator, Looks
 from pictures_spark.pixels.faults import PixelFault
+from pictures_spark.pixels.heat import Suspect
 from pictures_spark.roots import Root
 
 _PR_SET_PDEATHSIG = 1
+_TELL_SECONDS = 0.1
 
 
 def fetch_from(root: Root) -> Callable[[Locator], bytes]:
@@ -46,19 +50,24 @@ def fetch_from(root: Root) -> Callable[[Locator], bytes]:
     return fetch
 
 
-def serve(make: Callable[[dict[str, Any]], Looks]) -> None:
+def serve(make: Callable[[dict[str, Any], Callable[[], None]], Looks]) -> None:
     """Answer requests until standard input ends.
 
     Parameters
     ----------
-    make : gives the one who does the work, from the settings in the first argument (JSON).
+    make : gives the one who does the work, from the settings in the first argument (JSON) and a function to call after each frame, which
+        tells the parent that there is progress.
     """
     settings = json.loads(sys.argv[1])
     _die_with(settings["parent"])
     requests, answers = _private_streams()
-    worker = make(settings)
-    text.engine()
-    text.find_text(np.zeros((64, 64), np.uint8))
+    worker = make(settings, _telling(answers))
+    # Parallelism is Spark's.
+    cv2.setNumThreads(1)
+    features.load()
+    if settings["text"]:
+        text.engine()
+        text.find_text(np.zeros((64, 64), np.uint8), whole=True)
     _limit_memory(settings["memory_bytes"])
     answers.write(wire.pack({"ready": True}))
     while True:
@@ -69,13 +78,28 @@ def serve(make: Callable[[dict[str, Any]], Looks]) -> None:
         answers.write(_answer(worker, request, arrays))
 
 
+def _telling(answers: BinaryIO) -> Callable[[], None]:
+    """A function that tells the parent of progress, now and then."""
+    told = time.monotonic()
+
+    def tell() -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told >= _TELL_SECONDS:
+            told = now
+            answers.write(wire.pack({"progress": True}))
+
+    return tell
+
+
 def _answer(worker: Looks, request: dict[str, Any], arrays: dict[str, np.ndarray]) -> bytes:
     try:
         if request["do"] == "examine":
             return _packed(worker.examine(Locator(**request["locator"]), request["names"], request["text"]))
         if request["do"] == "read_frames":
-            found = worker.read_frames(Locator(**request["locator"]), request["frames"])
-            return wire.pack({"boxes": [[asdict(box) for box in boxes] for boxes in found]})
+            places = {frame: [Suspect(*place) for place in of_frame] for frame, of_frame in request["places"]}
+            found = worker.read_frames(Locator(**request["locator"]), places)
+            return wire.pack({"boxes": [[frame, [asdict(box) for box in boxes]] for frame, boxes in found.items()]})
         return wire.pack({"boxes": [asdict(box) for box in worker.read_picture(arrays["picture"])]})
     except PixelFault as fault:
         return wire.pack({"reason": fault.reason, "more": fault.more})
@@ -84,14 +108,16 @@ def _answer(worker: Looks, request: dict[str, Any], arrays: dict[str, np.ndarray
 
 
 def _packed(found: Examined) -> bytes:
-    message = {
+    message: dict[str, Any] = {
         "frame_count": found.frame_count,
         "features": [asdict(feature) for feature in found.features],
         "boxes": [[asdict(box) for box in boxes] for boxes in found.boxes],
+        "beside": [asdict(one) for one in found.beside],
     }
     arrays = {}
     if found.sketch is not None:
-        arrays = {"low": found.sketch.low, "energy": found.sketch.energy}
+        message["places"] = [[astuple(place) for place in places] for places in found.sketch.places]
+        arrays = {"low": found.sketch.low}
         if found.frame_count > 1:
             arrays["high"] = found.sketch.high
     return wire.pack(message, arrays)
@@ -124,4 +150,4 @@ def _limit_memory(growth: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(lambda settings: Examiner(fetch_from(Root(**settings["root"])), settings["max_samples"]))
+    serve(lambda settings, done: Examiner(fetch_from(Root(**settings["root"])), settings["max_samples"], done))

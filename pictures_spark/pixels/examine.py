@@ -5,9 +5,10 @@
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -15,11 +16,16 @@ from pictures_spark.pixels import features as measures
 from pictures_spark.pixels.decode import Image, decode
 from pictures_spark.pixels.faults import PixelFault
 from pictures_spark.pixels.features import Feature, Measurement
+from pictures_spark.pixels.heat import Suspect
 from pictures_spark.pixels.pattern import Sketch, sketch
-from pictures_spark.pixels.text import Box, find_text
+from pictures_spark.pixels.planes import pictures, written
+from pictures_spark.pixels.text import Box, find_text, read_places
 from pictures_spark.pixels.window import to_8bit
 
-READ, SKETCH, NOTHING = "read", "sketch", "nothing"
+T = TypeVar("T")
+# Of many overlays, one a frame, the first are read throughout and the others where the first stage points.
+_PLANES_READ_WHOLE = 4
+READ, WHOLE, SKETCH, NOTHING = "read", "whole", "sketch", "nothing"
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,16 @@ class Locator:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """A text in a plane of its own (`pictures_spark.pixels.planes`), and the frames that it covers, last one included."""
+
+    plane: str
+    frame_from: int
+    frame_to: int
+    box: Box
+
+
+@dataclass(frozen=True)
 class Examined:
     """What was found in one instance."""
 
@@ -41,16 +57,18 @@ class Examined:
     features: list[Feature] = field(default_factory=list)
     sketch: Sketch | None = None
     boxes: list[list[Box]] = field(default_factory=list)
+    beside: list[Beside] = field(default_factory=list)
 
 
 class Looks(Protocol):
     """The three things that can be asked about pixels. Each raises PixelFault where it cannot be answered."""
 
     def examine(self, locator: Locator, names: Sequence[str], text: str) -> Examined:
-        """Features of an instance, and for its text (``read``) the boxes of each frame, (``sketch``) a sketch, or ``nothing``."""
+        """Features of an instance, and for its text the boxes of each frame (``read``; ``whole``: read throughout, not only
+        where the first stage points), a ``sketch``, or ``nothing``."""
 
-    def read_frames(self, locator: Locator, frames: Sequence[int]) -> list[list[Box]]:
-        """Boxes of text of certain frames of an instance."""
+    def read_frames(self, locator: Locator, places: Mapping[int, Sequence[Suspect]]) -> dict[int, list[Box]]:
+        """Boxes of text at certain places of certain frames of an instance."""
 
     def read_picture(self, picture: np.ndarray) -> list[Box]:
         """Boxes of text of an 8-bit picture, such as a projection."""
@@ -63,57 +81,79 @@ class Examiner:
     ----------
     fetch : gives an object's bytes.
     max_samples : samples an image may claim.
+    done : called whenever a frame is done with.
     """
 
-    def __init__(self, fetch: Callable[[Locator], bytes], max_samples: int) -> None:
+    def __init__(self, fetch: Callable[[Locator], bytes], max_samples: int, done: Callable[[], None] = lambda: None) -> None:
         self._fetch = fetch
         self._max_samples = max_samples
+        self._done = done
 
     def examine(self, locator: Locator, names: Sequence[str], text: str) -> Examined:
         """See `Looks`."""
         image = self._open(locator)
         measurement = Measurement(image, names)
         whole: Sketch | None = None
-        energies, boxes = [], []
+        boxes: list[list[Box]] = []
+        places: list[tuple[Suspect, ...]] = []
         for frame in image.frames():
             measurement.add(frame)
             if text == NOTHING:
                 continue
             frame8 = _visible(image, frame)
-            if text == READ:
-                boxes.append(_read(frame8))
+            if text in (READ, WHOLE):
+                boxes.append(_guarded(partial(find_text, frame8, whole=text == WHOLE)))
                 continue
-            one = sketch(frame8)
-            energies.append(one.energy)
-            # Joined without the energies, which would be copied again for every frame.
-            whole = one if whole is None else Sketch(np.minimum(whole.low, one.low), np.maximum(whole.high, one.high), one.energy)
+            one = _guarded(partial(sketch, frame8))
+            places += one.places
+            # Joined without the places, which would be copied again for every frame.
+            whole = one if whole is None else Sketch(np.minimum(whole.low, one.low), np.maximum(whole.high, one.high), ())
         if whole is not None:
-            whole = Sketch(whole.low, whole.high, np.concatenate(energies))
-        return Examined(image.frame_count, measures.results(measurement, names), whole, boxes)
+            whole = Sketch(whole.low, whole.high, tuple(places))
+        beside = [] if text == NOTHING else _beside(image)
+        return Examined(image.frame_count, measures.results(measurement, names), whole, boxes, beside)
 
-    def read_frames(self, locator: Locator, frames: Sequence[int]) -> list[list[Box]]:
+    def read_frames(self, locator: Locator, places: Mapping[int, Sequence[Suspect]]) -> dict[int, list[Box]]:
         """See `Looks`."""
         image = self._open(locator)
-        return [_read(_visible(image, frame)) for frame in image.frames(frames)]
+        frames = zip(places, image.frames(list(places)), strict=True)
+        return {number: _guarded(partial(read_places, _visible(image, frame), places[number])) for number, frame in frames}
 
     def read_picture(self, picture: np.ndarray) -> list[Box]:
         """See `Looks`."""
-        return _read(picture)
+        return _guarded(partial(find_text, picture, whole=True))
 
     def _open(self, locator: Locator) -> Image:
         data = self._fetch(locator)
         if hashlib.sha256(data).hexdigest() != locator.content_sha256:
             raise PixelFault("changed")
-        return decode(data, self._max_samples)
+        return decode(data, self._max_samples, self._done)
+
+
+def _beside(image: Image) -> list[Beside]:
+    """Text in the planes beside the image."""
+    last = image.frame_count - 1
+    found = []
+    for number, picture in enumerate(pictures(image)):
+        if picture.pixels is None:
+            found.append(Beside(picture.plane, picture.frame_from, picture.frame_to, Box(0, 0, image.columns, image.rows)))
+            continue
+        boxes = _guarded(partial(find_text, picture.pixels, whole=number < _PLANES_READ_WHOLE))
+        found += [Beside(picture.plane, picture.frame_from, picture.frame_to, box.moved(picture.left, picture.top)) for box in boxes]
+    together: dict[tuple[str, tuple[int, int, int, int]], list[str]] = {}
+    for one in written(image.dataset):
+        together.setdefault((one.plane, one.sides), []).append(one.text)
+    return found + [Beside(plane, 0, last, Box(*sides, 1.0, " | ".join(texts))) for (plane, sides), texts in together.items()]
 
 
 def _visible(image: Image, frame: np.ndarray) -> np.ndarray:
     return to_8bit(image.colours(frame), image.inverted)
 
 
-def _read(frame8: np.ndarray) -> list[Box]:
+def _guarded(look: Callable[[], T]) -> T:
+    """What the detector says; its own exceptions as a fault of the image."""
     try:
-        return find_text(frame8)
+        return look()
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - cv2 and onnxruntime raise classes of their own

@@ -1,8 +1,8 @@
 """One group of instances -> their features and their verdict on text. Pure but for the `Looks` it is given; runs in executors.
 
-A group is either *frame by frame* (each frame is read) or a *pattern*: frames of one shape and series, of which the projections, the first,
-the last and every deviating frame are read (`pictures_spark.pixels.pattern`). A text found in a projection holds for every frame of the
-group, a text found in one frame for the run of frames around it that keep its edges.
+A group is either *frame by frame* (each frame is read) or a *pattern*: frames of one shape and series, of which the projections are read,
+and then what they do not explain (`pictures_spark.pixels.pattern`). A text found in a projection holds for every frame of the group, a text
+found in one frame for all the frames on which something like it is at that place.
 """
 
 from collections.abc import Sequence
@@ -11,36 +11,40 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from pictures_spark.pixels import features as measures
-from pictures_spark.pixels.examine import NOTHING, READ, SKETCH, Examined, Locator, Looks
+from pictures_spark.pixels.examine import NOTHING, READ, SKETCH, WHOLE, Examined, Locator, Looks
 from pictures_spark.pixels.faults import PixelFault
 from pictures_spark.pixels.features import Feature
-from pictures_spark.pixels.pattern import Sketch, deviating, run_of
-from pictures_spark.pixels.text import Box
+from pictures_spark.pixels.pattern import Sketch, Track, tracks
+from pictures_spark.pixels.planes import PIXEL
+from pictures_spark.pixels.text import Box, rules
+from pictures_spark.pixels.words import kind_of
 
 CLEAN, TEXT, NOT_DETERMINED = "clean", "text", "not_determined"
-# Which way of looking found a text: the frame itself was read, a projection of its group, or a neighbouring frame.
-FRAME, PROJECTION, RUN = "frame", "projection", "run"
+# Which way of looking found a text: the frame itself was read, a projection of its group, or a place that was followed over frames.
+FRAME, PROJECTION, TRACK = "frame", "projection", "track"
 # One request reads at most so many frames, so that a long cine does not use up the time limit of one image.
 _FRAMES_PER_REQUEST = 4
 
 
 @dataclass(frozen=True)
 class Instance:
-    """What is to be done for one instance."""
+    """What is to be done for one instance; ``whole``: frames are read throughout, as screens are, and not only where text is suspected."""
 
     locator: Locator
     want_text: bool
     want_features: tuple[str, ...]
+    whole: bool = False
 
 
 @dataclass(frozen=True)
 class Found:
-    """A text and the frames of its instance that it covers, last one included."""
+    """A text, the plane it is in, and the frames of its instance that it covers, last one included."""
 
     frame_from: int
     frame_to: int
     box: Box
     rule: str
+    plane: str = PIXEL
 
 
 @dataclass
@@ -53,6 +57,11 @@ class Result:
     readings: int = 0
     reason: str | None = None
     detail: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """What it is a picture of, as far as its text tells."""
+        return kind_of([found.box.text for found in self.texts])
 
     @property
     def verdict(self) -> str:
@@ -78,7 +87,7 @@ def examine_group(instances: Sequence[Instance], looks: Looks, pattern: bool) ->
     results = [Result() for _ in instances]
     sketches: list[tuple[int, Sketch]] = []
     for number, (instance, result) in enumerate(zip(instances, results, strict=True)):
-        text = NOTHING if not instance.want_text else SKETCH if pattern else READ
+        text = NOTHING if not instance.want_text else SKETCH if pattern else WHOLE if instance.whole else READ
         try:
             found = looks.examine(instance.locator, instance.want_features, text)
         except PixelFault as fault:
@@ -102,16 +111,16 @@ def _take_in(found: Examined, result: Result) -> None:
     """Boxes of frames that were read one by one."""
     result.readings += len(found.boxes)
     result.texts += [Found(frame, frame, box, FRAME) for frame, boxes in enumerate(found.boxes) for box in boxes]
+    result.texts += [Found(one.frame_from, one.frame_to, one.box, FRAME, one.plane) for one in found.beside]
 
 
 def _read_pattern(members: list[tuple[Instance, Result]], sketches: list[Sketch], looks: Looks) -> None:
-    """Read the projections of a group, then the frames that may show what projections do not."""
+    """Read the projections of a group, then places in frames that the projections' text does not explain."""
     low, high = sketches[0].low, sketches[0].high
     for other in sketches[1:]:
         low, high = np.minimum(low, other.low), np.maximum(high, other.high)
-    energy = np.concatenate([sketch.energy for sketch in sketches])
     # Where each frame of the group is: its member, and its number within that.
-    places = [(member, frame) for member, sketch in enumerate(sketches) for frame in range(len(sketch.energy))]
+    frames = [(member, frame) for member, sketch in enumerate(sketches) for frame in range(len(sketch.places))]
     try:
         constant = looks.read_picture(low) + ([] if np.array_equal(low, high) else looks.read_picture(high))
     except PixelFault as fault:
@@ -121,52 +130,65 @@ def _read_pattern(members: list[tuple[Instance, Result]], sketches: list[Sketch]
     members[0][1].readings += 2
     for _, result in members:
         result.texts += [Found(0, result.frames - 1, box, PROJECTION) for box in constant]
-    for at, boxes in _read_apart(members, places, deviating(energy), looks):
-        for box in boxes:
-            if any(known.covers(box) for known in constant):
-                continue
-            first, last = run_of(box, at, energy)
-            for place in range(first, last + 1):
-                member, frame = places[place]
-                members[member][1].texts.append(Found(frame, frame, box, FRAME if place == at else RUN))
+    found = tracks([places for sketch in sketches for places in sketch.places], constant)
+    read: list[list[Box]] = [[] for _ in found]
+    _read_tracks(members, frames, [(n, [track.hottest]) for n, track in enumerate(found)], found, read, looks)
+    unsure = [n for n, track in enumerate(found) if not read[n] or not track.stays()]
+    _read_tracks(members, frames, [(n, found[n].others_to_read()) for n in unsure], found, read, looks)
+    beyond = rules()["tracks"]["beyond"]
+    for number, track in enumerate(found):
+        if not read[number]:
+            continue
+        box = track.covering(read[number], low.shape)
+        for at in range(max(0, track.first - beyond), min(len(frames), track.last + beyond + 1)):
+            member, frame = frames[at]
+            members[member][1].texts.append(Found(frame, frame, box, TRACK))
 
 
-def _read_apart(
-    members: list[tuple[Instance, Result]], places: list[tuple[int, int]], wanted: list[int], looks: Looks
-) -> list[tuple[int, list[Box]]]:
-    """Boxes of certain frames of a group; a frame that fails leaves its instance undetermined."""
-    by_member: dict[int, list[int]] = {}
-    for at in wanted:
-        by_member.setdefault(places[at][0], []).append(at)
-    read = []
-    for member, ats in by_member.items():
+def _read_tracks(
+    members: list[tuple[Instance, Result]],
+    frames: list[tuple[int, int]],
+    ask: list[tuple[int, list[int]]],
+    found: list[Track],
+    read: list[list[Box]],
+    looks: Looks,
+) -> None:
+    """Read tracks (by number) on some of their frames, into ``read``; a frame that fails leaves its instance undetermined."""
+    wanted: dict[int, dict[int, list[int]]] = {}
+    for number, ats in ask:
+        for at in ats:
+            member, frame = frames[at]
+            wanted.setdefault(member, {}).setdefault(frame, []).append(number)
+    starts = {member: at for at, (member, frame) in reversed(list(enumerate(frames))) if frame == 0}
+    for member, by_frame in wanted.items():
         instance, result = members[member]
-        for start in range(0, len(ats), _FRAMES_PER_REQUEST):
-            part = ats[start : start + _FRAMES_PER_REQUEST]
+        numbers = sorted(by_frame)
+        for start in range(0, len(numbers), _FRAMES_PER_REQUEST):
+            part = numbers[start : start + _FRAMES_PER_REQUEST]
+            places = {frame: [found[number].seen[starts[member] + frame] for number in by_frame[frame]] for frame in part}
             try:
-                boxes = looks.read_frames(instance.locator, [places[at][1] for at in part])
+                boxes = looks.read_frames(instance.locator, places)
             except PixelFault as fault:
                 result.fail(fault)
                 break
             result.readings += len(part)
-            read += list(zip(part, boxes, strict=True))
-    return read
+            for frame in part:
+                for number, place in zip(by_frame[frame], places[frame], strict=True):
+                    read[number] += [box for box in boxes[frame] if box.touches(place)]
 
 
 def _distinct(texts: list[Found]) -> list[Found]:
     """One row per place: equal boxes on consecutive frames join, and of equal rectangles the best read stays."""
     joined: list[Found] = []
-    for found in sorted(
-        texts, key=lambda t: (t.box.x0, t.box.y0, t.box.x1, t.box.y1, t.frame_from, t.frame_to, -t.box.score, t.rule, t.box.text)
-    ):
+    for found in sorted(texts, key=lambda t: (t.plane, *t.box.sides, t.frame_from, t.frame_to, -t.box.score, t.rule, t.box.text)):
         last = joined[-1] if joined else None
         if last is not None and _place(last) == _place(found) and found.frame_from <= last.frame_to + 1:
             best = last if last.box.score >= found.box.score else found
             joined[-1] = replace(best, frame_from=last.frame_from, frame_to=max(last.frame_to, found.frame_to))
         else:
             joined.append(found)
-    return sorted(joined, key=lambda t: (t.frame_from, t.box, t.frame_to))
+    return sorted(joined, key=lambda t: (t.frame_from, t.plane, t.box, t.frame_to))
 
 
-def _place(found: Found) -> tuple[int, int, int, int]:
-    return found.box.x0, found.box.y0, found.box.x1, found.box.y1
+def _place(found: Found) -> tuple[str, int, int, int, int]:
+    return found.plane, *found.box.sides

@@ -2,13 +2,16 @@
 
 Devices write the same text on every image of a series: over all frames, the minimum shows constant bright text with the anatomy gone dark,
 the maximum shows constant dark text, and the maximum also shows bright text that stands on a dark place in any single frame. What a
-projection cannot show is told from *edge energy*: a frame in which edges appear that its neighbours lack is read by itself.
+projection cannot show, text on some frames or another on each, is seen by the first stage (`pictures_spark.pixels.heat`), which looks at
+every frame: places outside the projections' text are followed from frame to frame, and a few of each such track are read.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from pictures_spark.pixels.heat import Suspect, overlap, suspects
 from pictures_spark.pixels.text import Box, rules
 
 
@@ -16,12 +19,12 @@ from pictures_spark.pixels.text import Box, rules
 class Sketch:
     """What is kept of frames that are not read one by one.
 
-    ``low`` and ``high`` are the minimum and maximum over the frames, 8 bit; ``energy`` is (frames, block rows, block columns), float32.
+    ``low`` and ``high`` are the minimum and maximum over the frames, 8 bit; ``places`` what the first stage saw in each frame.
     """
 
     low: np.ndarray
     high: np.ndarray
-    energy: np.ndarray
+    places: tuple[tuple[Suspect, ...], ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -30,73 +33,87 @@ class Sketch:
 
     def joined(self, other: "Sketch") -> "Sketch":
         """The sketch of these frames followed by others of the same shape."""
-        return Sketch(
-            np.minimum(self.low, other.low), np.maximum(self.high, other.high), np.concatenate([self.energy, other.energy], axis=0)
+        return Sketch(np.minimum(self.low, other.low), np.maximum(self.high, other.high), self.places + other.places)
+
+
+@dataclass(frozen=True)
+class Track:
+    """A place that is suspect on some frames of a group: ``seen`` has, by frame, what was seen there, in order."""
+
+    seen: dict[int, Suspect]
+
+    @property
+    def first(self) -> int:
+        """First frame."""
+        return min(self.seen)
+
+    @property
+    def last(self) -> int:
+        """Last frame."""
+        return max(self.seen)
+
+    @property
+    def hottest(self) -> int:
+        """The frame on which it is surest."""
+        return max(self.seen, key=lambda frame: (self.seen[frame].heat, -frame))
+
+    def others_to_read(self) -> list[int]:
+        """Enough of its frames, besides the surest, to tell whether there is text on any: first, middle and last."""
+        frames = sorted(self.seen)
+        return sorted({frames[0], frames[len(frames) // 2], frames[-1]} - {self.hottest})
+
+    def stays(self) -> bool:
+        """Whether it is of one size and place on all frames, so that text read on one of them is covered on each."""
+        sure = self.seen[self.hottest]
+        slack = rules()["tracks"]["slack"]
+        return all(abs(a - b) <= slack for one in self.seen.values() for a, b in zip(one.sides, sure.sides, strict=True))
+
+    def covering(self, boxes: Sequence[Box], shape: tuple[int, ...]) -> Box:
+        """One box, around everything seen and read of the track, with a margin; its text and score are those that read best."""
+        margin = rules()["tracks"]["margin"]
+        best = max(boxes, key=lambda box: (box.score, box.text))
+        around = (*self.seen.values(), *boxes)
+        return Box(
+            max(0, min(one.x0 for one in around) - margin),
+            max(0, min(one.y0 for one in around) - margin),
+            min(shape[1], max(one.x1 for one in around) + margin),
+            min(shape[0], max(one.y1 for one in around) + margin),
+            best.score,
+            best.text,
         )
 
 
 def sketch(frame8: np.ndarray) -> Sketch:
     """The sketch of one frame."""
-    return Sketch(frame8, frame8, edge_energy(frame8)[None])
+    return Sketch(frame8, frame8, (tuple(suspects(frame8)),))
 
 
-def edge_energy(frame8: np.ndarray) -> np.ndarray:
-    """Mean size of sharp grey-level steps per block of an 8-bit frame, float32; rules ``deviation`` of schemas/pixels/text.yaml."""
-    rule = rules()["deviation"]
-    grey = frame8.max(axis=2) if frame8.ndim == 3 else frame8
-    grey = grey.astype(np.int16)
-    steps = np.zeros(grey.shape, np.int16)
-    steps[:, :-1] += np.abs(np.diff(grey, axis=1))
-    steps[:-1] += np.abs(np.diff(grey, axis=0))
-    steps[steps < rule["step"]] = 0
-    starts = [np.arange(0, size, rule["block"]) for size in steps.shape]
-    sums = np.add.reduceat(np.add.reduceat(steps.astype(np.float32), starts[0], axis=0), starts[1], axis=1)
-    # Blocks at the edges are smaller; their sums are divided by a whole block all the same, for a sliver of a block says little.
-    means: np.ndarray = sums / rule["block"] ** 2
-    return means
-
-
-def deviating(energy: np.ndarray) -> list[int]:
-    """Frames to be read by themselves: the first, the last, and those in which edges appear that their neighbours lack.
+def tracks(places: Sequence[Sequence[Suspect]], constant: Sequence[Box]) -> list[Track]:
+    """Follow suspect places over frames.
 
     Parameters
     ----------
-    energy : (frames, block rows, block columns), frames in the order in which they were acquired.
+    places : of each frame, in the order in which they were acquired.
+    constant : text that is on all frames; what lies wholly in it is left out, and what reaches beyond it may be more than it shows.
     """
-    rule = rules()["deviation"]
-    count = len(energy)
-    if count == 0:
-        return []
-    found = {0, count - 1}
-    for frame in range(count):
-        before = energy[max(0, frame - rule["neighbours"]) : frame]
-        after = energy[frame + 1 : frame + 1 + rule["neighbours"]]
-        sides = [np.median(side, axis=0) for side in (before, after) if len(side)]
-        if not sides:
-            continue
-        usual = np.min(sides, axis=0)
-        excess = _pairs(energy[frame]) - (rule["excess"] + (1 + rule["excess_share"]) * _pairs(usual))
-        if (excess > 0).any():
-            found.add(frame)
-    return sorted(found)
+    rule = rules()["tracks"]
+    found: list[Track] = []
+    running: list[Track] = []
+    for frame, of_frame in enumerate(places):
+        running = [track for track in running if frame - track.last <= rule["gap"]]
+        for place in of_frame:
+            if any(_inside(place, box) for box in constant):
+                continue
+            # Compared with where the track is surest, lest it creep over the frame.
+            same = next((t for t in running if frame not in t.seen and overlap(place, t.seen[t.hottest]) >= rule["same"]), None)
+            if same is not None:
+                same.seen[frame] = place
+            else:
+                track = Track({frame: place})
+                running.append(track)
+                found.append(track)
+    return found
 
 
-def run_of(box: Box, frame: int, energy: np.ndarray) -> tuple[int, int]:
-    """First and last frame of the run around ``frame`` in which a box keeps its edges, so that its text may still be there."""
-    rule = rules()["deviation"]
-    block = rule["block"]
-    inside = energy[:, box.y0 // block : -(-box.y1 // block), box.x0 // block : -(-box.x1 // block)].sum(axis=(1, 2))
-    enough = inside >= rule["run_share"] * inside[frame]
-    first = last = frame
-    while first > 0 and enough[first - 1]:
-        first -= 1
-    while last + 1 < len(energy) and enough[last + 1]:
-        last += 1
-    return first, last
-
-
-def _pairs(energy: np.ndarray) -> np.ndarray:
-    """Means of horizontally adjacent blocks: text is longer than high."""
-    if energy.shape[-1] < 2:
-        return energy
-    return (energy[..., :-1] + energy[..., 1:]) / 2
+def _inside(place: Suspect, box: Box) -> bool:
+    return box.x0 <= place.x0 and box.y0 <= place.y0 and place.x1 <= box.x1 and place.y1 <= box.y1

@@ -9,17 +9,18 @@ import selectors
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from pictures_spark.pixels import wire
-from pictures_spark.pixels.examine import Examined, Locator
+from pictures_spark.pixels.examine import Beside, Examined, Locator
 from pictures_spark.pixels.faults import PixelFault
 from pictures_spark.pixels.features import Feature
+from pictures_spark.pixels.heat import Suspect
 from pictures_spark.pixels.pattern import Sketch
 from pictures_spark.pixels.text import Box
 from pictures_spark.roots import Root, root_of
@@ -28,12 +29,14 @@ from pictures_spark.roots import Root, root_of
 COMMAND = ("-m", "pictures_spark.pixels.child")
 # Starting means loading libraries and models; on a busy machine that takes many times its usual 1.5 s.
 _START_SECONDS = 300.0
+# An image of many frames may take so many times the limit, as long as none of its frames takes longer than that.
+_LONGEST = 60
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one image may cost: settings ``pixels``."""
+    """What one image may cost: settings ``pixels``. ``seconds`` is for each frame."""
 
     seconds: float
     memory_bytes: int
@@ -54,10 +57,16 @@ class Supervised:
     root : the archive's root.
     limits : per request. A request that exceeds them ends as PixelFault ``timeout``, ``out_of_memory`` or ``crashed``.
     command : what the interpreter is to run as the child.
+    text : whether text will be looked for; without it the child starts sooner and is smaller.
     """
 
-    def __init__(self, root: Root | str, limits: Limits, command: Sequence[str] = COMMAND) -> None:
-        self._settings = {"root": asdict(root_of(root)), "memory_bytes": limits.memory_bytes, "max_samples": limits.max_samples}
+    def __init__(self, root: Root | str, limits: Limits, command: Sequence[str] = COMMAND, text: bool = True) -> None:
+        self._settings = {
+            "root": asdict(root_of(root)),
+            "memory_bytes": limits.memory_bytes,
+            "max_samples": limits.max_samples,
+            "text": text,
+        }
         self._limits = limits
         self._command = command
         self._child: subprocess.Popen | None = None
@@ -71,18 +80,23 @@ class Supervised:
     def examine(self, locator: Locator, names: Sequence[str], text: str) -> Examined:
         """See `pictures_spark.pixels.examine.Looks`."""
         message, arrays = self._ask({"do": "examine", "locator": asdict(locator), "names": list(names), "text": text})
-        whole = Sketch(arrays["low"], arrays.get("high", arrays["low"]), arrays["energy"]) if "low" in arrays else None
+        whole = None
+        if "low" in arrays:
+            places = tuple(tuple(Suspect(*place) for place in of_frame) for of_frame in message["places"])
+            whole = Sketch(arrays["low"], arrays.get("high", arrays["low"]), places)
         return Examined(
             message["frame_count"],
             [Feature(**feature) for feature in message["features"]],
             whole,
             [[Box(**box) for box in boxes] for boxes in message["boxes"]],
+            [Beside(**{**one, "box": Box(**one["box"])}) for one in message["beside"]],
         )
 
-    def read_frames(self, locator: Locator, frames: Sequence[int]) -> list[list[Box]]:
+    def read_frames(self, locator: Locator, places: Mapping[int, Sequence[Suspect]]) -> dict[int, list[Box]]:
         """See `pictures_spark.pixels.examine.Looks`."""
-        message, _ = self._ask({"do": "read_frames", "locator": asdict(locator), "frames": list(frames)})
-        return [[Box(**box) for box in boxes] for boxes in message["boxes"]]
+        asked = [[frame, [astuple(place) for place in of_frame]] for frame, of_frame in places.items()]
+        message, _ = self._ask({"do": "read_frames", "locator": asdict(locator), "places": asked})
+        return {frame: [Box(**box) for box in boxes] for frame, boxes in message["boxes"]}
 
     def read_picture(self, picture: np.ndarray) -> list[Box]:
         """See `pictures_spark.pixels.examine.Looks`."""
@@ -98,8 +112,12 @@ class Supervised:
 
     def _ask(self, request: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         child = self._running()
+        end = time.monotonic() + _LONGEST * self._limits.seconds
         try:
             message, found = wire.unpack(_exchange(child, wire.pack(request, arrays), self._limits.seconds))
+            while "progress" in message:
+                left = min(self._limits.seconds, end - time.monotonic())
+                message, found = wire.unpack(_exchange(child, b"", left))
         except TimeoutError:
             self.close()
             raise PixelFault("timeout") from None

@@ -1,8 +1,14 @@
 """Where text is in an 8-bit frame: PP-OCRv4 through rapidocr-onnxruntime, one thread, with the rules of schemas/pixels/text.yaml.
 
+A frame is read where `pictures_spark.pixels.heat` points, each place at the size at which the reader is best: both faster and surer than
+reading whole frames, in which small letters stay small.
+
 Pure but for the models, which are loaded once per process; runs in the supervised child.
 """
 
+import ctypes
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
@@ -10,10 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pictures_spark.pixels.heat import Suspect, overlap, second_look, suspects
+from pictures_spark.pixels.words import is_marker
 from pictures_spark.resources import load_schema
 
 if TYPE_CHECKING:
     from rapidocr_onnxruntime.main import RapidOCR
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+# What was read lately, by the hash of its pixels.
+_lately: "dict[tuple[Any, ...], tuple[Box, ...]]" = {}
+_REMEMBERED = 2000
 
 
 @dataclass(frozen=True, order=True)
@@ -26,6 +40,19 @@ class Box:
     y1: int
     score: float = 0.0
     text: str = ""
+
+    @property
+    def sides(self) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom edge."""
+        return self.x0, self.y0, self.x1, self.y1
+
+    def moved(self, x: int, y: int) -> "Box":
+        """So many columns and rows further."""
+        return replace(self, x0=self.x0 + x, y0=self.y0 + y, x1=self.x1 + x, y1=self.y1 + y)
+
+    def touches(self, other: "Box | Suspect") -> bool:
+        """Whether they have a pixel in common."""
+        return self.x0 < other.x1 and other.x0 < self.x1 and self.y0 < other.y1 and other.y0 < self.y1
 
     def covers(self, other: "Box") -> bool:
         """Whether another box lies inside this one."""
@@ -51,37 +78,185 @@ def engine() -> "RapidOCR":
 
     # One core per child: parallelism is Spark's.
     cv2.setNumThreads(1)
+    _keep_freed_memory()
     return RapidOCR(intra_op_num_threads=1, inter_op_num_threads=1)
 
 
-def find_text(frame8: np.ndarray) -> list[Box]:
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep large blocks that are freed: giving them back to the kernel for every layer costs a third of the time."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return
+    # The first is the highest that glibc takes.
+    mallopt(_M_MMAP_THRESHOLD, 1 << 25)
+    mallopt(_M_TRIM_THRESHOLD, 1 << 30)
+
+
+def find_text(frame8: np.ndarray, whole: bool = False) -> list[Box]:
     """Boxes of text in an 8-bit frame, sorted; blanking a box removes its text.
 
     Parameters
     ----------
     frame8 : (rows, columns) grey or (rows, columns, 3) RGB, uint8; see `pictures_spark.pixels.window.to_8bit`.
+    whole : read the whole frame too, as if the first stage had seen nothing: some 20 times as slow, and independent of it.
+    """
+    found = _read_places(frame8, suspects(frame8))
+    return _besides_markers(found + _read(frame8) if whole else found)
+
+
+def read_places(frame8: np.ndarray, places: Sequence[Suspect]) -> list[Box]:
+    """Boxes of text at certain places of a frame; where one is read, what looks much like text elsewhere counts as text too.
+
+    Parameters
+    ----------
+    places : from `pictures_spark.pixels.heat.suspects`.
+    """
+    return _besides_markers(_read_places(frame8, places))
+
+
+def _besides_markers(found: list[Box]) -> list[Box]:
+    """Boxes, sorted; none where all that was read are markers, such as of a side, and single letters."""
+    texts = [box.text for box in found if len(box.text.strip()) >= rules()["reading"]["min_characters"]]
+    return [] if texts and all(map(is_marker, texts)) else sorted(set(found))
+
+
+def _read_places(frame8: np.ndarray, places: Sequence[Suspect]) -> list[Box]:
+    rule = rules()["places"]
+    found: list[Box] = []
+    for region in _regions(places, frame8.shape[:2], rule):
+        found += _read_region(frame8, region, rule)
+    if not found:
+        return []
+    for place in places:
+        _cover(found, place, rule)
+    return found
+
+
+def _cover(found: list[Box], place: Suspect, rule: dict[str, Any]) -> None:
+    """Widen the box that is about where a place is, or add one without text if it is sure."""
+    for number, box in enumerate(found):
+        if place.line <= rule["cover_line"] * (box.y1 - box.y0) and overlap(place, box) >= rule["same"]:
+            sides = min(place.x0, box.x0), min(place.y0, box.y0), max(place.x1, box.x1), max(place.y1, box.y1)
+            found[number] = replace(box, x0=sides[0], y0=sides[1], x1=sides[2], y1=sides[3])
+            return
+    if place.heat >= rule["sure_heat"]:
+        found.append(Box(*place.sides, place.heat))
+
+
+@dataclass(frozen=True)
+class _Region:
+    """A part of a frame to be read on its own.
+
+    ``line`` is about the height of a line in it, or ``core`` (`Suspect`), and ``upright`` False where lines may run up or down.
+    """
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+    line: int
+    core: int
+    upright: bool
+
+
+def _regions(places: Sequence[Suspect], shape: tuple[int, ...], rule: dict[str, Any]) -> list[_Region]:
+    """Places with a margin, hottest first; one that overlaps a hotter one, as the same text seen at another scale, is joined to it."""
+    joined: list[Suspect] = []
+    for place in sorted(places, key=lambda p: (-p.heat, p)):
+        for number, other in enumerate(joined):
+            lines = sorted((place.line, other.line))
+            if lines[1] <= rule["same_line"] * lines[0] and overlap(place, other) >= rule["same"]:
+                sides = min(place.x0, other.x0), min(place.y0, other.y0), max(place.x1, other.x1), max(place.y1, other.y1)
+                joined[number] = replace(other, x0=sides[0], y0=sides[1], x1=sides[2], y1=sides[3])
+                break
+        else:
+            joined.append(place)
+    made = []
+    for place in joined:
+        margin = max(rule["margin"], int(rule["margin_share"] * place.line))
+        sides = max(0, place.x0 - margin), max(0, place.y0 - margin), min(shape[1], place.x1 + margin), min(shape[0], place.y1 + margin)
+        made.append(_Region(*sides, place.line, place.core, place.height <= rule["upright_aspect"] * max(place.width, place.line)))
+    return made
+
+
+def _read_region(frame8: np.ndarray, region: _Region, rule: dict[str, Any]) -> list[Box]:
+    """Boxes of text in a region, read at the size at which the detector is best, and in doubt at another."""
+    part = frame8[region.y0 : region.y1, region.x0 : region.x1]
+    lines = [region.line, region.core] if region.line >= rule["again_factor"] * region.core else [region.line]
+    certainty = max(second_look(part, line) for line in lines)
+    if certainty < rules()["heat"]["second"]:
+        return []
+    # A large part costs no more than a whole frame.
+    most = min(rule["max_upscale"], rule["max_side"] / max(part.shape[:2]), (rule["max_area"] / (part.shape[0] * part.shape[1])) ** 0.5)
+    factor = min(rule["line"] / region.line, most)
+    found = _read(part, factor, frame8.shape[0])
+    if found or certainty < rule["again"]:
+        return [box.moved(region.x0, region.y0) for box in found]
+    larger = min(max(factor * rule["again_factor"], rule["line"] / region.core), most)
+    if larger > factor:
+        found = _read(part, larger, frame8.shape[0])
+    if not found and not region.upright:
+        for quarter in (1, 3):
+            turned = np.rot90(part, quarter)
+            found = [_turned_back(box, quarter, part.shape) for box in _read(turned, factor, frame8.shape[0])]
+            if found:
+                break
+    return [box.moved(region.x0, region.y0) for box in found]
+
+
+def _turned_back(box: Box, quarters: int, shape: tuple[int, ...]) -> Box:
+    """A box found in ``np.rot90(part, quarters)``, in the pixels of the part of this shape."""
+    rows, columns = shape[:2]
+    if quarters == 1:
+        return replace(box, x0=columns - box.y1, x1=columns - box.y0, y0=box.x0, y1=box.x1)
+    return replace(box, x0=box.y0, x1=box.y1, y0=rows - box.x1, y1=rows - box.x0)
+
+
+def forget() -> None:
+    """Forget what was read lately."""
+    _lately.clear()
+
+
+def _read(part: np.ndarray, factor: float | None = None, frame_rows: int | None = None) -> list[Box]:
+    """As `_read_anew`; the frames of a cine and the images of a device repeat the same banner, which is then read once."""
+    seen = hashlib.blake2b(np.ascontiguousarray(part).data, digest_size=16).digest(), part.shape, factor, frame_rows
+    if seen not in _lately:
+        if len(_lately) >= _REMEMBERED:
+            _lately.clear()
+        _lately[seen] = tuple(_read_anew(part, factor, frame_rows))
+    return list(_lately[seen])
+
+
+def _read_anew(part: np.ndarray, factor: float | None, frame_rows: int | None) -> list[Box]:
+    """Boxes of text in a picture, with detection and recognition.
+
+    Parameters
+    ----------
+    factor : by how much the picture is enlarged for the detector; None: as the rules ``detector`` say for a whole frame.
+    frame_rows : rows of the frame that the picture is a part of.
     """
     rule = rules()
-    rows, columns = frame8.shape[:2]
+    rows, columns = part.shape[:2]
     # The models were trained on BGR.
-    colour = np.ascontiguousarray(np.repeat(frame8[:, :, None], 3, axis=2) if frame8.ndim == 2 else frame8[:, :, ::-1])
+    colour = np.ascontiguousarray(np.repeat(part[:, :, None], 3, axis=2) if part.ndim == 2 else part[:, :, ::-1])
     models = engine()
-    proposed = _detected(models, colour, rule["detector"])
-    if not any(_has_shape_of_text(box, rows, rule["box"]) for box in proposed):
+    proposed = _detected(models, colour, rule["detector"], factor)
+    if not any(_has_shape_of_text(box, frame_rows or rows, rule["box"]) for box in proposed):
         return []
     read, _ = models.text_rec(models.get_crop_img_list(colour, proposed))
     lines: list[tuple[np.ndarray, str, float]] = []
     others: list[tuple[np.ndarray, str, float]] = []
     for box, (text, score) in zip(proposed, read, strict=True):
         sure = score >= rule["reading"]["min_score"] and len(text.strip()) >= rule["reading"]["min_characters"]
-        (lines if sure and _has_shape_of_text(box, rows, rule["box"]) else others).append((box, text, score))
+        (lines if sure and _has_shape_of_text(box, frame_rows or rows, rule["box"]) else others).append((box, text, score))
     others = [other for other in others if any(_belongs_to(other[0], line[0], rule["companion"]) for line in lines)]
     return sorted(
         replace(_grown(box, rows, columns, rule["box"]), score=round(float(score), 4), text=text) for box, text, score in lines + others
     )
 
 
-def _detected(models: "RapidOCR", colour: np.ndarray, rule: dict[str, Any]) -> list[np.ndarray]:
+def _detected(models: "RapidOCR", colour: np.ndarray, rule: dict[str, Any], factor: float | None) -> list[np.ndarray]:
     """Corner points (4, 2) of every line of text that the detector proposes, clockwise from the top left."""
     import cv2
     from rapidocr_onnxruntime.ch_ppocr_det.utils import DetPreProcess
@@ -93,8 +268,13 @@ def _detected(models: "RapidOCR", colour: np.ndarray, rule: dict[str, Any]) -> l
         return []
     image = colour if shrink == 1.0 else cv2.resize(colour, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
     short, long = min(image.shape[:2]), max(image.shape[:2])
-    # Bringing the short side of a strip to min_side would let its long side grow without bound.
-    side = min(rule["min_side"], int(short * min(rule["max_upscale"], rule["max_side"] / long)))
+    if factor is not None:
+        side = int(min(rows, columns) * factor)
+        if factor < shrink:
+            image = cv2.resize(colour, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    else:
+        # Bringing the short side of a strip to min_side would let its long side grow without bound.
+        side = min(rule["min_side"], int(short * min(rule["max_upscale"], rule["max_side"] / long)))
     ready = DetPreProcess(max(side, 32), "min")(image)
     if ready is None:
         return []

@@ -222,30 +222,35 @@ def _empty_lists(count: int) -> pa.Array:
     return pa.array([[]], pa.list_(pa.string())).take(pa.array(np.zeros(count, np.int64)))
 
 
+def _definitions(name: str) -> list[tuple[str, str]]:
+    """Level and version of every definition of a feature: one of images has a value for their series too."""
+    declared = [entry for entry in load_schema("features.yaml")["features"] if entry["name"] == name]
+    return [(level, entry["version"]) for entry in declared for level in dict.fromkeys((entry["level"], "series"))]
+
+
 def _pixels(plan: Mapping[str, Any], rows: Sequence[pa.Table]) -> dict[str, pa.Table]:
     """What the pixels would tell: features of each series, and whether its images have text.
 
     One image stands for all of a series: these tables have no images.
     """
     features, texts = [], []
-    schema = load_schema("features.yaml")
-    declared = {feature["name"]: feature for feature in (*schema["features"], *schema["brought"])}
     for entry, found in zip(plan["series"], rows, strict=True):
         count, series_id = found.num_rows, found.column("series_id")
         for name, value in entry.get("features", {}).items():
-            features.append(
+            features += [
                 pa.table(
                     {
-                        "level": pa.repeat(pa.scalar(declared[name]["level"]), count),
+                        "level": pa.repeat(pa.scalar(level), count),
                         "id": series_id,
                         "series_id": series_id,
                         "feature": pa.repeat(pa.scalar(name), count),
-                        "version": pa.repeat(pa.scalar(declared[name]["version"]), count),
+                        "version": pa.repeat(pa.scalar(version), count),
                         "value": pa.array(np.full(count, float(value))),
                         "status": pa.repeat(pa.scalar("ok"), count),
                     }
                 )
-            )
+                for level, version in _definitions(name)
+            ]
         if entry["Modality"] in ("CR", "DX", "US"):
             text = entry.get("text", False)
             box = {

@@ -9,8 +9,9 @@ from pictures_spark.pixels.examine import Examined, Locator
 from pictures_spark.pixels.faults import PixelFault
 from pictures_spark.pixels.features import Feature
 from pictures_spark.pixels.groups import Instance, examine_group
-from pictures_spark.pixels.pattern import Sketch, deviating, edge_energy, run_of, sketch
-from pictures_spark.pixels.text import Box, find_text
+from pictures_spark.pixels.heat import Suspect
+from pictures_spark.pixels.pattern import Sketch, sketch, tracks
+from pictures_spark.pixels.text import Box, find_text, read_places
 from pictures_spark.pixels.window import to_8bit
 
 SHAPE = (96, 128)
@@ -51,24 +52,24 @@ class InMemory:
             whole = one if whole is None else whole.joined(one)
         return Examined(len(frames), features, whole if text == "sketch" else None)
 
-    def read_frames(self, locator, frames):
+    def read_frames(self, locator, places):
         if ("read", locator.path) in self.broken:
             raise PixelFault("timeout")
-        self.read += [(locator.path, frame) for frame in frames]
-        return [find_text(to_8bit(self.frames[locator.path][frame])) for frame in frames]
+        self.read += [(locator.path, frame) for frame in places]
+        return {frame: read_places(to_8bit(self.frames[locator.path][frame]), of_frame) for frame, of_frame in places.items()}
 
     def read_picture(self, picture):
         if "picture" in self.broken:
             raise PixelFault("crashed")
         self.pictures += 1
-        return find_text(picture)
+        return find_text(picture, whole=True)
 
 
 def examined(slices, pattern=True, broken=(), want_text=True):
     """Slices, each a frame (an instance) or a list of frames."""
     frames = {str(n): s if isinstance(s, list) else [s] for n, s in enumerate(slices)}
     looks = InMemory(frames, broken)
-    instances = [Instance(Locator(path, None, None, None, ""), want_text, ("intensity_mean",)) for path in frames]
+    instances = [Instance(Locator(path, None, None, None, ""), want_text, ("intensity_mean@1",)) for path in frames]
     return examine_group(instances, looks, pattern), looks
 
 
@@ -152,8 +153,12 @@ def test_one_broken_instance_leaves_the_others_their_verdict():
 
 
 def test_a_frame_that_cannot_be_read_leaves_its_instance_undetermined():
-    results, _ = examined(series(6), broken={("read", "0")})
-    assert [r.verdict for r in results] == ["not_determined"] + ["clean"] * 5
+    slices = series(6)
+    slices[0] = burn(slices[0], NAME, CORNER)
+    results, _ = examined(slices, broken={("read", "0")})
+    assert results[0].verdict == "not_determined"
+    assert results[0].reason == "timeout"
+    assert {r.reason for r in results[1:]} == {None}
     assert results[0].features[0].status == "ok"
 
 
@@ -175,32 +180,40 @@ def test_places_are_unique_per_instance():
         assert len(places) == len(set(places))
 
 
-def test_energy_rises_where_an_edge_is():
-    frame = np.zeros((40, 40), np.uint8)
-    frame[:, 20:] = 200
-    energy = edge_energy(frame)
-    assert energy.shape == (3, 3)
-    assert energy[0, 0] == 0
-    assert energy[0, 1] == pytest.approx(200 / 16)
+def place(x=40, y=16, heat=0.8):
+    return Suspect(x, y, x + 48, y + 16, heat, 16, 16)
 
 
-def test_first_and_last_are_always_read_and_a_spike_is_too():
-    energy = np.ones((9, 4, 4), np.float32)
-    assert deviating(energy) == [0, 8]
-    energy[4, 2, 1:3] = 40
-    assert deviating(energy) == [0, 4, 8]
-    assert deviating(energy[:1]) == [0]
-    assert deviating(energy[:0]) == []
+def test_a_place_is_followed_over_frames_and_gaps():
+    seen = [[], [place()], [place(x=44, heat=0.9)], [], [place()], [], [], [], [], [place()]]
+    found = tracks(seen, [])
+    assert [sorted(track.seen) for track in found] == [[1, 2, 4], [9]]
+    assert (found[0].hottest, found[0].others_to_read(), found[0].stays()) == (2, [1, 4], True)
+    assert found[0].covering([Box(30, 14, 60, 30, 0.9, "A B"), Box(35, 14, 60, 30, 0.6, "C")], SHAPE) == Box(26, 10, 96, 36, 0.9, "A B")
 
 
-def test_a_run_ends_where_the_edges_end():
-    energy = np.zeros((9, 4, 4), np.float32)
-    energy[3:7, 1, 1] = 10
-    assert run_of(Box(16, 16, 32, 32), 4, energy) == (3, 6)
+def test_places_of_one_frame_are_tracks_of_their_own():
+    assert len(tracks([[place(), place(y=60)], [place(), place(y=60)]], [])) == 2
+
+
+def test_a_place_that_changes_its_size_does_not_stay():
+    (track,) = tracks([[place()], [Suspect(40, 16, 140, 32, 0.7, 16, 16)]], [])
+    assert not track.stays()
+
+
+def test_a_long_track_is_read_here_and_there():
+    (track,) = tracks([[place()]] * 30 + [[place(heat=0.95)]] + [[place()]] * 9, [])
+    assert (track.hottest, track.others_to_read()) == (30, [0, 20, 39])
+
+
+def test_text_that_is_on_all_frames_is_not_followed():
+    assert tracks([[place()]] * 3, [Box(36, 14, 90, 34)]) == []
+    # What reaches beyond it is: a projection may show a part only.
+    assert len(tracks([[place()]] * 3, [Box(60, 14, 90, 34)])) == 1
 
 
 def test_joined_sketches_are_the_sketch_of_all():
     first, second = (sketch(np.full((20, 20), value, np.uint8)) for value in (10, 30))
     both = first.joined(second)
     assert isinstance(both, Sketch)
-    assert (both.low.max(), both.high.min(), both.energy.shape) == (10, 30, (2, 2, 2))
+    assert (both.low.max(), both.high.min(), both.places) == (10, 30, ((), ()))

@@ -1,5 +1,6 @@
 """The detector on planted lines (recall, whole coverage) and on frames without text (false alarms)."""
 
+import hashlib
 import re
 
 import numpy as np
@@ -10,7 +11,8 @@ from planted import FONTS, anatomy, burn, inked
 from pictures_spark.pixels.decode import decode
 from pictures_spark.pixels.text import Box, engine_version, find_text
 from pictures_spark.pixels.window import to_8bit
-from pictures_spark.resources import load_schema
+from pictures_spark.resources import load_schema, schemas_dir
+from pictures_spark.synthetic import frames
 
 PLACES = [("Gyllenspey Jo", (4, 4), 12), ("MCTAGGART", (60, 20), 18)]
 
@@ -83,3 +85,33 @@ def test_a_box_covers_what_lies_inside_it():
 
 def test_engine_version_may_be_published():
     assert re.fullmatch(load_schema("patterns.yaml")["version"], engine_version())
+
+
+def test_the_network_is_the_one_that_its_card_describes():
+    card = load_schema("pixels/text_heat.yaml")
+    assert hashlib.sha256((schemas_dir() / "pixels" / "text_heat.onnx").read_bytes()).hexdigest() == card["sha256"]
+
+
+@pytest.mark.parametrize("text", ["R", "MLO", "10 cm"])
+def test_a_marker_alone_is_no_text(text):
+    assert find_text(to_8bit(burn(anatomy(0), text, (10, 6), height=18)), whole=True) == []
+
+
+def test_text_that_runs_upwards_is_found():
+    frame = np.ascontiguousarray(np.rot90(to_8bit(burn(anatomy(1, (200, 260)), "MACTAVISH", (40, 20), height=18))))
+    boxes = find_text(frame)
+    ink = np.rot90(inked((200, 260), "MACTAVISH", (40, 20), height=18))
+    assert uncovered(boxes, ink) == 0
+
+
+def test_planted_frames_of_other_seeds_than_the_benchmark_are_found_and_clean_ones_are_not():
+    found, alarms, lines, covered = 0, 0, 0, 0
+    for number, modality in enumerate(["CT", "MR", "XA", "PT", "NM", "US"] * 4):
+        planted = frames.planted_frame(np.random.default_rng([31, number]), modality, ["stroke", "bitmap", ""])
+        boxes = find_text(planted.pixels)
+        found += bool(boxes)
+        lines += len(planted.lines)
+        covered += sum(line.uncovered(boxes) == 0 for line in planted.lines)
+        alarms += bool(find_text(frames.clean_frame(np.random.default_rng([32, number]), modality).pixels))
+    assert (found, alarms) == (24, 0)
+    assert covered >= 0.95 * lines

@@ -1,0 +1,166 @@
+"""Text planted in each plane of an image is found, in that plane; planes without text raise no alarm."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from instances import dicom_bytes, instance, item
+from planted import anatomy, burn, inked
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+
+from pictures_spark.pixels.decode import decode
+from pictures_spark.pixels.examine import Examiner, Locator
+from pictures_spark.pixels.groups import Instance, examine_group
+from pictures_spark.pixels.planes import pictures
+from pictures_spark.pixels.window import to_8bit
+from pictures_spark.pixels.words import matches
+
+SHAPE = (128, 160)
+NAME, AT = "MACTAVISH", (40, 20)
+INK = inked(SHAPE, NAME, AT, height=16)
+
+
+def examined(dataset, syntax=ExplicitVRLittleEndian):
+    data = dicom_bytes(dataset, syntax)
+    looks = Examiner(lambda at: data, 10**8)
+    locator = Locator("", None, None, None, hashlib.sha256(data).hexdigest())
+    (result,) = examine_group([Instance(locator, True, ())], looks, False)
+    return result
+
+
+def plain(frames=1):
+    """An image of 12 bits without text."""
+    made = np.stack([anatomy(seed, SHAPE) + 1024 for seed in range(frames)]).clip(0, 4095).astype(np.uint16)
+    return made if frames > 1 else made[0]
+
+
+def with_overlay(mask, position=None, **more):
+    pixels = plain()
+    values = {"BitsStored": 12, "HighBit": 11, **more}
+    if position is not None:
+        pixels = pixels | mask.astype(np.uint16) << position
+    made = instance(pixels, **values)
+    made.add_new(0x60000010, "US", SHAPE[0])
+    made.add_new(0x60000011, "US", SHAPE[1])
+    made.add_new(0x60000040, "CS", "G")
+    made.add_new(0x60000050, "SS", [1, 1])
+    made.add_new(0x60000100, "US", 1 if position is None else 16)
+    made.add_new(0x60000102, "US", position or 0)
+    if position is None:
+        made.add_new(0x60003000, "OW", np.packbits(mask.ravel(), bitorder="little").tobytes())
+    return made
+
+
+def planes(result):
+    return {(text.plane, text.box.text) for text in result.texts}
+
+
+def covers(result, plane):
+    left = INK.copy()
+    for text in result.texts:
+        if text.plane == plane:
+            left[text.box.y0 : text.box.y1, text.box.x0 : text.box.x1] = False
+    return not left.any()
+
+
+def test_text_in_the_pixels_is_found_there():
+    result = examined(instance(burn(anatomy(0, SHAPE), NAME, AT, height=16)))
+    assert planes(result) == {("pixel", NAME)}
+
+
+def test_an_image_without_text_in_any_plane_is_clean():
+    assert examined(with_overlay(np.zeros(SHAPE, bool))).verdict == "clean"
+
+
+@pytest.mark.parametrize("position", [None, 12, 15], ids=["plane", "high bit", "highest bit"])
+def test_text_in_an_overlay_is_found(position):
+    result = examined(with_overlay(INK, position))
+    assert result.verdict == "text"
+    assert planes(result) == {("overlay", NAME)}
+    assert covers(result, "overlay")
+
+
+def test_an_overlay_lies_where_its_origin_says():
+    made = with_overlay(INK)
+    made[0x60000050].value = [11, 21]
+    boxes = [text.box for text in examined(made).texts]
+    assert min(box.y0 for box in boxes) >= AT[0] - 10
+    assert min(box.x0 for box in boxes) >= AT[1]
+
+
+def test_text_in_unused_bits_that_nothing_declares_counts_as_text_of_the_pixels():
+    pixels = plain() | INK.astype(np.uint16) << 13
+    assert planes(examined(instance(pixels, BitsStored=12, HighBit=11))) == {("pixel", NAME)}
+
+
+def test_the_sign_of_a_value_is_no_overlay():
+    signed = anatomy(0, SHAPE)
+    assert signed.min() < 0
+    image = decode(dicom_bytes(instance(signed, BitsStored=12, HighBit=11)), 10**8)
+    assert list(pictures(image)) == []
+
+
+def test_text_in_an_icon_is_found():
+    icon = to_8bit(burn(anatomy(0, (64, 96)), NAME, (20, 4), height=12))
+    values = {"SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2", "Rows": 64, "Columns": 96, "BitsAllocated": 8}
+    made = instance(plain(), IconImageSequence=[item(**values, BitsStored=8, HighBit=7, PixelRepresentation=0, PixelData=icon.tobytes())])
+    result = examined(made)
+    assert {text.plane for text in result.texts} == {"icon"}
+    assert any(matches(text.box.text, {"name": [NAME]}) for text in result.texts)
+
+
+@pytest.mark.parametrize("rows", [64, 4000], ids=["16 bit", "cut short"])
+def test_an_icon_that_cannot_be_decoded_is_not_clean(rows):
+    made = instance(plain(), IconImageSequence=[item(Rows=rows, Columns=96, BitsAllocated=16, PixelData=b"\0" * 64)])
+    assert planes(examined(made)) == {("icon", "")}
+
+
+def test_an_overlay_that_cannot_be_decoded_is_not_clean():
+    made = with_overlay(INK)
+    made[0x60003000].value = b"\0\0"
+    assert planes(examined(made)) == {("overlay", "")}
+
+
+def test_an_overlay_in_the_bits_of_compressed_pixels_is_not_clean():
+    made = with_overlay(INK, 12)
+    dicom_bytes(made)
+    made.compress(RLELossless)
+    assert ("overlay", "") in planes(examined(made, RLELossless))
+
+
+def test_text_of_curves_and_graphic_annotations_is_found():
+    made = instance(
+        plain(),
+        GraphicAnnotationSequence=[
+            item(
+                TextObjectSequence=[
+                    item(
+                        UnformattedTextValue="Morag MacTavish",
+                        BoundingBoxAnnotationUnits="PIXEL",
+                        BoundingBoxTopLeftHandCorner=[11.0, 21.0],
+                        BoundingBoxBottomRightHandCorner=[60.0, 40.0],
+                    ),
+                    item(UnformattedTextValue="no place"),
+                    item(UnformattedTextValue="at all"),
+                ]
+            )
+        ],
+    )
+    made.add_new(0x50000022, "LO", "ECG of MacTavish")
+    result = examined(made)
+    found = {(text.plane, text.box.text): text.box.sides for text in result.texts}
+    assert found == {
+        ("graphic", "Morag MacTavish"): (10, 20, 60, 40),
+        ("graphic", "no place | at all"): (0, 0, 0, 0),
+        ("curve", "ECG of MacTavish"): (0, 0, 0, 0),
+    }
+
+
+def test_overlays_of_single_frames_hold_for_these():
+    mask = np.stack([np.zeros(SHAPE, bool), INK, INK])
+    made = with_overlay(mask)
+    made.NumberOfFrames = 3
+    made.PixelData = plain(3).tobytes()
+    made.add_new(0x60000015, "IS", "3")
+    result = examined(made)
+    assert {(text.frame_from, text.frame_to) for text in result.texts} == {(1, 2)}

@@ -23,13 +23,19 @@ NUMBERED = {path.stem.partition("-")[0].lstrip("0"): path for path in EXAMPLES i
 
 @pytest.fixture(scope="module")
 def planted():
-    """The planted people, and nobody else, in memory; a third of them in a frozen cohort of each name that an example refers to."""
+    """The planted people, and nobody else, in memory; with the frozen cohorts that an example refers to: examples too."""
     found = {}
     for name, piece in nation_tables.pieces(Draws(11), 0):
         found.setdefault(name, []).append(piece if name.startswith("truth/") else published.filled(name, piece))
     rows = {name: pa.concat_tables(pieces).to_pylist() for name, pieces in found.items()}
     names = sorted({name for path in EXAMPLES for name in saved_cohorts(commands.load(path).question)})
-    saved = {name: frozenset(row["series_id"] for row in rows["series"][at::3]) for at, name in enumerate(names)}
+    saved = {}
+    for name in names:
+        asked = commands.load(EXAMPLES[0].parent / f"{name}.yaml")
+        of = interpret(asked.question, asked.codes, World(full(rows)), {})
+        saved[name] = frozenset(row.one.id for row in of if row.passed == len(asked.question.steps) + 1)
+        assert asked.question.unit == "series"
+        assert asked.question.pick is None
     rows["cohort_member"] = [{"cohort_run_id": name, "unit_id": unit_id} for name, ids in saved.items() for unit_id in ids]
     with duckdb.connect(config={"threads": 1}) as connection:
         into_duckdb(connection, rows)

@@ -162,6 +162,13 @@ class Live:
         """End the question that is being answered in another thread; what it has found out is kept."""
         self.connection.interrupt()
 
+    def forget(self) -> None:
+        """Let go of every answer; the tables stay."""
+        self._answers.clear()
+        for relation, _ in self._windows.values():
+            self.connection.execute(f"DROP TABLE live.{relation.find(exp.Table).name}")
+        self._windows.clear()
+
     def ids(self, found: Found) -> list[str]:
         """Published ids of the members, in their order; of images, only of the last answer."""
         self.connection.register("member", pa.table({"number": found.numbers}))
@@ -208,7 +215,7 @@ class Live:
             says.append(answer)
             if not touches:
                 faults.append(check.untouched(step.id, question.unit))
-        self._forget()
+        self._make_room()
         self._refuse(source, faults)
         return self._counted(case, says)
 
@@ -260,7 +267,7 @@ class Live:
         self._answers[key] = found
         return found
 
-    def _forget(self) -> None:
+    def _make_room(self) -> None:
         """Let go of the answers that were not used for longest."""
         while len(self._answers) > 1 and sum(answers.nbytes for answers, _ in self._answers.values()) > _KEPT_BYTES:
             self._answers.popitem(last=False)

@@ -109,9 +109,10 @@ def find(zones: Zones, name: str) -> Freeze:
             found = [row for row in runs if row[0].startswith(name)]
         if len(found) != 1:
             raise ConfigError(f"{len(found) or 'no'} freezes are called {name!r}: `pictures cohort list` shows what there is")
-        *plain, manifest = found[0]
-        attrition = duck.latest(connection, zones, "cohort_attrition").filter(f"cohort_run_id = '{plain[0]}'").order("step_index")
-        return Freeze(*plain, json.loads(manifest), tuple(attrition.project("step_id, sentence").fetchall()))
+        run_id, cohort_id, unit, release, content, spec, manifest = found[0]
+        attrition = duck.latest(connection, zones, "cohort_attrition").filter(f"cohort_run_id = '{run_id}'").order("step_index")
+        steps = tuple(attrition.project("step_id, sentence").fetchall())
+    return Freeze(run_id, cohort_id, unit, release, content, spec, json.loads(manifest), steps)
 
 
 def manifest_of(zones: Zones, name: str) -> dict[str, Any]:

@@ -185,7 +185,7 @@ def freeze(job: Job, question_path: Path) -> None:
         computed = spark.answer(plan, rows)
         _agree(counted, computed)
         _write(job, asked, plan, release, run_id, computed, spark.members(plan, rows))
-        if plan.columns or asked.question.split is not None:
+        if plan.columns or plan.pairs is not None or asked.question.split is not None:
             _write_outputs(job, release, run_id, spark.outputs(plan, rows))
     with duck.reader(job.zones) as connection:
         _verify(connection, job.zones, run_id, computed)

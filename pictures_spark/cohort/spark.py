@@ -77,15 +77,22 @@ def members(plan: Plan, rows: "DataFrame") -> "DataFrame":
 
 
 def outputs(plan: Plan, rows: "DataFrame") -> "DataFrame":
-    """What the outputs show of each member, and its part of a split: ``unit_id``, ``column`` and ``value``, a text."""
+    """What the outputs show of each member, its part of a split and a case's controls: ``unit_id``, ``column`` and ``value``, a text."""
     from pyspark.sql import functions as F
 
     shown = members(plan, rows).select("unit_id", *(["part"] if "part" in rows.columns else []))
     if plan.shown is not None and plan.columns:
         shown = shown.join(rows.sparkSession.sql(plan.shown.sql("spark")).select("unit_id", *plan.columns), "unit_id")
     names = [name for name in shown.columns if name != "unit_id"]
-    pairs = [F.struct(F.lit(name).alias("column"), F.col(name).cast("string").alias("value")) for name in names]
-    return shown.select("unit_id", F.explode(F.array(*pairs)).alias("pair")).select("unit_id", "pair.column", "pair.value")
+    cells = [F.struct(F.lit(name).alias("column"), F.col(name).cast("string").alias("value")) for name in names]
+    none = shown.select("unit_id", F.lit(None).cast("string").alias("column"), F.lit(None).cast("string").alias("value")).limit(0)
+    found = shown.select("unit_id", F.explode(F.array(*cells)).alias("c")).select("unit_id", "c.column", "c.value") if cells else none
+    if plan.pairs is None:
+        return found
+    pairs = rows.sparkSession.sql(plan.pairs.sql("spark"))
+    controls = pairs.select(F.col("case_id").alias("unit_id"), F.concat(F.lit("control_"), "place"), "control_id")
+    # A sample after the match may have left a case out.
+    return found.union(controls.join(members(plan, rows).select("unit_id"), "unit_id", "left_semi"))
 
 
 def _empty(spark: "SparkSession", name: str) -> "DataFrame":

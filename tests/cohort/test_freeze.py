@@ -202,6 +202,17 @@ count:
 """
 
 
+CONTROLS = """
+cohort: 1
+id: controls
+unit: series
+population: linked
+steps:
+  - {id: ct, where: {modality: CT}}
+match: {cases: on-drug, level: series, ratio: 3, seed: one, caliper: {age_at: 0}}
+"""
+
+
 def test_a_frozen_cohort_can_be_asked_for_and_outputs_are_frozen_with_the_members(spark, config, tmp_path, capsys):
     published(config)
     freeze(config, tmp_path)
@@ -213,6 +224,12 @@ def test_a_frozen_cohort_can_be_asked_for_and_outputs_are_frozen_with_the_member
     capsys.readouterr()
     commands.run("count", str(tmp_path / "question.yaml"), config)
     assert "  modality  series  patients  studies  images\n  CT             2         1        1      14\n" in capsys.readouterr().out
+    freeze(config, tmp_path, CONTROLS)
+    found = tables.read(spark, Zones(config, "deidentified"), "deidentified", "cohort_output").where("column LIKE 'control%'").collect()
+    assert {row.unit_id for row in found} == {hexed("s2")}
+    assert {row.column for row in found} == {"control_1", "control_2"}
+    assert {row.value for row in found} == {hexed("s3"), hexed("s4")}
+    freeze(config, tmp_path, OF_THEM)
     # Another release: people and scans may be others.
     publish(Zones(config, "publisher").path("deidentified", mode="write"), {}, "r2")
     with pytest.raises(QuestionError, match="cohort on-drug was frozen on release r1, and this question is asked of r2"):

@@ -23,9 +23,9 @@ def question() -> Path:
     ConfigError
         The examples are not there: they come with the source tree, not with an installed package.
     """
-    path = conf_dir().parent / "examples" / f"{COHORT}.yaml"
+    path = conf_dir().parent / "examples" / "cohorts" / f"{COHORT}.yaml"
     if not path.is_file():
-        raise ConfigError(f"examples/{COHORT}.yaml is not there: run the demo in a copy of the source, as the README says")
+        raise ConfigError(f"examples/cohorts/{COHORT}.yaml is not there: run the demo in a copy of the source, as the README says")
     return path
 
 

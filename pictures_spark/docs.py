@@ -1,7 +1,11 @@
-"""Generate what docs/ derives from schemas/: the data dictionary and the settings page. ``pictures docs`` writes them; a test compares."""
+"""Generate what docs/ derives from schemas/: the cohort language, the data dictionary, the settings page and more.
+
+``pictures docs`` writes them; a test compares.
+"""
 
 from pathlib import Path
 
+from pictures_spark.cohort.page import page as language
 from pictures_spark.deid.explain import page
 from pictures_spark.deid.plan import load_plan
 from pictures_spark.quarantine import reasons
@@ -18,6 +22,7 @@ _ZONE_TITLES = {
 def pages() -> dict[str, str]:
     """File name below docs/ -> text."""
     return {
+        "cohort-language.md": language(),
         "data-dictionary.md": _dictionary(),
         "deid-plan.md": page(load_plan("default")),
         "quarantine.md": _quarantine(),

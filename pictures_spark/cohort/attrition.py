@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from pictures_spark.cohort.compile import Plan
 
@@ -28,11 +29,20 @@ class Level:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """Members of one combination of values: how many units and, where these belong to them, patients and studies; of series also images."""
+
+    values: tuple[Any, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Answer:
-    """What an engine says to a plan: the attrition, and a hash of the sorted unit ids of the members."""
+    """What an engine says to a plan: the attrition, a hash of the sorted unit ids of the members, and the cells of each breakdown."""
 
     levels: tuple[Level, ...]
     content_sha256: str
+    cells: tuple[tuple["Cell", ...], ...] = ()
 
     @property
     def seen(self) -> int:
@@ -93,3 +103,17 @@ def lines(unit: str, found: Sequence[Level]) -> list[str]:
         for level in found
     ]
     return rows
+
+
+def cell_lines(unit: str, by: Sequence[str], cells: Sequence[Cell]) -> list[str]:
+    """A printed breakdown: a line per combination of values, with the counts of members."""
+    levels = {"patient": [], "study": ["patients"], "series": ["patients", "studies", "images"], "image": ["patients", "studies"]}[unit]
+    head = [*by, {"patient": "patients", "study": "studies", "series": "series", "image": "images"}[unit], *levels]
+    rows = [["-" if value is None else str(value) for value in cell.values] + [f"{count:,}" for count in cell.counts] for cell in cells]
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+
+    def line(row: Sequence[str]) -> str:
+        padded = [cell.ljust(width) if i < len(by) else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        return "  " + "  ".join(padded).rstrip()
+
+    return [line(row) for row in [head, *rows]]

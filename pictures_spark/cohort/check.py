@@ -4,7 +4,7 @@ Works on the graph, so that every face is checked alike. Each fault is one sente
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from typing import Any
 
@@ -19,20 +19,33 @@ from pictures_spark.cohort.model import (
     Chain,
     Cover,
     Events,
+    Finding,
     First,
+    FollowUp,
+    Gap,
+    Has,
+    IndexEvent,
+    Lacks,
     Last,
+    Match,
+    Member,
+    Nearest,
     NoneOf,
+    Output,
     Pick,
     Predicate,
     Question,
     Related,
     Sample,
+    Split,
+    Stay,
     Test,
     Value,
     Where,
     Window,
-    event_steps,
+    asked_events,
     leaves,
+    saved_cohorts,
 )
 from pictures_spark.cohort.pattern import PatternError, canonical
 from pictures_spark.resources import load_schema
@@ -40,13 +53,22 @@ from pictures_spark.schema import vocabulary
 
 
 def default_population(question: Question) -> Any:
-    """``all`` where no step is about a person or a record, else ``alive_and_resident`` (DESIGN section 6)."""
+    """``all`` where no step, nor the index or the match, is about a person or a record, else ``alive_and_resident`` (DESIGN section 6)."""
+    match = question.match
+    matched = [*match.exact, *(name for name, _ in match.caliper)] if match is not None else []
+    at_risk = match is not None and match.risk_set is not None
+    if at_risk or _personal(question.unit, matched) or isinstance(question.index, IndexEvent):
+        return "alive_and_resident"
     for leaf in (leaf for step in question.steps for leaf in leaves(step.predicate)):
         match leaf:
             case Where(tests):
-                personal = _personal(question.unit, tests)
-            case Related(unit, _, where):
-                personal = where is not None and _personal(unit, where.tests)
+                personal = _personal(question.unit, [test.column for test in tests])
+            case Related() | Nearest(Related()):
+                personal = _personal_related(leaf if isinstance(leaf, Related) else leaf.among)
+            case Gap(start, end):
+                personal = _personal(question.unit, (start, end))
+            case Member():
+                personal = False
             case _:
                 personal = True
         if personal:
@@ -54,9 +76,15 @@ def default_population(question: Question) -> Any:
     return "all"
 
 
-def _personal(unit: str, tests: tuple[Test, ...]) -> bool:
+def _personal_related(related: Any) -> bool:
+    columns = [test.column for test in related.where.tests] if related.where is not None else []
+    nested = related.related is not None and _personal_related(related.related)
+    return nested or _personal(related.unit, columns)
+
+
+def _personal(unit: str, columns: Iterable[str]) -> bool:
     fields = domain.fields(unit) if unit in domain.UNITS else {}
-    return any(test.column in fields and fields[test.column].personal for test in tests)
+    return any(column in fields and fields[column].personal for column in columns)
 
 
 def faults(question: Question, whole: bool = True) -> list[str]:
@@ -70,7 +98,10 @@ def faults(question: Question, whole: bool = True) -> list[str]:
     if question.unit in domain.UNITS:
         found += [*_index(question), *_steps(question)]
         found += _pick(question, question.pick) if question.pick is not None else []
+        found += _match(question, question.match) if question.match is not None else []
         found += _sample(question, question.sample) if question.sample is not None else []
+        found += _split(question, question.split) if question.split is not None else []
+        found += [*_outputs(question), *_breakdowns(question)]
     return list(dict.fromkeys(found))
 
 
@@ -78,8 +109,8 @@ def not_held(question: Question, held: Iterable[str]) -> list[str]:
     """Event kinds that no published source can hold: such a question would be answered with nobody, or everybody."""
     kinds = set(held)
     return [
-        f"step {step.id}: no published record source can hold events of kind {kind}, so nothing can be said about them"
-        for _, step, events in event_steps(question)
+        f"{where}: no published record source can hold events of kind {kind}, so nothing can be said about them"
+        for where, events in asked_events(question)
         for kind in events.kinds
         if kind not in kinds
     ]
@@ -99,8 +130,8 @@ def _one_of(where: str, value: str, allowed: Iterable[str]) -> Iterator[str]:
 def _missing(question: Question) -> Iterator[str]:
     if not question.steps:
         yield "steps: there must be at least one step"
-    used = {name for _, _, events in event_steps(question) for name in events.codes}
-    yield from (f"code list {codelist.name}: no step uses it" for codelist in question.codelists if codelist.name not in used)
+    used = {name for _, events in asked_events(question) for name in events.codes}
+    yield from (f"code list {codelist.name}: nothing uses it" for codelist in question.codelists if codelist.name not in used)
 
 
 def _names(question: Question) -> Iterator[str]:
@@ -126,10 +157,10 @@ def _names(question: Question) -> Iterator[str]:
 def _codelists(question: Question) -> Iterator[str]:
     pattern = _properties()["codelists"]["propertyNames"]["pattern"]
     names = [codelist.name for codelist in question.codelists]
-    for _, step, events in event_steps(question):
+    for where, events in asked_events(question):
         for name in events.codes:
             if name not in names:
-                yield f"step {step.id}: there is no code list {name!r}{nearest(name, names) or '; declare it under codelists'}"
+                yield f"{where}: there is no code list {name!r}{nearest(name, names) or '; declare it under codelists'}"
     for codelist in question.codelists:
         if not re.fullmatch(pattern, codelist.name):
             yield f"code list {codelist.name[:40]}: the name must be lower-case letters, digits, - and _, starting with a letter"
@@ -139,28 +170,67 @@ def _codelists(question: Question) -> Iterator[str]:
 def _index(question: Question) -> Iterator[str]:
     fields, index = domain.fields(question.unit), question.index
     dates = [name for name, field in fields.items() if field.kind == "date"]
-    if isinstance(index, str):
+    if isinstance(index, IndexEvent):
+        events = index.events
+        if events != Events(events.kinds, events.codes, EVER, main=events.main, sources=events.sources):
+            yield "index: it is the day of an event at any time; leave out everything but event, codes, position and source"
+        yield from _events(question, index, events, f"index: {index.which}")
+    elif isinstance(index, str):
         if index not in dates:
             yield f"index: {index!r} is not a date column of {question.unit}{nearest(index, dates)}"
     elif index is None and question.unit != "patient":
         yield f"index: a cohort of {question.unit} units needs one, such as scan_date"
     elif index is None:
-        bounded = list(dict.fromkeys(step.id for step in question.steps if any(_window(leaf) != EVER for leaf in leaves(step.predicate))))
-        who = [f"step {name}" for name in bounded] + (
-            ["population alive_and_resident"] if question.population == "alive_and_resident" else []
-        )
+        bounded = [f"step {step.id}" for step in question.steps if any(_needs_index(question, leaf) for leaf in leaves(step.predicate))]
+        bounded += [f"output {output.id}" for output in question.outputs if _shows_index(output)]
+        lived = [name for breakdown in question.breakdowns for name in breakdown.by if name in domain.LIVED]
+        lived += [name for name in question.sample.strata if name in domain.LIVED] if question.sample is not None else []
+        who = [*dict.fromkeys(bounded), *dict.fromkeys(lived)]
+        who += ["population alive_and_resident"] if question.population == "alive_and_resident" else []
+        who += ["match with a risk set"] if question.match is not None and question.match.risk_set is not None else []
+        who += ["split at a date"] if question.split is not None and question.split.at is not None else []
         if who:
             yield f"index: a cohort of patients has no date of its own, which {', '.join(who)} needs; give one date, such as 2016-01-01"
 
 
+def _needs_index(question: Question, leaf: Predicate) -> bool:
+    match leaf:
+        case Where(tests):
+            return any(test.column in domain.LIVED for test in tests)
+        case Nearest():
+            return True
+        case Gap(start, end):
+            return domain.INDEX in (start, end)
+        case Stay(_, begins, ends):
+            return begins != EVER or ends != EVER
+        case _:
+            return _window(leaf) != EVER
+
+
+def _shows_index(output: Output) -> bool:
+    match output.of:
+        case str(name):
+            return name in domain.LIVED
+        case Gap(start, end):
+            return domain.INDEX in (start, end)
+        case _:
+            return True
+
+
 def _window(predicate: Predicate) -> Window:
     match predicate:
-        case Where() | AllOf() | AnyOf() | NoneOf():
-            return EVER
-        case Related():
+        case Related() | Finding():
             return predicate.window
-        case _:
+        case Nearest(among):
+            return among.window
+        case Stay(_, begins):
+            return begins
+        case Has(events) | Lacks(events) | First(events) | Last(events) | Cover(events):
+            return events.window
+        case Chain():
             return predicate.events.window
+        case _:
+            return EVER
 
 
 def _steps(question: Question) -> Iterator[str]:
@@ -171,9 +241,22 @@ def _steps(question: Question) -> Iterator[str]:
 def _predicate(question: Question, predicate: Predicate, where: str) -> Iterator[str]:
     match predicate:
         case Where():
-            yield from _where(question.unit, question.index, predicate, where)
+            yield from _where(question.index, predicate, where, domain.fields(question.unit), question.unit)
         case Related():
-            yield from _related(question, predicate, f"{where}: related")
+            yield from _related(question.unit, predicate, f"{where}: related")
+        case Gap():
+            yield from _gap(question, predicate, f"{where}: gap")
+            yield from _window_order(predicate.window, f"{where}: gap", "days")
+            if predicate.window == EVER:
+                yield f"{where}: gap needs days, such as [-1d, 1d]"
+        case Stay():
+            yield from _stay(question, predicate, f"{where}: stay")
+        case Nearest():
+            yield from _nearest(question, predicate, f"{where}: nearest")
+        case Finding():
+            yield from _finding(question, predicate, f"{where}: report")
+        case Member():
+            yield from _member(question, predicate, f"{where}: in")
         case AllOf(parts) | AnyOf(parts) | NoneOf(parts):
             yield from (fault for part in parts for fault in _predicate(question, part, where))
             yield from (f"{where}: names a condition twice" for n, part in enumerate(parts) if part in parts[:n])
@@ -181,7 +264,93 @@ def _predicate(question: Question, predicate: Predicate, where: str) -> Iterator
             yield from _events(question, predicate, predicate.events, where)
 
 
-def _related(question: Question, related: Related, where: str) -> Iterator[str]:
+def _gap(question: Question, gap: Gap, where: str) -> Iterator[str]:
+    dates = [domain.INDEX, *(name for name, field in domain.fields(question.unit).items() if field.kind == "date")]
+    for name in (gap.start, gap.end):
+        if name not in dates:
+            yield f"{where}: {name!r} is neither index nor a date column of {question.unit}{nearest(name, dates)}"
+    if gap.start == gap.end:
+        yield f"{where}: from and to are the same date"
+
+
+def _stay(question: Question, stay: Stay, where: str) -> Iterator[str]:
+    yield from _window_order(stay.begins, where, "begins")
+    yield from _window_order(stay.ends, where, "ends")
+    if not stay.holds:
+        yield f"{where}: has must name the events of the stay"
+    for number, events in enumerate(stay.holds, start=1):
+        place = f"{where}: has {number}"
+        if events != Events(events.kinds, events.codes, EVER, main=events.main, sources=events.sources):
+            yield f"{place}: an event of a stay has no window and no number of its own; leave out all but event, codes, position and source"
+        yield from _events(question, stay, events, place)
+    yield from (f"{where}: names an event twice" for n, events in enumerate(stay.holds) if events in stay.holds[:n])
+
+
+def _nearest(question: Question, asked: Nearest, where: str) -> Iterator[str]:
+    yield from _one_of(f"{where}: take", asked.take, load_schema("cohort.yaml")["$defs"]["nearest"]["properties"]["take"]["enum"])
+    among = asked.among
+    if isinstance(among, Events):
+        yield from _events(question, asked, among, where)
+        if asked.then is not None:
+            yield from _where(None, asked.then, f"{where}: then", domain.event_fields())
+        return
+    wrong = list(_related(question.unit, among, where))
+    yield from wrong
+    if among != Related(among.unit, among.of, among.where, among.window, among.same, count=among.count) or among.count != among.unit:
+        yield f"{where}: it is one of them: leave out at_least, count, within, apart and related"
+    if asked.then is not None and not wrong:
+        yield from _where(domain.AGE_DATE, asked.then, f"{where}: then", domain.fields(among.unit), among.unit)
+
+
+def _finding(question: Question, asked: Finding, where: str) -> Iterator[str]:
+    yield from _one_of(f"{where}: finding", asked.finding, vocabulary("finding"))
+    yield from _one_of(f"{where}: polarity", asked.polarity, vocabulary("polarity"))
+    yield from _one_of(f"{where}: subject", asked.subject, vocabulary("finding_subject"))
+    if asked.certainty is not None:
+        yield from _one_of(f"{where}: certainty", asked.certainty, vocabulary("certainty"))
+    if asked.of not in ("study", "patient"):
+        yield from _one_of(f"{where}: of", asked.of, ("study", "patient"))
+    elif asked.of not in domain.levels(question.unit):
+        yield f"{where}: a {question.unit} is not part of one study; ask with of: patient"
+    yield from _window_order(asked.window, where, "window")
+
+
+def _member(question: Question, asked: Member, where: str) -> Iterator[str]:
+    if not re.fullmatch(_properties()["id"]["pattern"], asked.cohort):
+        yield f"{where}: {asked.cohort[:40]!r} is no name of a cohort"
+    yield from _one_of(f"{where}: level", asked.level, domain.levels(question.unit))
+
+
+def not_saved(question: Question, units: Mapping[str, str], releases: Mapping[str, str], release: str) -> list[str]:
+    """What is wrong with the saved cohorts that a question refers to: unknown ones, those of other releases, and levels that they lack.
+
+    Parameters
+    ----------
+    units, releases : of every saved cohort, by name.
+    release : that which the question is asked of.
+    """
+    found = []
+    for name in saved_cohorts(question):
+        if name not in units:
+            found.append(f"no cohort {name!r} is frozen{nearest(name, units)}; freeze it first")
+        elif releases[name] != release:
+            found.append(
+                f"cohort {name} was frozen on release {releases[name]}, and this question is asked of {release}: people and scans of two "
+                f"releases are not compared; freeze it again"
+            )
+    match = question.match
+    if match is not None and match.cases in units and match.level not in domain.levels(units[match.cases]):
+        unit = units[match.cases]
+        found.append(f"match: cohort {match.cases} is of {unit} units, which have no {match.level}; ask with level: {unit}")
+    for step in question.steps:
+        for leaf in leaves(step.predicate):
+            if isinstance(leaf, Member) and leaf.cohort in units and leaf.level not in domain.levels(units[leaf.cohort]):
+                unit = units[leaf.cohort]
+                found.append(f"step {step.id}: cohort {leaf.cohort} is of {unit} units, which have no {leaf.level}; ask with level: {unit}")
+    return found
+
+
+def _related(unit: str, related: Related, where: str) -> Iterator[str]:
     properties = load_schema("cohort.yaml")["$defs"]["related"]["properties"]
     wrong = [
         *_one_of(f"{where}: unit", related.unit, properties["unit"]["enum"]),
@@ -193,18 +362,17 @@ def _related(question: Question, related: Related, where: str) -> Iterator[str]:
         return
     if related.of == "study" and related.unit == "study":
         yield f"{where}: a study has no other studies in it; ask with of: patient"
-    if related.of not in domain.levels(question.unit):
-        yield f"{where}: a {question.unit} is not part of one {related.of}; ask with of: {question.unit}"
+    if related.of not in domain.levels(unit):
+        yield f"{where}: a {unit} is not part of one {related.of}; ask with of: {unit}"
     if related.unit == "study" and related.count == "series":
         yield f"{where}: count: series goes with unit: series only"
     if related.where is not None:
-        yield from _where(related.unit, domain.AGE_DATE, related.where, where)
-    mine, other = domain.fields(question.unit), domain.fields(related.unit)
+        yield from _where(domain.AGE_DATE, related.where, where, domain.fields(related.unit), related.unit)
+    mine, other = domain.fields(unit), domain.fields(related.unit)
     yield from (f"{where}: same names {n} twice" for n in dict.fromkeys(n for n in related.same if related.same.count(n) > 1))
     for name in related.same:
         if name not in mine or name not in other:
-            unit = question.unit if name not in mine else related.unit
-            yield f"{where}: same: {_unknown_column(unit, name)}"
+            yield f"{where}: same: {_unknown_column(unit if name not in mine else related.unit, name)}"
         elif mine[name].kind in ("set", "list", "span"):
             yield f"{where}: same: {name} has several values, which are never compared as one"
     yield from _window_order(related.window, where, "window")
@@ -212,6 +380,14 @@ def _related(question: Question, related: Related, where: str) -> Iterator[str]:
         yield f"{where}: at_least must be 1 or more"
     if related.within is not None and related.at_least == 1:
         yield f"{where}: within needs at_least: 2 or more, as one alone lies within any time"
+    if related.apart is not None and related.at_least == 1:
+        yield f"{where}: apart needs at_least: 2 or more, as one alone is not apart from another"
+    if related.apart is not None and related.within is not None:
+        yield f"{where}: has both within and apart; use one of them"
+    if related.related is not None:
+        if related.related.related is not None:
+            yield f"{where}: related may be nested once only"
+        yield from _related(related.unit, related.related, f"{where}: related")
 
 
 def _window_order(window: Window, where: str, what: str) -> Iterator[str]:
@@ -219,14 +395,17 @@ def _window_order(window: Window, where: str, what: str) -> Iterator[str]:
         yield f"{where}: {what} [{window.low}d, {window.high}d] is reversed; the earlier day comes first"
 
 
-def _where(unit: str, index: str | date | None, where: Where, place: str) -> Iterator[str]:
-    fields = domain.fields(unit)
+def _where(
+    index: str | date | IndexEvent | None, where: Where, place: str, fields: Mapping[str, Field], unit: str | None = None
+) -> Iterator[str]:
+    """Faults of conditions on columns: of a unit, else of an event."""
     by_column: dict[str, list[Test]] = {}
     for test in where.tests:
         by_column.setdefault(test.column, []).append(test)
     for column, tests in by_column.items():
         if column not in fields:
-            yield f"{place}: {_unknown_column(unit, column)}"
+            known = f"unknown column {column!r}{nearest(column, fields)}" if unit is None else _unknown_column(unit, column)
+            yield f"{place}: {known}"
             continue
         operators = [test.operator for test in tests]
         yield from (f"{place}: {column} has {o} twice" for o in dict.fromkeys(operators) if operators.count(o) > 1)
@@ -244,7 +423,7 @@ def _unknown_column(unit: str, column: str) -> str:
     return f"unknown column {column!r}{nearest(column, domain.fields(unit)) or f' of {unit}; docs/data-dictionary.md lists the columns'}"
 
 
-def _test(index: str | date | None, test: Test, field: Field) -> Iterator[str]:
+def _test(index: str | date | IndexEvent | None, test: Test, field: Field) -> Iterator[str]:
     column = test.column
     if column == domain.AGE and index != domain.AGE_DATE:
         yield f"{column}: ages were computed on {domain.AGE_DATE}, so it needs index: {domain.AGE_DATE}"
@@ -320,7 +499,7 @@ def _contradiction(column: str, tests: list[Test]) -> Iterator[str]:
             yield f"{column}: nothing lies between {low} and {high}; the smaller end comes first"
 
 
-def _events(question: Question, predicate: Predicate, events: Events, where: str) -> Iterator[str]:
+def _events(question: Question, predicate: Predicate | IndexEvent | FollowUp, events: Events, where: str) -> Iterator[str]:
     if not events.kinds:
         yield f"{where}: event must name a kind of event"
     for kind in events.kinds:
@@ -340,6 +519,7 @@ def _events(question: Question, predicate: Predicate, events: Events, where: str
     yield from _window_order(events.window, where, "window")
     if events.at_least < 1:
         yield f"{where}: at_least must be 1 or more"
+    yield from _anchored(question, predicate, events, where)
     if isinstance(predicate, First | Last) and events.window == EVER:
         word = type(predicate).__name__.lower()
         yield f"{where}: {word} needs a window for the {word} event to lie in"
@@ -349,6 +529,22 @@ def _events(question: Question, predicate: Predicate, events: Events, where: str
         yield from _chain(predicate, where)
     if low is not None and high is not None and low <= high and events.at_least > high - low + 1:
         yield f"{where}: at_least {events.at_least} different days do not fit in a window of {high - low + 1}"
+
+
+def _anchored(question: Question, predicate: Predicate | IndexEvent | FollowUp, events: Events, where: str) -> Iterator[str]:
+    """Faults of the conditions of events, and of the day that their window counts from."""
+    anchors = load_schema("cohort.yaml")["$defs"]["event"]["properties"]["from"]["enum"]
+    yield from _one_of(f"{where}: from", events.anchor, ("index", *anchors))
+    if events.anchor != "index" and events.window == EVER:
+        yield f"{where}: from goes with a window, such as [0d, 90d]"
+    if question.index == "death_date" and events.anchor == "index" and (events.window.low or 0) > 0:
+        yield f"{where}: the window begins after the person's death, when nothing is recorded"
+    if events.where is not None:
+        if not isinstance(predicate, Has | Lacks | Nearest):
+            yield f"{where}: where goes with has, lacks and nearest only"
+        yield from _where(None, events.where, where, domain.event_fields())
+    if isinstance(predicate, Nearest) and events.at_least != 1:
+        yield f"{where}: the nearest event is one event: at_least does not go with nearest"
 
 
 def _chain(chain: Chain, where: str) -> Iterator[str]:
@@ -399,3 +595,150 @@ def _sample(question: Question, sample: Sample) -> Iterator[str]:
             yield f"sample: {_unknown_column(question.unit, column)}"
         elif fields[column].kind in ("set", "list", "span", "id", "number"):
             yield f"sample: {column} makes no strata; use a column of single words, whole numbers, dates or flags"
+
+
+def _match(question: Question, match: Match) -> Iterator[str]:
+    fields = domain.fields(question.unit)
+    if not re.fullmatch(_properties()["id"]["pattern"], match.cases):
+        yield f"match: cases: {match.cases[:40]!r} is no name of a cohort"
+    yield from _one_of("match: level", match.level, domain.levels(question.unit))
+    if match.ratio < 1 or match.at_least < 1:
+        yield "match: ratio and at_least must be 1 or more"
+    elif match.at_least > match.ratio:
+        yield f"match: at_least {match.at_least} is more than the {match.ratio} controls that a case may have"
+    if not re.fullmatch(load_schema("cohort.yaml")["$defs"]["match"]["properties"]["seed"]["pattern"], match.seed):
+        yield f"match: seed {match.seed[:40]!r} must be letters, digits, - and _, at most 40"
+    names = [*match.exact, *(name for name, _ in match.caliper)]
+    yield from (f"match: names {n} twice" for n in dict.fromkeys(n for n in names if names.count(n) > 1))
+    for name in names:
+        if name not in fields:
+            yield f"match: {_unknown_column(question.unit, name)}"
+        elif name == domain.AGE and question.index != domain.AGE_DATE:
+            yield f"match: {name}: ages were computed on {domain.AGE_DATE}, so it needs index: {domain.AGE_DATE}"
+    for name in match.exact:
+        if name in fields and fields[name].kind in ("set", "list", "span"):
+            yield f"match: exact: {name} has several values, which are never compared as one"
+    for name, most in match.caliper:
+        if name in fields and fields[name].kind not in ("number", "whole", "date"):
+            yield f"match: caliper: {name} is no number or date; name it under exact"
+        if most < 0:
+            yield f"match: caliper: {name} must be 0 or more"
+    events = match.risk_set
+    if events is not None:
+        if events != Events(events.kinds, events.codes, EVER, main=events.main, sources=events.sources):
+            yield "match: risk_set: it is about any time up to the case's index date; leave out all but event, codes, position and source"
+        yield from _events(question, Has(events), events, "match: risk_set")
+
+
+def _split(question: Question, split: Split) -> Iterator[str]:
+    definition = load_schema("cohort.yaml")["$defs"]["split"]["properties"]
+    if (split.seed is None) == (split.at is None):
+        yield "split: needs either seed, to split at random, or at, to split at a date"
+        return
+    names = list(split.parts)
+    yield from (f"split: parts names {n} twice" for n in dict.fromkeys(n for n in names if names.count(n) > 1))
+    yield from (f"split: part {n[:40]!r} must be lower-case letters, digits and _, starting with a letter" for n in names if not _is_id(n))
+    if split.at is not None and (len(names) != 2 or split.percent):
+        yield "split: at a date there are two parts without percentages, such as [train, test]"
+    if split.seed is not None:
+        if not re.fullmatch(definition["seed"]["pattern"], split.seed):
+            yield f"split: seed {split.seed[:40]!r} must be letters, digits, - and _, at most 40"
+        if len(names) < 2 or len(split.percent) != len(names) or sum(split.percent) != 100 or min(split.percent, default=0) < 1:
+            yield "split: parts must be two or more, each with its percentage, which add up to 100"
+
+
+def _is_id(name: str) -> bool:
+    return re.fullmatch(load_schema("cohort.yaml")["$defs"]["step"]["properties"]["id"]["pattern"], name) is not None
+
+
+# Columns that the rows of an output have already.
+_TAKEN = frozenset({"unit_id", "patient_id", "study_id", "image_count", "index_date", "part"})
+
+
+def output_columns(output: Output) -> tuple[str, ...]:
+    """Names of the columns that an output shows."""
+    match output.of:
+        case Nearest():
+            return tuple(f"{output.id}_{name}" for name in output.give)
+        case FollowUp():
+            return tuple(f"{output.id}_{name}" for name in domain.FOLLOWED)
+        case _:
+            return (output.id,)
+
+
+def _outputs(question: Question) -> Iterator[str]:
+    names = [name for output in question.outputs for name in output_columns(output)]
+    ids = [output.id for output in question.outputs]
+    yield from (f"output {n}: the id is used twice" for n in dict.fromkeys(n for n in ids if n and ids.count(n) > 1))
+    if len(ids) == len(set(ids)):
+        twice = dict.fromkeys(n for n in names if names.count(n) > 1 or n in _TAKEN or n.startswith("by_"))
+        yield from (f"output: there is another column {n}; choose another id" for n in twice)
+    for output in question.outputs:
+        where = f"output {output.id}"
+        if output.id and not _is_id(output.id):
+            yield f"output {output.id[:40]}: the id must be lower-case letters, digits and _, starting with a letter, at most 41 characters"
+        yield from _output(question, output, where)
+
+
+def _output(question: Question, output: Output, where: str) -> Iterator[str]:
+    if output.give and not isinstance(output.of, Nearest):
+        yield f"{where}: give goes with nearest only"
+    match output.of:
+        case str(name):
+            fields = domain.fields(question.unit)
+            if name not in fields:
+                yield f"{where}: {_unknown_column(question.unit, name)}"
+            elif name not in domain.shown(question.unit):
+                yield f"{where}: {name} has several values, which are never shown as one"
+            elif name == domain.AGE and question.index != domain.AGE_DATE:
+                yield f"{where}: ages were computed on {domain.AGE_DATE}, so it needs index: {domain.AGE_DATE}"
+        case Gap() as gap:
+            yield from _gap(question, gap, f"{where}: gap")
+        case Nearest() as asked:
+            yield from _nearest(question, asked, f"{where}: nearest")
+            if asked.then is not None:
+                yield f"{where}: then is a condition; what is shown is named by give"
+            unit = "event" if isinstance(asked.among, Events) else asked.among.unit
+            names = [domain.GAP, *(domain.shown(unit) if unit in ("event", *domain.UNITS) else ())]
+            if not output.give:
+                yield f"{where}: give must say what is shown of it, such as [gap]"
+            yield from (f"{where}: give names {n} twice" for n in dict.fromkeys(n for n in output.give if output.give.count(n) > 1))
+            yield from (f"{where}: give: unknown column {n!r}{nearest(n, names)}" for n in output.give if n not in names)
+        case FollowUp(outcome, until):
+            yield from _events(question, output.of, outcome, f"{where}: follow_up")
+            if outcome != Events(outcome.kinds, outcome.codes, outcome.window, main=outcome.main, sources=outcome.sources):
+                yield f"{where}: follow_up: at_least, where and from do not go with it"
+            if outcome.window.low is None or outcome.window.low < 0:
+                yield f"{where}: follow_up: the window begins on the index date or later, such as [1d, ever]"
+            if until is not None and isinstance(question.index, date) and until < question.index:
+                yield f"{where}: follow_up ends before the index date"
+
+
+def _breakdowns(question: Question) -> Iterator[str]:
+    names = domain.grouped(question.unit)
+    for breakdown in question.breakdowns:
+        by = breakdown.by
+        if not by:
+            yield "count: by must name a column"
+        yield from (f"count: by names {n} twice" for n in dict.fromkeys(n for n in by if by.count(n) > 1))
+        for name in by:
+            if (
+                name in names
+                and names[name][0].column.name == domain.AGE_COLUMN
+                and name.startswith(domain.AGE)
+                and question.index != domain.AGE_DATE
+            ):
+                yield f"count: {name}: ages were computed on {domain.AGE_DATE}, so it needs index: {domain.AGE_DATE}"
+            if name not in names:
+                yield f"count: {_no_group(question.unit, name)}"
+    yield from ("count: names a breakdown twice" for n, breakdown in enumerate(question.breakdowns) if breakdown in question.breakdowns[:n])
+
+
+def _no_group(unit: str, name: str) -> str:
+    column, _, part = name.partition(".")
+    fields = domain.fields(unit)
+    if column not in fields and name not in fields:
+        return _unknown_column(unit, name)
+    if part in domain.PARTS:
+        return f"{name}: {part} is of a {'date' if part == 'year' else 'whole number'}, which {column} is not"
+    return f"{name} makes no groups; use a column of single words, whole numbers, dates or flags"

@@ -9,7 +9,7 @@ count and every freeze is an event of the audit chain before anything of it is p
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pictures_spark import __version__, audit, tables
-from pictures_spark.cohort import attrition, check, codelists, duck, gate, outputs, sentence, shown, spark, yaml_face
+from pictures_spark.cohort import attrition, check, codelists, duck, gate, sentence, shown, spark, tally, yaml_face
 from pictures_spark.cohort.attrition import Answer, Level
 from pictures_spark.cohort.codelists import Codes
-from pictures_spark.cohort.compile import DIALECTS, Plan, compiled
+from pictures_spark.cohort.compile import DIALECTS, Plan, Saved, compiled
 from pictures_spark.cohort.duck import ZONE, Release
 from pictures_spark.cohort.faults import QuestionError
-from pictures_spark.cohort.model import Question, last_acts
+from pictures_spark.cohort.model import Question, last_acts, saved_cohorts
 from pictures_spark.config import Config
 from pictures_spark.errors import ChecksFailedError, ConfigError, InputError
 from pictures_spark.job import Job, run_job
@@ -43,11 +43,12 @@ _MAX_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Asked:
-    """A checked question with its code lists, and the name it goes by in messages."""
+    """A checked question with its code lists and saved cohorts, and the name it goes by in messages."""
 
     source: str
     question: Question
     codes: Mapping[str, Codes]
+    saved: Mapping[str, Saved] = field(default_factory=dict)
 
     @property
     def spec(self) -> str:
@@ -61,7 +62,7 @@ class Asked:
 
     def plan(self) -> Plan:
         """The plan that answers it."""
-        return compiled(self.question, self.codes)
+        return compiled(self.question, self.codes, self.saved)
 
 
 def run(action: str, question: str, config: Config, reader: Reader = ANALYST, by: Sequence[str] = ()) -> None:
@@ -82,9 +83,9 @@ def run(action: str, question: str, config: Config, reader: Reader = ANALYST, by
         return
     asked = load(path)
     if action == "count":
-        wrong = sorted(set(by) - set(outputs.breakdowns(asked.question.unit)))
+        wrong = sorted(set(by) - set(tally.breakdowns(asked.question.unit)))
         if wrong or len(by) > 2:
-            names = ", ".join(outputs.breakdowns(asked.question.unit))
+            names = ", ".join(tally.breakdowns(asked.question.unit))
             raise ConfigError(f"a count is broken down by one or two of {names}, not by {', '.join(by)}")
         said = told(asked, Zones(config, "counter"), reader, by)
     print("\n".join(read_back(asked)))
@@ -123,13 +124,14 @@ def read_back(asked: Asked) -> list[str]:
     """The question in plain English, step by step, and the size of its code lists."""
     question = asked.question
     ids = ["start", "population", *(step.id for step in question.steps), *last_acts(question)]
+    more = [*sentence.index(question, asked.codes), *sentence.shown(question, asked.codes)]
     width = max(map(len, ids))
     said = [f"  {name:<{width}}  {text}" for name, text in zip(ids, sentence.lines(question, asked.codes), strict=True)]
     lists = [
         f"  code list {codes.name}: {codes.label}, {len(codes.codes)} code{'' if len(codes.codes) == 1 else 's'}, {codes.expand}"
         for codes in asked.codes.values()
     ]
-    return [f"cohort {question.id}:", *said, *lists]
+    return [f"cohort {question.id}:", *said, *(f"  {text}" for text in more), *lists]
 
 
 def count(asked: Asked, zones: Zones) -> Answer:
@@ -144,8 +146,28 @@ def count(asked: Asked, zones: Zones) -> Answer:
     """
     with duck.reader(zones) as connection:
         release = _release(connection, zones)
+        asked = with_saved(connection, zones, asked, release)
         plan = asked.plan()
         return _count(connection, zones, asked, plan, release, plan.tables)
+
+
+def with_saved(connection: "duckdb.DuckDBPyConnection", zones: Zones, asked: Asked, release: Release) -> Asked:
+    """A question with the frozen cohorts that it refers to.
+
+    Raises
+    ------
+    QuestionError
+        One is not there, of another release, or has not the level that is asked for.
+    """
+    names = saved_cohorts(asked.question)
+    if not names:
+        return asked
+    known = duck.saved(connection, zones)
+    units, releases = ({name: one.unit for name, (one, _) in known.items()}, {name: of for name, (_, of) in known.items()})
+    faults = check.not_saved(asked.question, units, releases, release.name)
+    if faults:
+        raise QuestionError(asked.source, faults)
+    return replace(asked, saved={name: known[name][0] for name in names})
 
 
 def told(asked: Asked, zones: Zones, reader: Reader, by: Sequence[str] = ()) -> list[str]:
@@ -158,9 +180,10 @@ def told(asked: Asked, zones: Zones, reader: Reader, by: Sequence[str] = ()) -> 
     """
     with duck.reader(zones) as connection:
         release = _release(connection, zones)
+        asked = with_saved(connection, zones, asked, release)
         plan = asked.plan()
-        found = _count(connection, zones, asked, plan, release, outputs.tables(plan) if by else plan.tables)
-        lines, counts = _as_told(connection, zones, asked, plan, found.levels, reader, by)
+        found = _count(connection, zones, asked, plan, release, tally.tables(plan) if by else plan.tables)
+        lines, counts = _as_told(connection, zones, asked, plan, found, reader, by)
     _audit(zones, "count", asked, release, reader, counts)
     return lines
 
@@ -170,32 +193,38 @@ def _as_told(
     zones: Zones,
     asked: Asked,
     plan: Plan,
-    levels: Sequence[Level],
+    found: Answer,
     reader: Reader,
     by: Sequence[str] = (),
 ) -> tuple[list[str], dict[str, int | None]]:
-    """Lines to print and counts to audit. Needs the plan's rows in the embedded reader, as `flags`."""
+    """Lines to print and counts to audit. Needs the plan's rows in the embedded reader, as `flags`, and of breakdowns `shown`."""
     unit = asked.question.unit
+    values = [tally.values_sql(unit, name, "flags") for name in by]
     if reader.exact:
-        lines = attrition.lines(unit, levels)
+        lines = attrition.lines(unit, found.levels)
+        for breakdown, cells in zip(asked.question.breakdowns, found.cells, strict=True):
+            lines += ["", *attrition.cell_lines(unit, breakdown.by, cells)]
         if by:
             # Names that only this process knows: nothing is kept of them.
-            lines += ["", *shown.crossed(None, plan, _people(connection, plan, b"", by), by)]
-        return lines, {"units": levels[-1].kept, "patients": levels[-1].kept_patients}
+            lines += ["", *shown.crossed(None, plan, _people(connection, plan, b"", values), by)]
+        return lines, {"units": found.members, "patients": found.patients}
     with gate.Ledger(zones, reader.project) as gated:
-        people = _people(connection, plan, gated.key, by)
-        rows = shown.rows(gated, plan, people)
-        table = ["", *shown.crossed(gated, plan, people, by)] if by else []
-    lines = shown.lines(unit, rows)
-    return lines + table, shown.audited(rows)
+        rows = shown.rows(gated, plan, _people(connection, plan, gated.key))
+        lines = shown.lines(unit, rows)
+        for breakdown, keys in zip(asked.question.breakdowns, plan.keys, strict=True):
+            columns = [f"SELECT unit_id, CAST({key} AS VARCHAR) AS value FROM shown" for key in keys]
+            lines += ["", *shown.crossed(gated, plan, _people(connection, plan, gated.key, columns), breakdown.by)]
+        if by:
+            lines += ["", *shown.crossed(gated, plan, _people(connection, plan, gated.key, values), by)]
+    return [*lines, "", shown.note()], shown.audited(rows)
 
 
-def _people(connection: "duckdb.DuckDBPyConnection", plan: Plan, key: bytes, by: Sequence[str]) -> shown.People:
-    found = connection.execute(outputs.persons_sql(plan, "flags", by)).fetchnumpy()
-    values = tuple(np.asarray(found[f"value_{i}"], object) for i in range(len(by)))
+def _people(connection: "duckdb.DuckDBPyConnection", plan: Plan, key: bytes, values: Sequence[str] = ()) -> shown.People:
+    found = connection.execute(tally.persons_sql(plan, "flags", values)).fetchnumpy()
+    columns = tuple(np.asarray(found[f"value_{i}"], object) for i in range(len(values)))
     passed, unknowns, n = (np.asarray(found[name], np.int64) for name in ("passed", "unknowns", "n"))
     persons = gate.keyed_names(key, np.asarray(found["subject"], object))
-    return shown.People(persons, np.asarray(found["linked"], bool), passed, unknowns, n, values)
+    return shown.People(persons, np.asarray(found["linked"], bool), passed, unknowns, n, columns)
 
 
 def _audit(zones: Zones, action: str, asked: Asked, release: Release, reader: Reader, counts: Mapping[str, Any], **more: Any) -> audit.Head:
@@ -225,27 +254,31 @@ def freeze(job: Job, question_path: Path, reader: Reader = ANALYST) -> None:
         Spark and the embedded reader disagree at some step, or what was written is not what was computed; `cohort_run` has no row.
     """
     asked = load(question_path)
-    plan = asked.plan()
     with duck.reader(job.zones) as connection:
         release = _release(connection, job.zones)
+        asked = with_saved(connection, job.zones, asked, release)
+        plan = asked.plan()
         run_id = cohort_run_id(asked, plan, release)
         done = _frozen_levels(connection, job.zones, run_id, plan)
         job.say(f"cohort {asked.question.id} is frozen already" if done else f"asking release {release.name} of the embedded reader")
-        if done is None or not reader.exact:
-            counted = _count(connection, job.zones, asked, plan, release, outputs.tables(plan))
-        said, counts = _as_told(connection, job.zones, asked, plan, done or counted.levels, reader)
+        counted = Answer(done, "") if done else None
+        if counted is None or asked.question.breakdowns or not reader.exact:
+            counted = _count(connection, job.zones, asked, plan, release, tally.tables(plan))
+        said, counts = _as_told(connection, job.zones, asked, plan, counted, reader)
         if done is None:
-            duck_counts = outputs.counts(plan, "flags", lambda sql: connection.execute(sql).fetchone() or ())
-            parts = outputs.parts(plan, "flags", lambda sql: connection.execute(sql).fetchall())
+            duck_counts = tally.counts(plan, "flags", lambda sql: connection.execute(sql).fetchone() or ())
+            parts = tally.parts(plan, "flags", lambda sql: connection.execute(sql).fetchall())
     if done is None:
         job.say("asking it of Spark")
-        with spark.flags(job, plan, release, outputs.tables(plan)) as rows:
+        with spark.flags(job, plan, release, tally.tables(plan)) as rows:
             computed = spark.answer(plan, rows)
             _agree(counted, computed)
             spark_counts = spark.counts(plan, rows)
             _agree_at_all_levels(plan, duck_counts, spark_counts)
             frozen = Frozen(run_id, release, plan, computed, spark_counts, parts)
             _write(job, frozen, rows)
+            if plan.columns or plan.pairs is not None or asked.question.split is not None:
+                _write_outputs(job, release, run_id, spark.outputs(plan, rows))
         with duck.reader(job.zones) as connection:
             _verify(connection, job.zones, frozen)
     else:
@@ -265,8 +298,8 @@ class Frozen:
     release: Release
     plan: Plan
     answer: Answer
-    counts: tuple[outputs.Count, ...]
-    parts: tuple[outputs.Part, ...]
+    counts: tuple[tally.Count, ...]
+    parts: tuple[tally.Part, ...]
 
 
 def cohort_run_id(asked: Asked, plan: Plan, release: Release) -> str:
@@ -312,7 +345,7 @@ def _agree(counted: Answer, computed: Answer) -> None:
         raise ChecksFailedError("the engines agree on the counts but not on the members; nothing was frozen")
 
 
-def _agree_at_all_levels(plan: Plan, counted: tuple[outputs.Count, ...], computed: tuple[outputs.Count, ...]) -> None:
+def _agree_at_all_levels(plan: Plan, counted: tuple[tally.Count, ...], computed: tuple[tally.Count, ...]) -> None:
     for one, other in zip(counted, computed, strict=True):
         if one != other:
             raise ChecksFailedError(
@@ -345,6 +378,20 @@ def _write(job: Job, frozen: Frozen, rows: "DataFrame") -> None:
     for target, made in (("cohort_attrition", levels), ("cohort_level", counts), ("cohort_breakdown", parts)):
         frame = job.spark.createDataFrame([(*row, name, job.run_id) for row in made], table(ZONE, target).spark_type())
         tables.append(frame.coalesce(1), job.zones, ZONE, target, txn=run_id)
+
+
+def _write_outputs(job: Job, release: Release, run_id: str, outputs: "DataFrame") -> None:
+    from pyspark.sql import functions as F
+
+    rows = outputs.select(
+        F.lit(run_id).alias("cohort_run_id"),
+        "unit_id",
+        "column",
+        "value",
+        F.lit(release.name).alias("release"),
+        F.lit(job.run_id).alias("run_id"),
+    )
+    tables.append(rows, job.zones, ZONE, "cohort_output", txn=run_id)
 
 
 def _write_run(job: Job, asked: Asked, frozen: Frozen, reader: Reader, head: audit.Head) -> None:
@@ -387,6 +434,7 @@ def manifest(job: Job, asked: Asked, frozen: Frozen) -> dict[str, Any]:
             for name, codes in asked.codes.items()
         },
         "release": frozen.release.name,
+        "saved": {name: asdict(one) for name, one in asked.saved.items()},
         "table_versions": dict(frozen.release.versions),
         "versions": {
             "pictures_spark": __version__,
@@ -395,8 +443,9 @@ def manifest(job: Job, asked: Asked, frozen: Frozen) -> dict[str, Any]:
             **{name: version(name) for name in ("delta-spark", "duckdb", "duckdb-extension-delta", "sqlglot")},
         },
         "key_id": job.config["keys"]["key_id"],
-        "seed": asked.question.sample.seed if asked.question.sample is not None else None,
+        "seeds": {act: seed for act in last_acts(asked.question) if (seed := getattr(getattr(asked.question, act), "seed", None))},
         "sentence": sentence.whole(asked.question, asked.codes),
+        "methods": sentence.methods(asked.question, asked.codes, frozen.release.name),
         "sql": {dialect: plan.sql(dialect) for dialect in DIALECTS},
         "counts": {"seen": found.seen, "members": found.members, "patients": found.patients},
         "attrition": [asdict(level) for level in found.levels],

@@ -21,9 +21,9 @@ steps can be switched off or put in another order without asking the tables agai
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any
+from typing import Any, Protocol
 
 from sqlglot import exp
 
@@ -31,24 +31,38 @@ from pictures_spark.cohort import domain, sentence
 from pictures_spark.cohort.codelists import Codes
 from pictures_spark.cohort.domain import Field
 from pictures_spark.cohort.model import (
+    EVER,
+    MATCH_ROUNDS,
     AllOf,
+    Anchor,
     AnyOf,
     Chain,
     Cover,
     Events,
+    Finding,
     First,
+    FollowUp,
+    Gap,
     Has,
+    IndexEvent,
     Lacks,
     Last,
+    Match,
+    Member,
+    Nearest,
     NoneOf,
+    Output,
     Predicate,
     Question,
     Related,
+    Split,
+    Stay,
     Test,
     Unknown,
     Where,
     Window,
     event_steps,
+    events_of,
     last_acts,
 )
 from pictures_spark.cohort.pattern import canonical
@@ -94,6 +108,8 @@ DIALECTS = ("duckdb", "spark")
 _FLAGS = ("unit_id", "patient_id", "index_date", "holds", "unknowns", "passed")
 _FIRST_STEP = 2  # after the start and the population
 _LAST_DAY = 2932896  # 9999-12-31: a residence that lasts
+_VERDICTS = ("text", "not_determined", "clean")  # of several images, the first that any has
+_WHOLE_HASHES = 1 << 32  # hashes are told apart by their first 8 hexadecimal digits
 
 
 @dataclass(frozen=True)
@@ -106,12 +122,23 @@ class PlannedStep:
 
 
 @dataclass(frozen=True)
+class Saved:
+    """A frozen cohort that a question refers to."""
+
+    run_id: str
+    unit: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """A compiled question.
 
     ``flags`` gives one row per unit, ``touching`` one row with, for each event step, how many units have a window that touches the
-    cover of its sources at all (None where there are no such steps). ``tables`` are the tables of the de-identified zone it reads, each
-    under its name with `PREFIX`.
+    cover of its sources at all (None where there are no such steps). ``shown`` gives one row per unit too, member or not: ``unit_id``,
+    ``patient_id``, ``study_id`` and ``image_count`` where the unit has them, one column for each that an output shows (`columns`), and for
+    each column of the breakdowns one (`keys`); None where the question has neither. ``pairs`` gives the controls of a match: ``case_id``,
+    ``control_id`` and ``place``, from 1. ``tables`` are the tables of the de-identified zone
+    that all of these read, each under its name with `PREFIX`.
     """
 
     unit: str
@@ -119,6 +146,10 @@ class Plan:
     flags: exp.Select
     touching: exp.Select | None
     tables: tuple[str, ...]
+    shown: exp.Select | None = None
+    columns: tuple[str, ...] = ()
+    keys: tuple[tuple[str, ...], ...] = ()
+    pairs: exp.Select | None = None
 
     @property
     def last(self) -> int:
@@ -130,17 +161,38 @@ class Plan:
         return self.flags.sql(dialect, pretty=pretty)
 
 
-def compiled(question: Question, codes: Mapping[str, Codes]) -> Plan:
-    """Compile a checked question with its resolved code lists."""
-    return _Compiler(question, codes).plan()
+def compiled(question: Question, codes: Mapping[str, Codes], saved: Mapping[str, Saved] | None = None) -> Plan:
+    """Compile a checked question with its resolved code lists and saved cohorts."""
+    plan = _Compiler(question, codes, saved or {}).plan()
+    if not question.outputs and not question.breakdowns:
+        return plan
+    # A plan of its own, so that what is shown of members makes the question who they are no slower.
+    compiler = _Compiler(question, codes, saved or {})
+    shown, columns, keys = compiler.shown()
+    return replace(plan, shown=shown, columns=columns, keys=keys, tables=tuple(sorted({*plan.tables, *compiler.tables})))
+
+
+class _Valued(Protocol):
+    """Rows that conditions can be asked of."""
+
+    @property
+    def fields(self) -> Mapping[str, Field]: ...
+
+    def value(self, field: Field) -> Node: ...
+
+    def most(self, field: Field) -> Node: ...
 
 
 class _Rows:
-    """The rows of a unit with the values that a question turns out to look at; ``name`` is the relation they are in."""
+    """The rows of a unit with the values that a question turns out to look at; ``name`` is the relation they are in.
 
-    def __init__(self, unit: str, name: str) -> None:
+    ``index`` is the day of the residence that is looked at, in the words of the unit's own table.
+    """
+
+    def __init__(self, unit: str, name: str, index: Node) -> None:
         self.unit = unit
         self.name = name
+        self.index = index
         self.fields = domain.fields(unit)
         self.used: dict[str, Field] = {}
         self.tables: set[str] = {unit}
@@ -157,16 +209,23 @@ class _Rows:
         self.value(field)
         return col(f"{_name(field)}_most", self.name)
 
-    def select(self, columns: Sequence[Node]) -> exp.Select:
+    def select(self, columns: Sequence[Node], more: Sequence[Join] = ()) -> exp.Select:
         """The rows: these columns, and one for each value that was asked for."""
         unit = self.unit
         columns = list(columns)
-        joins: list[Join] = [
+        joins: list[Join] = [*more] + [
             (_table(parent), eq(col(domain.key(parent), unit), col(domain.key(parent), parent)), "left")
             for parent in domain.levels(unit)[1:]
             if parent in self.tables
         ]
+        if domain.RESIDENCE in self.tables:
+            on = [eq(col("patient_id", "home"), col("patient_id", unit))]
+            on += [le(col("from_day", "home"), self.index), ge(col("to_day", "home"), self.index)]
+            joins.append((subquery(_homes(), "home"), all_of(*on), "left"))
         for name, field in self.used.items():
+            if field.table == domain.RESIDENCE:
+                columns.append(named(col(field.name, "home"), name))
+                continue
             if field.keyword is None:
                 columns.append(named(_present(col(field.name, field.table), field), name))
                 continue
@@ -190,22 +249,24 @@ class _Rows:
 class _Compiler:
     """One question on its way to a plan; collects the columns, tables and common table expressions that its steps turn out to need."""
 
-    def __init__(self, question: Question, codes: Mapping[str, Codes]) -> None:
+    def __init__(self, question: Question, codes: Mapping[str, Codes], saved: Mapping[str, Saved]) -> None:
         self.question = question
         self.codes = codes
+        self.saved = saved
         self.fields = domain.fields(question.unit)
-        self.rows = _Rows(question.unit, "unit")
+        self.rows = _Rows(question.unit, "unit", day(self._index()))
         self.tables: set[str] = set()
         self.ctes: list[tuple[str, exp.Select]] = []
         self.joined: list[str] = []
         # What is asked about events; a place in these lists is the number in the names of its columns.
         self.covers: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
-        self.windows: list[Window] = []
+        self.windows: list[tuple[Window, Anchor]] = []
         self.observed: list[tuple[int, int]] = []  # window and cover
         self.wanted: list[Node] = []
         self.found: list[Node] = []
         self.steps: dict[int, list[tuple[int, int]]] = {}  # what each step must have observed
-        self.related = 0
+        self.event_columns: dict[str, Node] = {}  # of `event`, besides person, day and flags
+        self.counted: dict[str, int] = {}
 
     def plan(self) -> Plan:
         question = self.question
@@ -223,25 +284,66 @@ class _Compiler:
         answered = self._answered(answers)  # before the unit's own rows, so that every column they must have is known
         unit = self._unit()
         self.tables |= self.rows.tables
-        ctes = [("unit", unit), *self._spells(), *events, *self.ctes]
+        ctes = [*self._anchored(), ("unit", unit), *self._spells(), *self._lifetimes(), *self._stays(), *events, *self.ctes]
         last = len(answers)
         relations = [("answered", answered), ("judged", self._judged(policies, last))]
         flags = select(cols(_FLAGS), "judged")
         if question.pick is not None:
             flags = self._picked(last)
             last += 1
-        if question.sample is not None:
+        if question.match is not None:
             if question.pick is not None:
                 relations.append(("picked", flags))
+            relations += self._matching(question.match, last, relations[-1][0])
+            flags = self._matched(last, relations[-1][0])
+            last += 1
+        if question.sample is not None:
+            if question.pick is not None or question.match is not None:
+                relations.append(("unsampled", flags))
             flags = self._sampled(last, relations[-1][0])
+            last += 1
+        if question.split is not None:
+            if last_acts(question) != ["split"]:
+                relations.append(("unsplit", flags))
+            flags = self._split(question.split, last, relations[-1][0])
         steps = zip(ids, sentence.lines(question, self.codes), policies, strict=True)
+        pairs = None
+        if question.match is not None:
+            place = over(exp.RowNumber(), [col("case_id")], [exp.Ordered(this=col("hash")), exp.Ordered(this=col("control_id"))])
+            upto = [name for name, _ in relations].index("matched") + 1
+            pairs = with_ctes(select([*cols(("case_id", "control_id")), named(place, "place")], "matched"), [*ctes, *relations[:upto]])
         return Plan(
             question.unit,
             tuple(PlannedStep(*step) for step in steps),
             with_ctes(flags, [*ctes, *relations]),
             with_ctes(self._touching(), ctes) if self.steps else None,
             tuple(sorted(self.tables)),
+            pairs=pairs,
         )
+
+    def shown(self) -> tuple[exp.Select, tuple[str, ...], tuple[tuple[str, ...], ...]]:
+        """The rows that outputs and breakdowns are shown of, with the names of their columns."""
+        unit = self.question.unit
+        carried = [named(self.rows.value(self.fields["study_id"]), "study_id")] if unit != "patient" else []
+        carried += [named(self.rows.value(self.fields["image_count"]), "image_count")] if unit == "series" else []
+        found = [column for output in self.question.outputs for column in self._output(output)]
+        grouped, keys = domain.grouped(unit), []
+        groups: dict[str, Node] = {}
+        for breakdown in self.question.breakdowns:
+            for name in breakdown.by:
+                groups.setdefault(name, _part(self.rows.value(grouped[name][0]), grouped[name][1]))
+            keys.append(tuple(f"by_{list(groups).index(name)}" for name in breakdown.by))
+        columns = [*cols(("unit_id", "patient_id"), "unit"), *carried, *(named(value, name) for name, value in found)]
+        columns += [named(value, f"by_{n}") for n, value in enumerate(groups.values())]
+        events = self._events()
+        rows = self._unit()
+        joins: list[Join] = [(relation(name), eq(col("unit_id", name), col("unit_id", "unit")), "left") for name in self.joined]
+        if "cover" in dict(events):
+            joins.append((relation("cover"), None, "cross"))
+        query = select(columns, "unit", joins)
+        self.tables |= self.rows.tables
+        ctes = [*self._anchored(), ("unit", rows), *self._spells(), *self._stays(), *events, *self.ctes]
+        return with_ctes(query, ctes), tuple(name for name, _ in found), tuple(keys)
 
     # Rows
 
@@ -251,22 +353,57 @@ class _Compiler:
         index = self._index()
         columns = [named(col(domain.key(unit), unit), "unit_id"), named(col("patient_id", unit), "patient_id")]
         columns += [named(index, "index_date"), named(day(index), "index_day")]
-        if event_steps(self.question) or self.question.population == "alive_and_resident":
+        if self.observed or self.question.population == "alive_and_resident":
             self.rows.tables.add("patient")
-            month = exp.Concat(expressions=[col("birth_month", "patient"), text("-01")])
-            born = exp.TryCast(this=month, to=exp.DataType.build("date"), safe=True)
-            columns += [named(day(born), "birth_day"), named(day(col("death_date", "patient")), "death_day")]
-        return self.rows.select(columns)
+            columns += [named(_born(), "birth_day"), named(day(col("death_date", "patient")), "death_day")]
+        if isinstance(self.question.index, str):
+            self.rows.tables.add(self.fields[self.question.index].table)
+        anchored: list[Join] = [(relation("anchor"), eq(col("patient_id", "anchor"), col("patient_id", unit)), "left")]
+        return self.rows.select(columns, anchored if isinstance(self.question.index, IndexEvent) else ())
 
     def _index(self) -> Node:
         index = self.question.index
-        if index is None:
-            return exp.cast(NULL, "date")
-        if isinstance(index, date):
-            return literal(index)
-        field = self.fields[index]
-        self.rows.tables.add(field.table)
-        return col(field.name, field.table)
+        match index:
+            case None:
+                return exp.cast(NULL, "date")
+            case date():
+                return literal(index)
+            case IndexEvent():
+                return col("index_date", "anchor")
+            case _:
+                field = self.fields[index]
+                return col(field.name, field.table)
+
+    def _anchored(self) -> list[tuple[str, exp.Select]]:
+        """The index date of each person, where it is the day of an event."""
+        index = self.question.index
+        if not isinstance(index, IndexEvent):
+            return []
+        self.tables.add("event")
+        first = (exp.Min if index.which == "first" else exp.Max)(this=col("date", "event"))
+        person = col("patient_id", "event")
+        columns = [person, named(first, "index_date")]
+        return [("anchor", select(columns, _table("event"), where=[self._is_asked(index.events)], group=[person]))]
+
+    def _stays(self) -> list[tuple[str, exp.Select]]:
+        """The stay that contains the index date: the one that began last, then that of the last id."""
+        if not any(anchor != "index" for _, anchor in self.windows):
+            return []
+        self.tables.add("stay")
+        begins, ends = day(col("start_date", "stay")), day(col("end_date", "stay"))
+        index = col("index_day", "unit")
+        on = [eq(col("patient_id", "stay"), col("patient_id", "unit")), le(begins, index), any_of(is_null(ends), ge(ends, index))]
+        unit_id = col("unit_id", "unit")
+        order = [exp.Ordered(this=begins, desc=True), exp.Ordered(this=col("stay_id", "stay"), desc=True)]
+        columns = [
+            unit_id,
+            named(begins, "start_of_stay"),
+            named(ends, "end_of_stay"),
+            named(over(exp.RowNumber(), [unit_id], order), "place"),
+        ]
+        around = select(columns, "unit", [(_table("stay"), all_of(*on), "")])
+        kept = cols(("unit_id", "start_of_stay", "end_of_stay"))
+        return [("around", select(kept, subquery(around, "placed"), where=[eq(col("place"), number(1))]))]
 
     # Steps
 
@@ -312,8 +449,20 @@ class _Compiler:
                 return self._chain(predicate)
             case Cover(events):
                 return self._observed(events)
+            case Stay():
+                return self._stay(predicate)
+            case Nearest():
+                return self._nearest(predicate)
             case Related():
-                return self._related(predicate)
+                answer, found = self._related(predicate, self._own_rows())
+                self.joined.append(found)
+                return answer
+            case Gap(_, _, window):
+                return all_of(*_within(self._gap(predicate), window))
+            case Finding():
+                return self._finding(predicate)
+            case Member():
+                return self._member(predicate)
             case AllOf(parts):
                 return all_of(*map(self._answer, parts))
             case AnyOf(parts):
@@ -322,12 +471,17 @@ class _Compiler:
                 return not_(any_of(*map(self._answer, parts)))
 
     def _has(self, events: Events) -> Node:
-        inside = self._is_found(events)
+        branches: list[tuple[Node, Node]] = [(self._enough(events), TRUE)]
+        if events.where is not None:
+            branches.append((self._enough(events, possible=True), NULL))
+        return case([*branches, (self._observed(events), FALSE)], NULL)
+
+    def _enough(self, events: Events, possible: bool = False) -> Node:
+        """Whether there are events on enough days, those of which a condition is unknown counted where ``possible``."""
+        inside = self._is_found(events, possible)
         if events.at_least == 1:
-            enough = eq(self._reduced(exp.Max(this=case([(inside, number(1))], number(0)))), number(1))
-        else:
-            enough = ge(self._reduced(count_distinct(case([(inside, col("day", "event"))], NULL))), number(events.at_least))
-        return case([(enough, TRUE), (self._observed(events), FALSE)], NULL)
+            return eq(self._reduced(exp.Max(this=case([(inside, number(1))], number(0)))), number(1))
+        return ge(self._reduced(count_distinct(case([(inside, col("day", "event"))], NULL))), number(events.at_least))
 
     def _end(self, events: Events, first: bool) -> Node:
         """The first or the last event of a person, and where it lies."""
@@ -348,7 +502,7 @@ class _Compiler:
 
     def _chain(self, chain: Chain) -> Node:
         events = chain.events
-        inside, n = self._is_found(events), sum(name.startswith("chain_found") for name in self.joined)
+        inside, n = self._is_found(events), self._next("chain")
         unit_id, row = col("unit_id"), ("unit_id", "day")
         days = [col("unit_id", "asked"), col("day", "event")]
         same_person = eq(col("patient_id", "event"), col("patient_id", "asked"))
@@ -375,6 +529,11 @@ class _Compiler:
         self.joined.append(found)
         return case([(not_null(col("unit_id", found)), TRUE), (self._observed(events), FALSE)], NULL)
 
+    def _next(self, what: str) -> int:
+        """A number of its own for each of several common table expressions of a kind."""
+        self.counted[what] = self.counted.get(what, -1) + 1
+        return self.counted[what]
+
     def _number(self, known: list[Any], wanted: Any) -> int:
         """The place of what is wanted among what is known already, so that nothing is asked twice."""
         if wanted not in known:
@@ -390,26 +549,35 @@ class _Compiler:
         """What the one join of windows and events says of each unit; NULL where there are no events."""
         return col(f"of_{self._number(self.found, aggregate)}", "found")
 
-    def _is_wanted(self, events: Events) -> Node:
+    def _is_wanted(self, events: Events, possible: bool = False) -> Node:
         """Whether a row of ``event`` is one of these."""
-        return col(f"is_{self._number(self.wanted, self._is_asked(events))}", "event")
+        return col(f"is_{self._number(self.wanted, self._is_asked(events, possible))}", "event")
 
-    def _is_found(self, events: Events) -> Node:
+    def _is_found(self, events: Events, possible: bool = False) -> Node:
         """Whether a row of ``event`` is one of these, and inside the window of the row of ``asked``."""
         low, high = self._asked_ends(events, "asked")
-        found = [self._is_wanted(events)]
+        found = [self._is_wanted(events, possible)]
         found += [ge(col("day", "event"), low)] if events.window.low is not None else []
         found += [le(col("day", "event"), high)] if events.window.high is not None else []
         return all_of(*found)
 
     def _asked_ends(self, events: Events, where: str) -> tuple[Node, Node]:
         """First and last day of a window; an open end is never compared with an event."""
-        index = col("index_day", where)
-        return plus(index, events.window.low or 0), plus(index, events.window.high or 0)
+        anchor = self._anchor_day(events.anchor, where)
+        return plus(anchor, events.window.low or 0), plus(anchor, events.window.high or 0)
+
+    def _anchor_day(self, anchor: Anchor, where: str) -> Node:
+        """The day that windows count from, in the words of the rows ``asked`` or ``unit``."""
+        if anchor == "index":
+            return col("index_day", where)
+        if where == "unit" and "around" not in self.joined:
+            self.joined.append("around")
+        return col(anchor, "around" if where == "unit" else where)
 
     def _spells(self) -> list[tuple[str, exp.Select]]:
         """Unbroken residence of each person: rows that touch or overlap are one spell (a move inside the area is not an absence)."""
-        if not self.observed and self.question.population != "alive_and_resident":
+        at_risk = self.question.match is not None and self.question.match.risk_set is not None
+        if not self.observed and self.question.population != "alive_and_resident" and not at_risk:
             return []
         self.tables.add("residence")
         row = ("patient_id", "from_day", "to_day")
@@ -433,13 +601,18 @@ class _Compiler:
             return []
         self.tables.add("source_cover")
         asked = [*cols(("unit_id", "patient_id", "index_day", "birth_day", "death_day"), "unit")]
-        found = [("cover", _cover(self.covers)), ("asked", select(asked, "unit")), ("observed", self._observe())]
+        joins: list[Join] = []
+        if any(anchor != "index" for _, anchor in self.windows):
+            asked += cols(("start_of_stay", "end_of_stay"), "around")
+            joins.append((relation("around"), eq(col("unit_id", "around"), col("unit_id", "unit")), "left"))
+        found = [("cover", _cover(self.covers)), ("asked", select(asked, "unit", joins)), ("observed", self._observe())]
         if not self.wanted:
             self.joined.append("observed")
             return found
         self.tables.add("event")
         flags = [named(wanted, f"is_{n}") for n, wanted in enumerate(self.wanted)]
         row = [col("patient_id", "event"), named(day(col("date", "event")), "day")]
+        row += [named(value, name) for name, value in self.event_columns.items()]
         found.append(("event", select([*row, *flags], _table("event"), where=[any_of(*self.wanted)])))
         if self.found:
             unit_id = col("unit_id", "asked")
@@ -470,13 +643,14 @@ class _Compiler:
 
     def _ends(self, window: int, cover: int) -> tuple[Node, Node]:
         """First and last day of a window; an open end is where the cover begins or ends."""
-        asked, index = self.windows[window], col("index_day", "asked")
-        low = col(f"from_{cover}", "cover") if asked.low is None else plus(index, asked.low)
-        high = col(f"to_{cover}", "cover") if asked.high is None else plus(index, asked.high)
+        asked, name = self.windows[window]
+        anchor = self._anchor_day(name, "asked")
+        low = col(f"from_{cover}", "cover") if asked.low is None else plus(anchor, asked.low)
+        high = col(f"to_{cover}", "cover") if asked.high is None else plus(anchor, asked.high)
         return low, high
 
-    def _is_asked(self, events: Events) -> Node:
-        """Whether an event is one of those asked for; never unknown."""
+    def _is_asked(self, events: Events, possible: bool = False) -> Node:
+        """Whether an event is one of those asked for; never unknown: where a condition is, what ``possible`` says."""
         asked = [is_one_of(col("kind", "event"), [text(kind) for kind in events.kinds])]
         if events.codes:
             asked.append(any_of(*(_in_codelist(self.codes[name]) for name in events.codes)))
@@ -484,15 +658,56 @@ class _Compiler:
             asked.append(eq(col("position", "event"), number(0)))
         if events.sources:
             asked.append(is_one_of(col("source", "event"), [text(name) for name in events.sources]))
-        return coalesce(all_of(*asked), FALSE) if len(asked) > 1 else asked[0]
+        such = coalesce(all_of(*asked), FALSE) if len(asked) > 1 else asked[0]
+        if events.where is None:
+            return such
+        return all_of(such, coalesce(_tests(_EventRow(), events.where.tests), TRUE if possible else FALSE))
 
-    def _related(self, related: Related) -> Node:
-        n = self.related
-        self.related += 1
-        others = _Rows(related.unit, f"other_rows_{n}")
+    def _own_rows(self) -> "_Subject":
+        unit = self.question.unit
+        own: dict[str, Node] = {unit: col("unit_id", "unit"), "patient": col("patient_id", "unit")}
+        return _Subject("unit", unit, "unit_id", "index_day", self.rows, own)
+
+    def _related(self, related: Related, subject: "_Subject") -> tuple[Node, str]:
+        """What is said of each row of the subject, and the relation that must be joined to it for that."""
+        pairs, _ = self._pairs(related, subject)
+        found = f"found_in_{pairs}"
+        unit_id = col("unit_id", pairs)
+        certain, possible = _counts(pairs)
+        columns = [unit_id, named(certain, "certain"), named(possible, "possible")]
+        if related.apart is not None:
+            columns += _spans(pairs)
+        counts = select(columns, pairs, group=[unit_id])
+        if related.within is not None:
+            counts = self._rolling(related.within, pairs, counts)
+        self.ctes.append((found, counts))
+        least = number(related.at_least)
+        certain, possible = (coalesce(col(name, found), number(0)) for name in ("certain", "possible"))
+        enough, few = [ge(certain, least)], [lt(possible, least)]
+        if related.apart is not None:
+            enough.append(ge(coalesce(col("certain_span", found), number(-1)), number(related.apart)))
+            few.append(lt(coalesce(col("possible_span", found), number(-1)), number(related.apart)))
+        return case([(is_null(subject.id_of(related.of)), NULL), (all_of(*enough), TRUE), (any_of(*few), FALSE)], NULL), found
+
+    def _pairs(self, related: Related, subject: "_Subject", dated: bool = False, carried: Sequence[str] = ()) -> tuple[str, "_Rows"]:
+        """Each row of the subject with each other scan that may be asked for: ``says`` is whether it is one.
+
+        ``carried`` are columns of the other scan that are needed further on; ``dated``: one whose distance is unknown is none for sure.
+        """
+        n = self._next("related")
         key, shared = domain.key(related.unit), domain.key(related.of)
+        others = _Rows(related.unit, f"other_rows_{n}", day(col("scan_date", related.unit)))
         says = _tests(others, related.where.tests) if related.where is not None else TRUE
-        same = [(self.rows.value(self.fields[name]), others.value(others.fields[name])) for name in related.same]
+        same = [(subject.rows.value(subject.rows.fields[name]), others.value(others.fields[name])) for name in related.same]
+        for name in carried:
+            (others.most if others.fields[name].kind == "span" else others.value)(others.fields[name])
+        place = len(self.ctes)
+        nested: list[Join] = []
+        if related.related is not None:
+            ids: dict[str, Node] = {related.unit: col("other_id", others.name)}
+            answer, found = self._related(related.related, _Subject(others.name, related.unit, "other_id", "other_day", others, ids))
+            nested.append((relation(found), eq(col("unit_id", found), col("other_id", others.name)), "left"))
+            says = all_of(says, answer)
         own = [
             named(col(key, related.unit), "other_id"),
             named(col(shared, related.unit), "group_id"),
@@ -501,40 +716,36 @@ class _Compiler:
         ]
         row = ("other_id", "group_id", "count_id", "other_day")
         kept = [named(says, "says"), *(named(value, f"same_{i}") for i, (_, value) in enumerate(same))]
+        kept += [named(col(name, others.name), name) for name in _carried_names(others, carried)]
         other = f"other_{n}"
-        self.ctes += [
-            (others.name, others.select(own)),
-            (other, select([*cols(row), *kept], others.name, where=[coalesce(says, TRUE)])),
-        ]
+        self.ctes.insert(place, (others.name, others.select(own)))
+        self.ctes.append((other, select([*cols(row, others.name), *kept], others.name, nested, [coalesce(says, TRUE)])))
         self.tables |= others.tables
-        group = self._own(related.of)
+        group = subject.id_of(related.of)
         on = [eq(group, col("group_id", other))]
-        if related.unit in domain.levels(self.question.unit):
-            mine = self._own(related.unit)
+        if related.unit in domain.levels(subject.unit):
+            mine = subject.id_of(related.unit)
             on.append(any_of(is_null(mine), not_(eq(mine, col("other_id", other)))))
-        index, other_day = col("index_day", "unit"), col("other_day", other)
+        index, other_day = col(subject.day, subject.relation), col("other_day", other)
         conditions = [col("says", other)]
         if related.window.low is not None:
             conditions.append(ge(other_day, plus(index, related.window.low)))
         if related.window.high is not None:
             conditions.append(le(other_day, plus(index, related.window.high)))
-        if related.within is not None:
+        if related.within is not None or related.apart is not None:
             # One without a day may or may not lie within the time.
             conditions.append(case([(not_null(other_day), TRUE)], NULL))
+        gap = exp.Sub(this=other_day, expression=index)
+        if dated:
+            conditions.append(case([(not_null(gap), TRUE)], NULL))
         conditions += [eq(mine, col(f"same_{i}", other)) for i, (mine, _) in enumerate(same)]
-        columns = [col("unit_id", "unit"), *cols(("count_id", "other_day"), other), named(all_of(*conditions), "says")]
-        pairs, found = f"pair_{n}", f"related_{n}"
-        self.ctes.append((pairs, select(columns, "unit", [(relation(other), all_of(*on), "")])))
-        unit_id = col("unit_id", pairs)
-        certain, possible = _counts(pairs)
-        counts = select([unit_id, named(certain, "certain"), named(possible, "possible")], pairs, group=[unit_id])
-        if related.within is not None:
-            counts = self._rolling(related.within, pairs, counts)
-        self.ctes.append((found, counts))
-        self.joined.append(found)
-        least = number(related.at_least)
-        certain, possible = (coalesce(col(name, found), number(0)) for name in ("certain", "possible"))
-        return case([(is_null(group), NULL), (ge(certain, least), TRUE), (lt(possible, least), FALSE)], NULL)
+        columns = [named(col(subject.id, subject.relation), "unit_id"), *cols(("count_id", "other_day"), other)]
+        columns.append(named(all_of(*conditions), "says"))
+        if dated:
+            columns += [col("other_id", other), named(gap, "gap"), *cols(_carried_names(others, carried), other)]
+        pairs = f"pair_{n}"
+        self.ctes.append((pairs, select(columns, subject.relation, [(relation(other), all_of(*on), "")])))
+        return pairs, others
 
     def _rolling(self, within: int, pairs: str, counts: exp.Select) -> exp.Select:
         """The most that lie within so many days of one another; one without a day is possible wherever it may be."""
@@ -564,14 +775,202 @@ class _Compiler:
         ]
         return select(columns, subquery(counts, "every"), joins)
 
-    def _own(self, level: str) -> Node:
-        """The unit's own id, or that of what it belongs to, as its own row says."""
-        unit = self.question.unit
-        if level == unit:
-            return col("unit_id", "unit")
-        if level == "patient":
-            return col("patient_id", "unit")
-        return self.rows.value(self.fields[domain.key(level)])
+    # Stays, the nearest, reports, saved cohorts
+
+    def _stay(self, asked: Stay) -> Node:
+        n = self._next("stay")
+        self.tables.add("stay")
+        held = f"held_{n}"
+        self.event_columns["stay_id"] = col("stay_id", "event")
+        stay_id, person = col("stay_id", "event"), col("patient_id", "event")
+        flags = [
+            named(exp.Max(this=case([(self._is_wanted(events), number(1))], number(0))), f"holds_{i}")
+            for i, events in enumerate(asked.holds)
+        ]
+        self.ctes.append((held, select([person, stay_id, *flags], "event", where=[not_null(stay_id)], group=[person, stay_id])))
+        index = col("index_day", "asked")
+        says = _within(exp.Sub(this=day(col("start_date", "stay")), expression=index), asked.begins)
+        says += _within(exp.Sub(this=day(col("end_date", "stay")), expression=index), asked.ends)
+        says += [eq(coalesce(col(f"holds_{i}", held), number(0)), number(1)) for i in range(len(asked.holds))]
+        same = all_of(eq(col("stay_id", held), col("stay_id", "stay")), eq(col("patient_id", held), col("patient_id", "stay")))
+        joins: list[Join] = [
+            (_table("stay"), eq(col("patient_id", "stay"), col("patient_id", "asked")), ""),
+            (relation(held), same, "left"),
+        ]
+        unit_id = col("unit_id", "asked")
+        rows = select([unit_id, named(all_of(*says), "says")], "asked", joins)
+        level = case([(col("says"), number(2)), (is_null(col("says")), number(1))], number(0))
+        stayed = f"stayed_{n}"
+        self.ctes.append(
+            (stayed, select([col("unit_id"), named(exp.Max(this=level), "level")], subquery(rows, "pair"), group=[col("unit_id")]))
+        )
+        self.joined.append(stayed)
+        events = events_of(asked)
+        assert events is not None
+        level = coalesce(col("level", stayed), number(0))
+        indexed = is_null(col("index_day", "unit")) if asked.begins != EVER or asked.ends != EVER else FALSE
+        return case(
+            [(eq(level, number(2)), TRUE), (eq(level, number(1)), NULL), (indexed, NULL), (self._observed(events), FALSE)],
+            NULL,
+        )
+
+    def _nearest(self, nearest: Nearest) -> Node:
+        then = [test.column for test in nearest.then.tests] if nearest.then is not None else []
+        taken, none = self._taken(nearest, then)
+        says = _tests(taken, nearest.then.tests) if nearest.then is not None else TRUE
+        return case([(is_null(col("unit_id", taken.name)), none), (col("says", taken.name), says)], NULL)
+
+    def _taken(self, nearest: Nearest, columns: Sequence[str]) -> tuple["_Taken", Node]:
+        """The one that is taken, with these columns of it, and the answer where there is none; it is sure where ``says`` is true."""
+        columns = [name for name in dict.fromkeys(columns) if name != domain.GAP]
+        n = self._next("taken")
+        if isinstance(nearest.among, Events):
+            source, fields, key = self._near_events(nearest.among, n, columns), domain.shown("event"), "event_id"
+            missing = is_null(self._anchor_day(nearest.among.anchor, "unit"))
+            none = case([(missing, NULL), (self._observed(nearest.among), FALSE)], NULL)
+            names = list(columns)
+        else:
+            related = nearest.among
+            source, others = self._pairs(related, self._own_rows(), dated=True, carried=columns)
+            fields, key = others.fields, "other_id"
+            none = case([(is_null(self._own_rows().id_of(related.of)), NULL)], FALSE)
+            names = list(_carried_names(others, columns))
+        gap = col("gap")
+        orders: dict[str, list[Node]] = {
+            "nearest": [exp.Abs(this=gap), gap],
+            "earliest": [gap],
+            "latest": [exp.Neg(this=gap)],
+        }
+        undated = case([(is_null(gap), number(0))], number(1))
+        place = over(exp.RowNumber(), [col("unit_id")], [exp.Ordered(this=value) for value in (undated, *orders[nearest.take], col(key))])
+        kept = cols(("unit_id", "gap", "says", *names))
+        placed = select([*kept, named(place, "place")], source, where=[coalesce(col("says"), TRUE)])
+        name = f"taken_{n}"
+        self.ctes.append((name, select(kept, subquery(placed, "placed"), where=[eq(col("place"), number(1))])))
+        self.joined.append(name)
+        return _Taken(name, fields), none
+
+    def _near_events(self, events: Events, n: int, columns: Sequence[str]) -> str:
+        """Events in the window of each unit, with their distance from the day that it counts from."""
+        self.event_columns["event_id"] = col("event_id", "event")
+        for name in columns:
+            self.event_columns[name] = _EventRow().value(domain.shown("event")[name])
+        distance = exp.Sub(this=col("day", "event"), expression=self._anchor_day(events.anchor, "asked"))
+        # Without the day that a window counts from, nothing is near it.
+        inside = all_of(self._is_found(events, possible=True), not_null(self._anchor_day(events.anchor, "asked")))
+        says = self._is_wanted(events)
+        row = [col("unit_id", "asked"), named(distance, "gap"), named(case([(says, TRUE)], NULL), "says")]
+        same_person = eq(col("patient_id", "event"), col("patient_id", "asked"))
+        name = f"near_{n}"
+        self.ctes.append(
+            (name, select([*row, *cols(("event_id", *columns), "event")], "asked", [(relation("event"), same_person, "")], [inside]))
+        )
+        return name
+
+    def _gap(self, gap: Gap) -> Node:
+        start, end = (
+            col("index_day", "unit") if name == domain.INDEX else day(self.rows.value(self.fields[name])) for name in (gap.start, gap.end)
+        )
+        return exp.Sub(this=end, expression=start)
+
+    def _finding(self, asked: Finding) -> Node:
+        n = self._next("finding")
+        self.tables |= {"report", "report_finding"}
+        mine = self._own_rows().id_of(asked.of)
+        wanted = {"finding": asked.finding, "polarity": asked.polarity, "subject": asked.subject}
+        wanted |= {"certainty": asked.certainty} if asked.certainty is not None else {}
+        report_id = col("report_id", "report_finding")
+        saying = select(
+            [report_id],
+            _table("report_finding"),
+            where=[eq(col(name, "report_finding"), text(value)) for name, value in wanted.items()],
+            distinct=True,
+        )
+        on = [eq(col(domain.key(asked.of), "report"), mine)]
+        on += _within(exp.Sub(this=day(col("report_date", "report")), expression=col("index_day", "unit")), asked.window)
+        on.append(coalesce(not_(eq(col("status", "report"), text("cancelled"))), TRUE))
+        joins: list[Join] = [
+            (_table("report"), all_of(*on), ""),
+            (subquery(saying, "saying"), eq(col("report_id", "saying"), col("report_id", "report")), "left"),
+        ]
+        unit_id = col("unit_id", "unit")
+        said = exp.Max(this=case([(not_null(col("report_id", "saying")), number(1))], number(0)))
+        found = f"reported_{n}"
+        self.ctes.append((found, select([unit_id, named(said, "said")], "unit", joins, group=[unit_id])))
+        self.joined.append(found)
+        return eq(col("said", found), number(1))
+
+    def _member(self, asked: Member) -> Node:
+        n = self._next("member")
+        saved = self.saved[asked.cohort]
+        self.tables |= {"cohort_member", saved.unit}
+        member, level = col("unit_id", "cohort_member"), col(domain.key(asked.level), saved.unit)
+        of_run = eq(col("cohort_run_id", "cohort_member"), text(saved.run_id))
+        joins: list[Join] = [(_table(saved.unit), eq(col(domain.key(saved.unit), saved.unit), member), "")]
+        found = f"member_{n}"
+        ids = select([named(level, "level_id")], _table("cohort_member"), joins, [of_run, not_null(level)], distinct=True)
+        mine = self._own_rows().id_of(asked.level)
+        on = eq(col("level_id", "ids"), mine)
+        self.ctes.append((found, select([col("unit_id", "unit")], "unit", [(subquery(ids, "ids"), on, "")], distinct=True)))
+        self.joined.append(found)
+        return case([(is_null(mine), NULL), (not_null(col("unit_id", found)), TRUE)], FALSE)
+
+    # Outputs
+
+    def _output(self, output: Output) -> list[tuple[str, Node]]:
+        match output.of:
+            case str(name):
+                return [(output.id, self.rows.value(self.fields[name]))]
+            case Gap() as gap:
+                return [(output.id, self._gap(gap))]
+            case Nearest() as nearest:
+                taken, _ = self._taken(nearest, output.give)
+                sure = col("says", taken.name)
+                return [(f"{output.id}_{name}", case([(sure, taken.shown(name))], NULL)) for name in output.give]
+            case FollowUp() as follow_up:
+                return [(f"{output.id}_{name}", value) for name, value in self._followed(follow_up).items()]
+
+    def _followed(self, asked: FollowUp) -> dict[str, Node]:
+        """Days, event and end of a follow-up."""
+        outcome = asked.outcome
+        _, cover = _window_of(outcome)
+        c = self._number(self.covers, cover)
+        self._number(self.observed, (self._number(self.windows, (Window(0, 0), "index")), c))
+        index = col("index_day", "unit")
+        at = self._reduced(exp.Min(this=case([(self._is_found(outcome), col("day", "event"))], NULL)))
+        if "at_risk" not in self.joined:
+            on = [eq(col("patient_id", "spell"), col("patient_id", "unit"))]
+            on += [le(col("from_day", "spell"), index), ge(col("to_day", "spell"), index)]
+            columns = [col("unit_id", "unit"), col("to_day", "spell")]
+            self.ctes.append(("at_risk", select(columns, "unit", [(relation("spell"), all_of(*on), "")])))
+            self.joined.append("at_risk")
+        never = number(_LAST_DAY + 1)
+        died = col("death_day", "unit")
+        until = day(literal(asked.until)) if asked.until is not None else never
+        ends = {
+            "death": coalesce(died, never),
+            "transfer_out": col("to_day", "at_risk"),
+            "study_end": until,
+            "window_end": plus(index, outcome.window.high) if outcome.window.high is not None else never,
+            "cover_end": col(f"to_{c}", "cover"),
+        }
+        first, *others = ends.values()
+        censored = exp.Least(this=first, expressions=others)
+        known = all_of(
+            not_null(col("to_day", "at_risk")),
+            any_of(is_null(died), ge(died, index)),
+            any_of(is_null(col("birth_day", "unit")), le(col("birth_day", "unit"), index)),
+            ge(index, col(f"from_{c}", "cover")),
+            le(index, col(f"to_{c}", "cover")),
+            le(index, until),
+        )
+        found = all_of(known, le(at, censored))
+        reasons = [(eq(censored, end), text(reason)) for reason, end in ends.items()]
+        return {
+            "days": case([(found, exp.Sub(this=at, expression=index)), (known, exp.Sub(this=censored, expression=index))], NULL),
+            "event": case([(found, number(1)), (known, number(0))], NULL),
+            "end": case([(found, text("event")), (not_(coalesce(known, FALSE)), NULL), *reasons], NULL),
+        }
 
     # Answers
 
@@ -581,7 +980,19 @@ class _Compiler:
 
     @property
     def _strata_columns(self) -> list[Node]:
-        return cols([f"stratum_{i}" for i in range(len(self._strata))])
+        """What is carried on for the acts after the pick."""
+        return cols([name for name, _ in self._carried_on])
+
+    @property
+    def _carried_on(self) -> list[tuple[str, str]]:
+        """Names of the columns that the match and the sample look at, and of the values in them."""
+        match = self.question.match
+        found = [(f"stratum_{i}", name) for i, name in enumerate(self._strata)]
+        if match is not None:
+            found += [(f"exact_{i}", name) for i, name in enumerate(match.exact)]
+            found += [(f"caliper_{i}", name) for i, (name, _) in enumerate(match.caliper)]
+            found.append(("is_case", ""))
+        return found
 
     def _answered(self, answers: Mapping[int, Node]) -> exp.Select:
         """Every step's answer as a three-valued column, with what the pick sorts by."""
@@ -591,7 +1002,9 @@ class _Compiler:
             columns.append(named(self.rows.value(self.fields[domain.key(pick.one_per)]), "pick_group"))
             order = domain.pick_order(self.question.unit, pick)
             columns += [named(self.rows.value(self.fields[o.column]), f"pick_{i}") for i, o in enumerate(order)]
-        columns += [named(self.rows.value(self.fields[name]), f"stratum_{i}") for i, name in enumerate(self._strata)]
+        columns += [named(self.rows.value(self.fields[name]), carried) for carried, name in self._carried_on if name]
+        if self.question.match is not None:
+            columns.append(named(self._member(Member(self.question.match.cases, self.question.match.level)), "is_case"))
         joins: list[Join] = [(relation(name), eq(col("unit_id", name), col("unit_id", "unit")), "left") for name in self.joined]
         return select(columns, "unit", joins)
 
@@ -635,13 +1048,139 @@ class _Compiler:
         ]
         return select(columns, subquery(placed, "placed"))
 
+    def _matching(self, match: Match, last: int, source: str) -> list[tuple[str, exp.Select]]:
+        """Cases with their controls: ``matched`` has a row for each control of a case that has enough, and the rounds that lead there."""
+        row = ["unit_id", "patient_id", "index_date", "is_case", *(f"exact_{i}" for i in range(len(match.exact)))]
+        row += [f"caliper_{i}" for i in range(len(match.caliper))]
+        survivors = select(cols(row), source, where=[eq(col("passed"), number(last))])
+        of_case = select([col("patient_id")], "surviving", where=[col("is_case"), not_null(col("patient_id"))], distinct=True)
+        joins: list[Join] = [(subquery(of_case, "of_case"), eq(col("patient_id", "of_case"), col("patient_id", "surviving")), "left")]
+        control = [not_(col("is_case", "surviving")), is_null(col("patient_id", "of_case"))]
+        case_row, control_row = relation("case_row"), relation("control_row")
+        fits: list[Node] = [eq(col(f"exact_{i}", "case_row"), col(f"exact_{i}", "control_row")) for i in range(len(match.exact))]
+        for i, (name, most) in enumerate(match.caliper):
+            mine, its = (col(f"caliper_{i}", where) for where in ("case_row", "control_row"))
+            if self.fields[name].kind == "date":
+                mine, its = day(mine), day(its)
+            fits.append(le(exp.Abs(this=exp.Paren(this=exp.Sub(this=mine, expression=its))), literal(float(most))))
+        found = [
+            ("surviving", survivors),
+            ("case_row", select(cols(row), "surviving", where=[col("is_case")])),
+            ("control_row", select(cols(row, "surviving"), "surviving", joins, control)),
+        ]
+        more: list[Join] = []
+        if match.risk_set is not None:
+            found.append(("had", self._had(match.risk_set)))
+            index = day(col("index_date", "case_row"))
+            lived = [eq(col("patient_id", "spell"), col("patient_id", "control_row"))]
+            lived += [le(col("from_day", "spell"), index), ge(col("to_day", "spell"), index)]
+            more.append((relation("spell"), all_of(*lived), ""))
+            more.append((relation("lifetime"), eq(col("patient_id", "lifetime"), col("patient_id", "control_row")), "left"))
+            more.append((relation("had"), eq(col("patient_id", "had"), col("patient_id", "control_row")), "left"))
+            born, died, had = col("birth_day", "lifetime"), col("death_day", "lifetime"), col("had_day", "had")
+            fits += [any_of(is_null(born), le(born, index)), any_of(is_null(died), ge(died, index)), any_of(is_null(had), gt(had, index))]
+        case_id, control_id = col("unit_id", "case_row"), col("unit_id", "control_row")
+        seeded = exp.Concat(expressions=[text(f"{match.seed}:"), case_id, text(":"), control_id])
+        pair = [named(case_id, "case_id"), named(control_id, "control_id")]
+        pair.append(named(exp.SHA2(this=seeded, length=exp.Literal.number(256)), "hash"))
+        on = all_of(*fits) if fits else TRUE
+        kept = [on] if more else []
+        joined: list[Join] = [(control_row, None if more else on, "cross" if more else ""), *more]
+        found.append(("fitting", select(pair, case_row, joined, kept)))
+        names = cols(("case_id", "control_id", "hash"))
+        by_case = [exp.Ordered(this=col("hash")), exp.Ordered(this=col("control_id"))]
+        place = over(exp.RowNumber(), [col("case_id")], by_case)
+        if match.replacement:
+            first = select([*names, named(place, "place")], "fitting")
+            got = "chosen_0"
+            found.append((got, select(names, subquery(first, "placed"), where=[le(col("place"), number(match.ratio))])))
+        else:
+            got = ""
+            for n in range(MATCH_ROUNDS):
+                got = self._round(match, n, got, found)
+        has = select([col("case_id"), named(exp.Count(this=exp.Star()), "n")], got, group=[col("case_id")])
+        enough: list[Join] = [(subquery(has, "has"), eq(col("case_id", "has"), col("case_id", got)), "")]
+        found.append(
+            ("matched", select(cols(("case_id", "control_id", "hash"), got), got, enough, [ge(col("n", "has"), number(match.at_least))]))
+        )
+        both = exp.Union(
+            this=select([named(col("case_id"), "unit_id")], "matched"), expression=select([col("control_id")], "matched"), distinct=True
+        )
+        found.append(("matched_units", select([col("unit_id")], subquery(both, "both"))))
+        flagged: list[Join] = [(relation("matched_units"), eq(col("unit_id", "matched_units"), col("unit_id", source)), "left")]
+        columns = [*cols(_FLAGS, source), *cols([name for name, _ in self._carried_on], source)]
+        columns.append(named(not_null(col("unit_id", "matched_units")), "is_matched"))
+        found.append(("matching", select(columns, source, flagged)))
+        return found
+
+    def _round(self, match: Match, n: int, before: str, found: list[tuple[str, exp.Select]]) -> str:
+        """One round: each case asks as many free controls as it lacks, and each control goes with the first that asks."""
+        names = cols(("case_id", "control_id", "hash"), "fitting")
+        joins: list[Join] = []
+        where: list[Node] = []
+        lacks: Node = number(match.ratio)
+        if before:
+            taken = select([col("control_id")], before, distinct=True)
+            has = select([col("case_id"), named(exp.Count(this=exp.Star()), "n")], before, group=[col("case_id")])
+            joins = [
+                (subquery(taken, "taken"), eq(col("control_id", "taken"), col("control_id", "fitting")), "left"),
+                (subquery(has, "has"), eq(col("case_id", "has"), col("case_id", "fitting")), "left"),
+            ]
+            where = [is_null(col("control_id", "taken"))]
+            lacks = exp.Sub(this=number(match.ratio), expression=coalesce(col("n", "has"), number(0)))
+        by_case = [exp.Ordered(this=col("hash", "fitting")), exp.Ordered(this=col("control_id", "fitting"))]
+        place = over(exp.RowNumber(), [col("case_id", "fitting")], by_case)
+        asked = select([*names, named(lacks, "lacks"), named(place, "place")], "fitting", joins, where)
+        row = cols(("case_id", "control_id", "hash"))
+        by_control = [exp.Ordered(this=col("hash")), exp.Ordered(this=col("case_id"))]
+        first = over(exp.RowNumber(), [col("control_id")], by_control)
+        asking = select([*row, named(first, "first")], subquery(asked, "asked_for"), where=[le(col("place"), col("lacks"))])
+        answered = select(row, subquery(asking, "asking"), where=[eq(col("first"), number(1))])
+        name = f"chosen_{n}"
+        if before:
+            both = exp.Union(this=select(row, before), expression=answered, distinct=False)
+            found.append((name, select(row, subquery(both, "both"))))
+        else:
+            found.append((name, answered))
+        return name
+
+    def _had(self, events: Events) -> exp.Select:
+        """The day of each person's first such event."""
+        self.tables.add("event")
+        person, first = col("patient_id", "event"), exp.Min(this=day(col("date", "event")))
+        return select([person, named(first, "had_day")], _table("event"), where=[self._is_asked(events)], group=[person])
+
+    def _lifetimes(self) -> list[tuple[str, exp.Select]]:
+        """Birth and death of each person, for risk sets."""
+        match = self.question.match
+        if match is None or match.risk_set is None:
+            return []
+        self.tables.add("patient")
+        days = [named(_born(), "birth_day"), named(day(col("death_date", "patient")), "death_day")]
+        return [("lifetime", select([col("patient_id", "patient"), *days], _table("patient")))]
+
+    def _matched(self, last: int, source: str) -> exp.Select:
+        """The match as a last step: matched cases and their controls hold, of whom nobody knows whether they are cases is unknown."""
+        survives = eq(col("passed"), number(last))
+        index = last + 1
+        chosen, lost = all_of(survives, col("is_matched")), all_of(survives, is_null(col("is_case")))
+        columns = [
+            *cols(_FLAGS[:3]),
+            named(plus(col("holds"), case([(chosen, bit(index))], bit(None))), "holds"),
+            named(plus(col("unknowns"), case([(lost, bit(index))], bit(None))), "unknowns"),
+            named(case([(chosen, number(index))], col("passed")), "passed"),
+            *cols([f"stratum_{i}" for i in range(len(self._strata))]),
+        ]
+        return select(columns, source)
+
     def _sampled(self, last: int, source: str) -> exp.Select:
         """The sample as a last step: of each stratum, the first survivors by the hash of seed and id."""
         assert self.question.sample is not None
         survives = eq(col("passed"), number(last))
         seeded = exp.Concat(expressions=[text(f"{self.question.sample.seed}:"), col("unit_id")])
         order = [exp.Ordered(this=exp.SHA2(this=seeded, length=exp.Literal.number(256))), exp.Ordered(this=col("unit_id"))]
-        place = over(exp.RowNumber(), [survives, *self._strata_columns], order)
+        strata = cols([f"stratum_{i}" for i in range(len(self._strata))])
+        place = over(exp.RowNumber(), [survives, *strata], order)
         chosen = all_of(survives, le(col("place"), number(self.question.sample.size)))
         index = last + 1
         columns = [
@@ -651,6 +1190,39 @@ class _Compiler:
             named(case([(chosen, number(index))], col("passed")), "passed"),
         ]
         return select(columns, subquery(select([*cols(_FLAGS), named(place, "place")], source), "placed"))
+
+    def _split(self, split: Split, last: int, source: str) -> exp.Select:
+        """The split as a last step: who has a part holds, who has no patient is unknown."""
+        survives = eq(col("passed"), number(last))
+        person = col("patient_id")
+        index = last + 1
+        if split.at is None:
+            seeded = exp.Concat(expressions=[text(f"{split.seed}:"), person])
+            digits = exp.Substring(this=exp.SHA2(this=seeded, length=exp.Literal.number(256)), start=number(1), length=number(8))
+            upto = [sum(split.percent[: i + 1]) for i in range(len(split.parts) - 1)]
+            # The first hash beyond a share of all of them, in hexadecimal digits.
+            shares = [f"{-(-(percent * _WHOLE_HASHES) // 100):08x}" for percent in upto]
+            parts = [(lt(digits, text(share)), text(name)) for share, name in zip(shares, split.parts, strict=False)]
+            part, lost = case([(is_null(person), NULL), *parts], text(split.parts[-1])), is_null(person)
+            placed: Node = relation(source)
+        else:
+            at = literal(split.at)
+            before = lt(col("index_date"), at)
+            early = exp.Max(this=case([(all_of(survives, before), number(1))], number(0)))
+            columns = [*cols(_FLAGS), named(over(early, [person], []), "early")]
+            placed = subquery(select(columns, source), "placed")
+            lost = any_of(is_null(person), is_null(col("index_date")))
+            first = all_of(eq(col("early"), number(1)), before)
+            part = case([(lost, NULL), (first, text(split.parts[0])), (eq(col("early"), number(1)), NULL)], text(split.parts[1]))
+        part = case([(survives, part)], NULL)
+        columns = [
+            *cols(_FLAGS[:3]),
+            named(plus(col("holds"), case([(not_null(part), bit(index))], bit(None))), "holds"),
+            named(plus(col("unknowns"), case([(all_of(survives, lost), bit(index))], bit(None))), "unknowns"),
+            named(case([(not_null(part), number(index))], col("passed")), "passed"),
+            named(part, "part"),
+        ]
+        return select(columns, placed)
 
     def _touching(self) -> exp.Select:
         counts = []
@@ -667,15 +1239,124 @@ class _Compiler:
         return select([exp.Count(this=case([(touches, number(1))], NULL))], "asked", [(relation("cover"), None, "cross")])
 
 
+@dataclass(frozen=True)
+class _Subject:
+    """Rows that others are related to: the units, or other scans. ``own`` are the columns of its ids that are no values of its rows."""
+
+    relation: str
+    unit: str
+    id: str
+    day: str
+    rows: _Rows
+    own: Mapping[str, Node]
+
+    def id_of(self, level: str) -> Node:
+        """The id of a row, or of what it belongs to, as its own row says."""
+        return self.own[level] if level in self.own else self.rows.value(self.rows.fields[domain.key(level)])
+
+
+class _EventRow:
+    """A row of the table of events; a number that is only a bound is missing."""
+
+    fields = domain.event_fields()
+
+    def value(self, field: Field) -> Node:
+        value = col(field.name, "event")
+        if field.name not in domain.EVENT_NUMBERS:
+            return value
+        comparator = col("comparator", "event")
+        return case([(any_of(is_null(comparator), eq(comparator, text("="))), value)], NULL)
+
+    most = value
+
+
+class _Taken:
+    """The row that a nearest takes."""
+
+    def __init__(self, name: str, fields: Mapping[str, Field]) -> None:
+        self.name = name
+        self.fields = fields
+
+    def value(self, field: Field) -> Node:
+        return col(field.name if field.table == "event" else _name(field), self.name)
+
+    def most(self, field: Field) -> Node:
+        return col(f"{_name(field)}_most" if field.table != "event" else field.name, self.name)
+
+    def shown(self, name: str) -> Node:
+        return col("gap", self.name) if name == domain.GAP else self.value(self.fields[name])
+
+
+def _carried_names(others: _Rows, columns: Sequence[str]) -> list[str]:
+    """The names under which columns of other scans are carried on."""
+    fields = [others.fields[name] for name in columns]
+    names = [name for f in fields for name in ((_name(f), f"{_name(f)}_most") if f.kind == "span" else (_name(f),))]
+    return list(dict.fromkeys(names))
+
+
+def _within(days: Node, window: Window) -> list[Node]:
+    """Whether a number of days lies in a window."""
+    found = [ge(days, number(window.low))] if window.low is not None else []
+    return found + ([le(days, number(window.high))] if window.high is not None else [])
+
+
+def _part(value: Node, part: str | None) -> Node:
+    """The year of a date, the decade of a whole number."""
+    match part:
+        case "year":
+            return exp.cast(exp.Year(this=value), "bigint")
+        case "decade":
+            return exp.Sub(this=value, expression=exp.Mod(this=value, expression=number(10)))
+        case _:
+            return value
+
+
+def _born() -> Node:
+    """The first day of a person's month of birth."""
+    month = exp.Concat(expressions=[col("birth_month", "patient"), text("-01")])
+    return day(exp.TryCast(this=month, to=exp.DataType.build("date"), safe=True))
+
+
+def _homes() -> exp.Select:
+    """Where each person lived, one row per residence, up to the day before the next one begins: no two hold the same day."""
+    order = [exp.Ordered(this=col("from_day")), exp.Ordered(this=col("until_day"))]
+    begun = exp.Lead(this=col("from_day"), offset=exp.Literal.number(1))
+    person = [col("patient_id")]
+    until = coalesce(day(col("to_date", "residence")), number(_LAST_DAY))
+    row = [
+        *cols(("patient_id", *domain.LIVED), "residence"),
+        named(day(col("from_date", "residence")), "from_day"),
+        named(until, "until_day"),
+    ]
+    next_day = coalesce(over(begun, person, order), number(_LAST_DAY + 1))
+    to_day = exp.Least(this=col("until_day"), expressions=[plus(next_day, -1)])
+    columns = [*cols(("patient_id", *domain.LIVED, "from_day")), named(to_day, "to_day")]
+    return select(columns, subquery(select(row, _table("residence")), "residence_rows"))
+
+
+def _spans(pairs: str) -> list[Node]:
+    """Days between the first and the last of those that certainly are counted, and that may be; one without a day may lie anywhere."""
+    says, counted, at = cols(("says", "count_id", "other_day"), pairs)
+    found = []
+    for name, holds in (("certain_span", says), ("possible_span", coalesce(says, TRUE))):
+        days = case([(all_of(holds, not_null(counted)), at)], NULL)
+        span: Node = exp.Sub(this=exp.Max(this=days), expression=exp.Min(this=days))
+        if name == "possible_span":
+            undated = exp.Max(this=case([(all_of(holds, not_null(counted), is_null(at)), number(1))], number(0)))
+            span = case([(eq(undated, number(1)), number(_LAST_DAY))], span)
+        found.append(named(span, name))
+    return found
+
+
 def _name(field: Field) -> str:
     return field.name if field.keyword is not None else f"{field.table}_{field.name}"
 
 
-def _tests(rows: _Rows, tests: Sequence[Test]) -> Node:
+def _tests(rows: "_Valued", tests: Sequence[Test]) -> Node:
     return all_of(*(_test(rows, test) for test in tests))
 
 
-def _test(rows: _Rows, test: Test) -> Node:
+def _test(rows: "_Valued", test: Test) -> Node:
     field = rows.fields[test.column]
     value = rows.value(field)
     literals = [literal(v) for v in test.values]
@@ -705,16 +1386,21 @@ def _test(rows: _Rows, test: Test) -> Node:
 
 
 def _tag(field: Field, key: str, unit: str) -> exp.Select:
-    """What one tag or pixel feature says, by the id it belongs to: ``owner_id``, ``least`` and, of a span, ``most``."""
+    """What one tag, pixel feature or search for text says, by the id it belongs to: ``owner_id``, ``least`` and, of a span, ``most``."""
+    if field.table == domain.TEXT:
+        owner, verdict = col(key, domain.TEXT), col("verdict", domain.TEXT)
+        said = [(eq(exp.Max(this=case([(eq(verdict, text(v)), number(1))], number(0))), number(1)), text(v)) for v in _VERDICTS]
+        return select([named(owner, "owner_id"), named(case(said, NULL), "least")], _table(domain.TEXT), group=[owner])
     if field.table == domain.FEATURES:
         assert isinstance(field.keyword, tuple)
         feature, version, aggregate = field.keyword
         value = col("value", domain.FEATURES)
+        level = "series" if aggregate == "own" else "image"
         where = [
             eq(col(name, domain.FEATURES), text(wanted))
-            for name, wanted in (("level", "image"), ("feature", feature), ("version", version), ("status", "ok"))
+            for name, wanted in (("level", level), ("feature", feature), ("version", version), ("status", "ok"))
         ]
-        if unit == "image":
+        if unit == level:
             return select([named(col("id", domain.FEATURES), "owner_id"), named(value, "least")], _table(domain.FEATURES), where=where)
         of = col("series_id", domain.FEATURES)
         end = (exp.Min if aggregate == "min" else exp.Max)(this=value)
@@ -747,9 +1433,9 @@ def _present(column: Node, field: Field) -> Node:
     return column
 
 
-def _window_of(events: Events) -> tuple[Window, tuple[tuple[str, ...], tuple[str, ...]]]:
+def _window_of(events: Events) -> tuple[tuple[Window, Anchor], tuple[tuple[str, ...], tuple[str, ...]]]:
     """What decides whether nothing found means that nothing was there: window, and the kinds and record sources that must cover it."""
-    return events.window, (events.kinds, events.sources)
+    return (events.window, events.anchor), (events.kinds, events.sources)
 
 
 def _cover(asked: Sequence[tuple[tuple[str, ...], tuple[str, ...]]]) -> exp.Select:

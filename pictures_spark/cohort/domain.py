@@ -5,7 +5,11 @@ patients cannot name a column of series. Where several tables have a column of t
 
 Besides columns there are header tags, ``tag.<DICOM keyword>`` (those of schemas/tags.yaml), and pixel features,
 ``feature.<name>@<version>`` (those of schemas/features.yaml): of an image its own value, of a series ``….min`` and ``….max`` over its
-images.
+images, or its own value where it was measured of the whole series. ``health_board`` and ``simd_quintile`` are those of the residence that
+began last on or before the index date, if it contains it, and ``text_verdict`` says whether text was found in the pixels of an image, or of
+any image of a series.
+
+A condition inside an event, ``{event: lab, where: {value_std: {lt: 30}}}``, names columns of the table of events.
 """
 
 from dataclasses import dataclass
@@ -28,6 +32,28 @@ UNKNOWN = "unknown"
 TAGS_OF = {"image": "tag", "series": "tag", "study": "study_tag"}
 TAG_TABLES = frozenset(TAGS_OF.values())
 FEATURES = "image_feature"
+RESIDENCE, TEXT = "residence", "burned_in_text"
+# What a residence says of a unit on its index date.
+LIVED = ("health_board", "simd_quintile")
+VERDICT = "text_verdict"
+INDEX, GAP = "index", "gap"
+# Numbers of events that a comparator makes a bound of, columns that a condition inside an event may name, and those that may be shown.
+EVENT_COLUMNS = (
+    "value",
+    "value_std",
+    "comparator",
+    "unit_raw",
+    "unit_std",
+    "status",
+    "age_years",
+    "end_date",
+    "time",
+    "position",
+    "source",
+)
+EVENT_NUMBERS = ("value", "value_std")
+EVENT_SHOWN = ("date", "kind", "system", "code", *EVENT_COLUMNS)
+FOLLOWED = ("days", "event", "end")
 _LONGEST_CS = 16  # characters of a code string, PS3.5
 _PERSONAL_TAGS = frozenset({"PatientSex", "PatientAge"})
 _PROVENANCE = ("release", "run_id")
@@ -105,7 +131,7 @@ class Field:
     @property
     def personal(self) -> bool:
         """Whether it is about a person, so that it asks for somebody alive and resident unless the question says otherwise."""
-        return self.table == "patient" or self.name in PERSONAL or self.keyword in _PERSONAL_TAGS
+        return self.table in ("patient", RESIDENCE) or self.name in PERSONAL or self.keyword in _PERSONAL_TAGS
 
 
 def levels(unit: str) -> tuple[str, ...]:
@@ -123,7 +149,42 @@ def fields(unit: str) -> dict[str, Field]:
                 found.setdefault(column.name, Field(name, column))
     if AGE_COLUMN in found:
         found[AGE] = found[AGE_COLUMN]
+    found |= {name: Field(RESIDENCE, table(ZONE, RESIDENCE).by_name[name]) for name in LIVED}
+    if unit in ("series", "image"):
+        verdict = Column(
+            VERDICT, "string", "Whether text was found in the pixels.", vocabulary="verdict", deid="derived", label="Text in pixels"
+        )
+        found[VERDICT] = Field(TEXT, verdict, VERDICT)
     return found | _tags(unit) | _features(unit)
+
+
+@cache
+def event_fields() -> dict[str, Field]:
+    """Columns that a condition inside an event may name."""
+    return {name: Field("event", table(ZONE, "event").by_name[name]) for name in EVENT_COLUMNS}
+
+
+@cache
+def shown(unit: str) -> dict[str, Field]:
+    """Columns that an output may show, of a unit or, with ``event``, of an event."""
+    if unit == "event":
+        return {name: Field("event", table(ZONE, "event").by_name[name]) for name in EVENT_SHOWN}
+    return {name: field for name, field in fields(unit).items() if field.kind not in ("set", "list", "span")}
+
+
+# Suffixes of a column in a breakdown, and the kind of column each goes with.
+PARTS: dict[str, Kind] = {"year": "date", "decade": "whole"}
+
+
+@cache
+def grouped(unit: str) -> dict[str, tuple[Field, str | None]]:
+    """What members may be counted by: columns of few values, the year of a date, the decade of an age or another whole number."""
+    found: dict[str, tuple[Field, str | None]] = {}
+    for name, field in shown(unit).items():
+        if field.kind not in ("id", "number"):
+            found[name] = (field, None)
+        found |= {f"{name}.{part}": (field, part) for part, kind in PARTS.items() if field.kind == kind}
+    return found
 
 
 def _tags(unit: str) -> dict[str, Field]:
@@ -149,16 +210,17 @@ def _tag_values(entry: dict[str, Any]) -> tuple[str, ...] | None:
 def _features(unit: str) -> dict[str, Field]:
     aggregates = {"image": ("",), "series": ("min", "max")}.get(unit, ())
     found: dict[str, Field] = {}
-    for entry in load_schema("features.yaml")["features"]:
-        if not entry["publish"] or entry["level"] != "image":
+    declared = load_schema("features.yaml")
+    for entry in (*declared["features"], *declared["brought"]):
+        if not entry["publish"] or entry["level"] not in ("image", unit):
             continue
-        for aggregate in aggregates:
+        for aggregate in aggregates if entry["level"] == "image" else ("own",):
             key = (entry["name"], str(entry["version"]), aggregate)
-            said = {"": "", "min": "smallest ", "max": "largest "}[aggregate]
+            said = {"min": "smallest ", "max": "largest "}.get(aggregate, "")
             label = f"{said}{entry['name'].replace('_', ' ')} (version {entry['version']})"
             name = "_".join(("feature", *key)).rstrip("_")
             column = Column(name, "double", entry["meaning"], unit=entry.get("unit"), deid="keep", label=label)
-            dotted = f"feature.{key[0]}@{key[1]}" + (f".{aggregate}" if aggregate else "")
+            dotted = f"feature.{key[0]}@{key[1]}" + (f".{aggregate}" if aggregate in ("min", "max") else "")
             found[dotted] = Field(FEATURES, column, key)
     return found
 

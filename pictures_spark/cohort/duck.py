@@ -5,16 +5,16 @@ role may write there. Tables are read through Delta's log, never as bare Parquet
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from pictures_spark.cohort.attrition import Answer, content_hash, levels
-from pictures_spark.cohort.compile import PREFIX, Plan
+from pictures_spark.cohort.attrition import Answer, Cell, content_hash, levels
+from pictures_spark.cohort.compile import PREFIX, Plan, Saved
 from pictures_spark.errors import InputError, ZoneViolationError
 from pictures_spark.schema import DUCKDB_TYPES, table
 from pictures_spark.zones import Zones
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ZONE = "deidentified"
+# Frozen cohorts are no part of a release; the rows of one never change.
+UNPINNED = frozenset({"cohort_member"})
+# Levels above a unit that its members are counted at.
+LEVELS = {"patient": (), "study": ("patient",), "series": ("patient", "study"), "image": ("patient", "study")}
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,9 @@ def pin(connection: duckdb.DuckDBPyConnection, zones: Zones, release: Release, n
     """
     for name in names:
         declared = table(ZONE, name)
+        if name in UNPINNED:
+            connection.execute(f"CREATE VIEW {PREFIX}{name} AS {latest(connection, zones, name).sql_query()}")
+            continue
         if name not in release.versions:
             empty = ", ".join(f'NULL::{DUCKDB_TYPES[c.type]} AS "{c.name}"' for c in declared.columns)
             connection.execute(f"CREATE VIEW {PREFIX}{name} AS SELECT {empty} WHERE false")
@@ -153,7 +160,50 @@ def answer(connection: duckdb.DuckDBPyConnection, plan: Plan) -> Answer:
     units = connection.execute(units_sql(plan, "flags")).fetchall()
     patients = connection.execute(patients_sql("flags")).fetchall()
     ids = connection.execute(f"SELECT unit_id FROM flags WHERE passed = {len(plan.steps) - 1}").fetchall()
-    return Answer(levels(plan, units, patients), content_hash(row[0] for row in ids))
+    cells = tuple(tuple(Cell(*cell) for cell in cells) for cells in counted(connection, plan))
+    return Answer(levels(plan, units, patients), content_hash(row[0] for row in ids), cells)
+
+
+def shown(connection: duckdb.DuckDBPyConnection, plan: Plan, members: bool = True) -> dict[str, tuple[Any, ...]]:
+    """What the outputs show of each member, or of every unit, by unit id. Needs `answer`."""
+    if plan.shown is None or not plan.columns:
+        return {}
+    where = f" WHERE unit_id IN (SELECT unit_id FROM flags WHERE passed = {plan.last})" if members else ""
+    columns = ", ".join(["unit_id", *plan.columns])
+    rows = connection.execute(f"SELECT {columns} FROM ({plan.shown.sql('duckdb')}){where}").fetchall()
+    return {row[0]: tuple(row[1:]) for row in rows}
+
+
+def counted(connection: duckdb.DuckDBPyConnection, plan: Plan) -> list[list[tuple[tuple[Any, ...], tuple[int, ...]]]]:
+    """Of each breakdown the values of its columns, and counts of members: see `counted_sql`. Needs `answer`."""
+    if plan.shown is None or not plan.keys:
+        return []
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE shown AS {plan.shown.sql('duckdb')}")
+    found = []
+    for keys in plan.keys:
+        rows = connection.execute(counted_sql(plan, keys, "shown", "flags")).fetchall()
+        found.append([(tuple(row[: len(keys)]), tuple(row[len(keys) :])) for row in rows])
+    return found
+
+
+def counted_sql(plan: Plan, keys: Sequence[str], shown: str, flags: str) -> str:
+    """Members by the values of some columns: units, then patients and studies that they belong to, of series also images; missing last."""
+    counts = ["COUNT(*)"] + [f"COUNT(DISTINCT {shown}.{level}_id)" for level in LEVELS[plan.unit]]
+    counts += [f"CAST(COALESCE(SUM({shown}.image_count), 0) AS BIGINT)"] if plan.unit == "series" else []
+    order = [f"CASE WHEN {key} IS NULL THEN 1 ELSE 0 END, {key}" for key in keys]
+    return (
+        f"SELECT {', '.join([*keys, *counts])} FROM {shown} JOIN {flags} ON {flags}.unit_id = {shown}.unit_id "
+        f"WHERE {flags}.passed = {plan.last} GROUP BY {', '.join(keys)} ORDER BY {', '.join(order)}"
+    )
+
+
+def saved(connection: duckdb.DuckDBPyConnection, zones: Zones) -> dict[str, tuple[Saved, str]]:
+    """Every frozen cohort by name: the newest freeze of it, and the release that it was frozen on."""
+    if not is_written(zones, "cohort_run"):
+        return {}
+    rows = latest(connection, zones, "cohort_run").order("frozen, cohort_run_id")
+    found = rows.project("cohort_id, cohort_run_id, unit, release").fetchall()
+    return {name: (Saved(run_id, unit), release) for name, run_id, unit, release in found}
 
 
 def units_sql(plan: Plan, flags: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pictures_spark import audit
 from pictures_spark.cohort import duck, yaml_face
 from pictures_spark.cohort.codelists import Codes
-from pictures_spark.cohort.compile import DIALECTS, compiled
+from pictures_spark.cohort.compile import DIALECTS, Saved, compiled
 from pictures_spark.cohort.duck import Release
 from pictures_spark.config import Config
 from pictures_spark.errors import ChecksFailedError, ConfigError, InputError, NotPermittedError
@@ -158,7 +158,7 @@ def replay(zones: Zones, manifest: Mapping[str, Any]) -> str:
     changed = sorted(name for name, found in codes.items() if found.sha256 != manifest["codelists"][name]["sha256"])
     if changed:
         raise ChecksFailedError(f"the manifest was changed: the codes of {', '.join(changed)} do not have the hash that it says")
-    plan = compiled(question, codes)
+    plan = compiled(question, codes, {name: Saved(**one) for name, one in manifest.get("saved", {}).items()})
     release = Release(manifest["release"], {name: int(version) for name, version in manifest["table_versions"].items()})
     with duck.reader(zones) as connection:
         gone = list(_gone(connection, zones, release, plan.tables))

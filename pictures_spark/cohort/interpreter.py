@@ -18,24 +18,36 @@ from typing import Any
 
 from pictures_spark.cohort.codelists import Codes
 from pictures_spark.cohort.model import (
+    MATCH_ROUNDS,
     AllOf,
     AnyOf,
     Chain,
     Cover,
     Events,
+    Finding,
     First,
+    FollowUp,
+    Gap,
     Has,
+    IndexEvent,
     Lacks,
     Last,
+    Match,
+    Member,
+    Nearest,
     NoneOf,
+    Output,
     Pick,
     Predicate,
     Question,
     Related,
     Sample,
+    Split,
+    Stay,
     Test,
     Where,
     Window,
+    events_of,
 )
 from pictures_spark.schema import table
 
@@ -51,10 +63,20 @@ class World:
         self.tables = tables
         self._alive: dict[tuple[str, int], bool] = {}
         self._resident: dict[tuple[str, int], bool] = {}
+        self._by_person: dict[str, dict[str, list[Row]]] = {}
 
     def rows(self, name: str) -> Sequence[Row]:
         """The rows of a table."""
         return self.tables.get(name, ())
+
+    def of(self, name: str, person: str | None) -> Sequence[Row]:
+        """The rows of a person."""
+        if name not in self._by_person:
+            found: dict[str, list[Row]] = {}
+            for row in self.rows(name):
+                found.setdefault(row["patient_id"], []).append(row)
+            self._by_person[name] = found
+        return self._by_person[name].get(person, []) if person is not None else []
 
     @cached_property
     def people(self) -> dict[str, Row]:
@@ -80,8 +102,7 @@ class World:
         if (person, day) not in self._resident:
             self._resident[person, day] = any(
                 row["from_date"].toordinal() <= day and (row["to_date"] is None or day <= row["to_date"].toordinal())
-                for row in self.rows("residence")
-                if row["patient_id"] == person
+                for row in self.of("residence", person)
             )
         return self._resident[person, day]
 
@@ -126,6 +147,10 @@ class One:
             return self._tag(name.removeprefix("tag."))
         if name.startswith("feature."):
             return self._feature(name.removeprefix("feature."))
+        if name == "text_verdict":
+            return self._verdict()
+        if name in ("health_board", "simd_quintile"):
+            return self._lived().get(name)
         if name == "age_at":
             name = "age_years"
         for level, row in self.rows.items():
@@ -145,14 +170,27 @@ class One:
                 return row["values"] or None if row["vr"] == "CS" else numbers
         return None
 
+    def _lived(self) -> Row:
+        """The residence that began last on or before the index date, if it contains it."""
+        rows = [row for row in self.world.of("residence", self.person) if self.index is not None and row["from_date"] <= self.index]
+        newest = max(rows, key=lambda row: (row["from_date"], row["to_date"] or date.max), default=None)
+        lasts = newest is not None and (newest["to_date"] is None or self.index is None or self.index <= newest["to_date"])
+        return newest if newest is not None and lasts else {}
+
+    def _verdict(self) -> str | None:
+        """Text where any image has some, else not determined where any is, else clean where any is."""
+        said = {row["verdict"] for row in self.world.rows("burned_in_text") if row[f"{self.unit}_id"] == self.own(self.unit)}
+        return next((verdict for verdict in ("text", "not_determined", "clean") if verdict in said), None)
+
     def _feature(self, name: str) -> float | None:
         feature, _, rest = name.partition("@")
         version, _, aggregate = rest.partition(".")
+        level = "image" if aggregate or self.unit == "image" else "series"
         values = [
             row["value"]
             for row in self.world.rows("image_feature")
-            if (row["feature"], row["version"], row["level"], row["status"]) == (feature, version, "image", "ok")
-            and (row["id"] if self.unit == "image" else row["series_id"]) == self.own(self.unit)
+            if (row["feature"], row["version"], row["level"], row["status"]) == (feature, version, level, "ok")
+            and (row["series_id"] if aggregate else row["id"]) == self.own(self.unit)
             and row["value"] is not None
         ]
         return (max if aggregate == "max" else min)(values, default=None)
@@ -160,20 +198,45 @@ class One:
 
 @dataclass
 class Judged:
-    """What is said of one unit: the population's answer, each step's, the pick's and the sample's, and how many were survived."""
+    """What is said of one unit: the population's answer, each step's and the last acts', and how many were survived.
+
+    ``part`` is that of a split, ``controls`` those of a case.
+    """
 
     one: One
     answers: list[Said]
     passed: int
+    part: str | None = None
+    controls: tuple[str, ...] = ()
 
 
-def interpret(question: Question, codes: Mapping[str, Codes], tables: Mapping[str, Sequence[Row]] | World) -> list[Judged]:
-    """Ask a checked question, with its resolved code lists, of tables; one answer per unit."""
+@dataclass(frozen=True)
+class Lists:
+    """What a question's names stand for: code lists and, by cohort, the saved members' units and the ids of these."""
+
+    codes: Mapping[str, Codes]
+    saved: Mapping[str, tuple[str, frozenset[str]]]
+
+    def __getitem__(self, name: str) -> Codes:
+        return self.codes[name]
+
+
+def interpret(
+    question: Question,
+    codes: Mapping[str, Codes],
+    tables: Mapping[str, Sequence[Row]] | World,
+    saved: Mapping[str, tuple[str, frozenset[str]]] | None = None,
+) -> list[Judged]:
+    """Ask a checked question, with its resolved code lists, of tables; one answer per unit.
+
+    ``saved`` are the cohorts that it refers to: unit and ids of the members.
+    """
     world = tables if isinstance(tables, World) else World(tables)
     policies = ["exclude", *(step.unknown for step in question.steps)]
+    lists = Lists(codes, saved or {})
     found: list[Judged] = []
-    for one in _units(question, world):
-        answers = [_population(question, one), *(_answer(step.predicate, one, codes) for step in question.steps)]
+    for one in _units(question, world, lists):
+        answers = [_population(question, one), *(_answer(step.predicate, one, lists) for step in question.steps)]
         passed = 0
         for said, policy in zip(answers, policies, strict=True):
             if said is False or (said is None and policy == "exclude"):
@@ -184,12 +247,49 @@ def interpret(question: Question, codes: Mapping[str, Codes], tables: Mapping[st
     if question.pick is not None:
         _pick(question.pick, found, last)
         last += 1
+    if question.match is not None:
+        _match(question.match, found, last, lists)
+        last += 1
     if question.sample is not None:
         _sample(question.sample, found, last)
+        last += 1
+    if question.split is not None:
+        _split(question.split, found, last)
     return found
 
 
-def _units(question: Question, world: World) -> list[One]:
+def show(question: Question, codes: Mapping[str, Codes], rows: Sequence[Judged]) -> dict[str, tuple[Any, ...]]:
+    """What the outputs show of each unit, in their order, by unit id."""
+    lists = Lists(codes, {})
+    return {row.one.id: tuple(value for output in question.outputs for value in _shown(output, row.one, lists)) for row in rows}
+
+
+def count(question: Question, rows: Sequence[Judged]) -> list[dict[tuple[Any, ...], tuple[int, ...]]]:
+    """Of each breakdown the counts of members: units and, where these belong to them, patients and studies; of series also images."""
+    last = len(rows[0].answers) if rows else 0
+    found: list[dict[tuple[Any, ...], tuple[int, ...]]] = []
+    for breakdown in question.breakdowns:
+        cells: dict[tuple[Any, ...], list[One]] = {}
+        for row in rows:
+            if row.passed == last:
+                cells.setdefault(tuple(_part(row.one, name) for name in breakdown.by), []).append(row.one)
+        levels = [level for level in ("patient", "study") if level in _PARENTS[question.unit]]
+        counts = {key: [len({one.own(level) for one in ones} - {None}) for level in levels] for key, ones in cells.items()}
+        if question.unit == "series":
+            counts = {key: [*counts[key], sum(one.value("image_count") or 0 for one in ones)] for key, ones in cells.items()}
+        found.append({key: (len(ones), *counts[key]) for key, ones in cells.items()})
+    return found
+
+
+def _part(one: One, name: str) -> Any:
+    name, _, part = name.partition(".")
+    value = one.value(name)
+    if value is None or not part:
+        return value
+    return value.year if part == "year" else value // 10 * 10
+
+
+def _units(question: Question, world: World, lists: Lists) -> list[One]:
     found = []
     for row in world.rows(question.unit):
         if question.unit == "patient" and row["merged_into"] is not None:
@@ -199,7 +299,12 @@ def _units(question: Question, world: World) -> list[One]:
             if row["locator_id"] != min(twins):
                 continue
         one = _one(question.unit, row, None, world)
-        index = one.value(question.index) if isinstance(question.index, str) else question.index
+        index: Any = question.index
+        if isinstance(index, str):
+            index = one.value(index)
+        if isinstance(index, IndexEvent):
+            days = _days(index.events, one, lists)
+            index = date.fromordinal((min if index.which == "first" else max)(days)) if days else None
         found.append(_one(question.unit, row, index, world))
     return found
 
@@ -237,30 +342,41 @@ def _any(answers: Iterable[Said]) -> Said:
     return _not(_all(_not(said) for said in answers))
 
 
-def _answer(predicate: Predicate, one: One, codes: Mapping[str, Codes]) -> Said:
+def _answer(predicate: Predicate, one: One, lists: Lists) -> Said:
     match predicate:
         case Where(tests):
             return _tests(tests, one)
         case AllOf(parts):
-            return _all([_answer(part, one, codes) for part in parts])
+            return _all([_answer(part, one, lists) for part in parts])
         case AnyOf(parts):
-            return _any([_answer(part, one, codes) for part in parts])
+            return _any([_answer(part, one, lists) for part in parts])
         case NoneOf(parts):
-            return _not(_any([_answer(part, one, codes) for part in parts]))
+            return _not(_any([_answer(part, one, lists) for part in parts]))
         case Has(events):
-            return _has(events, one, codes)
+            return _has(events, one, lists)
         case Lacks(events):
-            return _not(_has(events, one, codes))
+            return _not(_has(events, one, lists))
         case First(events):
-            return _first(events, one, codes)
+            return _first(events, one, lists)
         case Last(events):
-            return _last(events, one, codes)
+            return _last(events, one, lists)
         case Chain():
-            return _chain(predicate, one, codes)
+            return _chain(predicate, one, lists)
         case Cover(events):
             return _observed(events, one)
+        case Stay():
+            return _stay(predicate, one, lists)
+        case Nearest():
+            return _nearest(predicate, one, lists)
         case Related():
             return _related(predicate, one)
+        case Gap():
+            days = _apart(predicate, one)
+            return None if days is None else _in(predicate.window, days)
+        case Finding():
+            return _finding(predicate, one)
+        case Member():
+            return _member(predicate, one, lists)
 
 
 # Values
@@ -301,17 +417,32 @@ def _test(test: Test, value: Any) -> Said:
 # Events
 
 
-def _days(events: Events, one: One, codes: Mapping[str, Codes]) -> set[int]:
-    """Every day on which the person has such an event."""
-    return {
-        row["date"].toordinal()
-        for row in one.world.rows("event")
-        if row["patient_id"] == one.person
-        and row["kind"] in events.kinds
-        and (not events.codes or any(_in_list(row, codes[name]) for name in events.codes))
+def _such(events: Events, one: One, lists: Lists) -> list[Row]:
+    """The person's events of the kinds, codes, positions and sources that are asked for."""
+    return [
+        row
+        for row in one.world.of("event", one.person)
+        if row["kind"] in events.kinds
+        and (not events.codes or any(_in_list(row, lists[name]) for name in events.codes))
         and (not events.main or row["position"] == 0)
         and (not events.sources or row["source"] in events.sources)
-    }
+    ]
+
+
+def _days(events: Events, one: One, lists: Lists) -> set[int]:
+    """Every day on which the person has such an event."""
+    return {row["date"].toordinal() for row in _such(events, one, lists)}
+
+
+def _says(where: Where | None, row: Row) -> Said:
+    """What the conditions on an event say of it."""
+    return True if where is None else _all([_test(test, _of_event(row, test.column)) for test in where.tests])
+
+
+def _of_event(row: Row, column: str) -> Any:
+    """A value of an event; a number that is only a bound is no number."""
+    bound = column in ("value", "value_std") and row["comparator"] not in (None, "=")
+    return None if bound else row[column]
 
 
 def _in_list(row: Row, codelist: Codes) -> bool:
@@ -322,22 +453,43 @@ def _in_list(row: Row, codelist: Codes) -> bool:
     return any(row["code"].startswith(code) for code in codelist.codes)
 
 
-def _ends(window: Window, one: One) -> tuple[int | None, int | None] | None:
-    """First and last day of a window, None for an end that is open; None where it refers to an index date that is missing."""
-    if one.index is None:
+def _anchor(events: Events, one: One) -> date | None:
+    """The day that a window counts from."""
+    if events.anchor == "index" or one.index is None:
+        return one.index
+    index = one.index
+    stays = [
+        row
+        for row in one.world.of("stay", one.person)
+        if row["start_date"] <= index and (row["end_date"] is None or index <= row["end_date"])
+    ]
+    stay = max(stays, key=lambda row: (row["start_date"], row["stay_id"]), default=None)
+    if stay is None:
+        return None
+    found: date | None = stay["start_date" if events.anchor == "start_of_stay" else "end_date"]
+    return found
+
+
+def _ends(window: Window, anchor: date | None) -> tuple[int | None, int | None] | None:
+    """First and last day of a window, None for an end that is open; None where it refers to a day that is missing."""
+    if anchor is None:
         return (None, None) if window.low is None and window.high is None else None
-    day = one.index.toordinal()
+    day = anchor.toordinal()
     return None if window.low is None else day + window.low, None if window.high is None else day + window.high
 
 
-def _inside(window: Window, one: One, day: int) -> bool:
-    ends = _ends(window, one)
+def _in(window: Window, days: int) -> bool:
+    return (window.low is None or days >= window.low) and (window.high is None or days <= window.high)
+
+
+def _inside(window: Window, anchor: date | None, day: int) -> bool:
+    ends = _ends(window, anchor)
     return ends is not None and (ends[0] is None or day >= ends[0]) and (ends[1] is None or day <= ends[1])
 
 
 def _observed(events: Events, one: One) -> bool:
     """Whether an event in the window would be known of: each of its days that the person lived is covered, and lived where records are."""
-    ends, person, world = _ends(events.window, one), one.person, one.world
+    ends, person, world = _ends(events.window, _anchor(events, one)), one.person, one.world
     if ends is None or person is None:
         return False
     covers = world.covers(events)
@@ -352,58 +504,143 @@ def _observed(events: Events, one: One) -> bool:
     return all(begins <= day <= finishes and world.resident(person, day) for day in lived)
 
 
-def _has(events: Events, one: One, codes: Mapping[str, Codes]) -> Said:
-    days = [day for day in _days(events, one, codes) if _inside(events.window, one, day)]
-    if len(days) >= events.at_least:
+def _has(events: Events, one: One, lists: Lists) -> Said:
+    found = [(row["date"].toordinal(), _says(events.where, row)) for row in _such(events, one, lists)]
+    found = [(day, said) for day, said in found if said is not False and _inside(events.window, _anchor(events, one), day)]
+    if len({day for day, said in found if said}) >= events.at_least:
         return True
+    if len({day for day, _ in found}) >= events.at_least:
+        return None
     return False if _observed(events, one) else None
 
 
-def _first(events: Events, one: One, codes: Mapping[str, Codes]) -> Said:
-    days, ends = _days(events, one, codes), _ends(events.window, one)
+def _first(events: Events, one: One, lists: Lists) -> Said:
+    anchor = _anchor(events, one)
+    days, ends = _days(events, one, lists), _ends(events.window, anchor)
     if days and ends is not None:
-        if _inside(events.window, one, min(days)):
+        if _inside(events.window, anchor, min(days)):
             return True
         if ends[0] is not None and min(days) < ends[0]:
             return False
     return False if _observed(events, one) else None
 
 
-def _last(events: Events, one: One, codes: Mapping[str, Codes]) -> Said:
-    days, ends = _days(events, one, codes), _ends(events.window, one)
+def _last(events: Events, one: One, lists: Lists) -> Said:
+    anchor = _anchor(events, one)
+    days, ends = _days(events, one, lists), _ends(events.window, anchor)
     if days and ends is not None:
-        if _inside(events.window, one, max(days)):
+        if _inside(events.window, anchor, max(days)):
             return True
         if ends[1] is not None and max(days) > ends[1]:
             return False
     return False if _observed(events, one) else None
 
 
-def _chain(chain: Chain, one: One, codes: Mapping[str, Codes]) -> Said:
+def _chain(chain: Chain, one: One, lists: Lists) -> Said:
     events, gap = chain.events, chain.gap
-    days = sorted(day for day in _days(events, one, codes) if _inside(events.window, one, day))
+    days = sorted(day for day in _days(events, one, lists) if _inside(events.window, _anchor(events, one), day))
     for start in range(len(days) - events.at_least + 1):
         link = days[start : start + events.at_least]
-        gaps = [later - earlier for earlier, later in pairwise(link)]
-        apart = all((gap.low is None or g >= gap.low) and (gap.high is None or g <= gap.high) for g in gaps)
+        apart = all(_in(gap, later - earlier) for earlier, later in pairwise(link))
         if apart and (chain.within is None or link[-1] - link[0] <= chain.within):
             return True
     return False if _observed(events, one) else None
 
 
+def _stay(asked: Stay, one: One, lists: Lists) -> Said:
+    bounded = asked.ends.low is not None or asked.ends.high is not None
+    if one.index is None and (bounded or asked.begins != Window(None, None)):
+        return None
+    said: list[Said] = []
+    for stay in one.world.of("stay", one.person):
+        begins = _inside(asked.begins, one.index, stay["start_date"].toordinal())
+        open_ended = bounded and stay["end_date"] is None
+        ends = None if open_ended else not bounded or _inside(asked.ends, one.index, stay["end_date"].toordinal())
+        held = [any(row["stay_id"] == stay["stay_id"] for row in _such(events, one, lists)) for events in asked.holds]
+        said.append(_all([begins, ends, *held]))
+    if True in said:
+        return True
+    events = events_of(asked)
+    assert events is not None
+    return False if None not in said and _observed(events, one) else None
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The one that a `Nearest` takes: days from the index date to it, and its row."""
+
+    gap: int
+    row: Row | One
+
+    def value(self, name: str) -> Any:
+        """A value of it."""
+        if name == "gap":
+            return self.gap
+        return self.row.value(name) if isinstance(self.row, One) else _of_event(self.row, name)
+
+
+def _candidates(nearest: Nearest, one: One, lists: Lists) -> list[tuple[int | None, str, Said, Row | One]]:
+    """Those that may be it: days from the anchor, id, whether it is certain that it is one, and its row."""
+    among = nearest.among
+    if isinstance(among, Events):
+        anchor = _anchor(among, one)
+        rows = [(row, row["date"].toordinal(), _says(among.where, row)) for row in _such(among, one, lists)]
+        return [
+            (day - anchor.toordinal(), row["event_id"], said, row)
+            for row, day, said in rows
+            if anchor is not None and said is not False and _inside(among.window, anchor, day)
+        ]
+    found: list[tuple[int | None, str, Said, Row | One]] = []
+    for other in _others(among, one):
+        said = _fits(among, one, other)
+        gap = None if one.index is None or other.index is None else (other.index - one.index).days
+        if said is not False:
+            found.append((gap, other.id, None if gap is None else said, other))
+    return found
+
+
+def _taken(nearest: Nearest, one: One, lists: Lists) -> tuple[Said, Taken | None]:
+    """Whether there is one, and which it is where that is known."""
+    found = _candidates(nearest, one, lists)
+    if not found:
+        if isinstance(nearest.among, Events):
+            return (False if _anchor(nearest.among, one) is not None and _observed(nearest.among, one) else None), None
+        return (None if one.own(nearest.among.of) is None else False), None
+
+    def place(candidate: tuple[int | None, str, Said, Row | One]) -> tuple[Any, ...]:
+        gap, name = candidate[0], candidate[1]
+        if gap is None:
+            return (0, 0, 0, name)
+        first = {"nearest": (abs(gap), gap), "earliest": (gap, 0), "latest": (-gap, 0)}[nearest.take]
+        return (1, *first, name)
+
+    gap, _, said, row = min(found, key=place)
+    return (None, None) if not said or gap is None else (True, Taken(gap, row))
+
+
+def _nearest(nearest: Nearest, one: One, lists: Lists) -> Said:
+    said, taken = _taken(nearest, one, lists)
+    if taken is None or nearest.then is None:
+        return said
+    return _all([_test(test, taken.value(test.column)) for test in nearest.then.tests])
+
+
 # Other scans
 
 
-def _related(related: Related, one: One) -> Said:
+def _others(related: Related, one: One) -> list[One]:
+    """The other scans of the unit's study or patient, each with its own scan date as its index."""
     group = one.own(related.of)
-    if group is None:
+    rows = [_one(related.unit, row, row["scan_date"], one.world) for row in one.world.rows(related.unit)]
+    return [other for other in rows if group is not None and other.own(related.of) == group and not _belongs(one, other)]
+
+
+def _related(related: Related, one: One) -> Said:
+    if one.own(related.of) is None:
         return None
     certain: list[tuple[str, int | None]] = []
     possible: list[tuple[str, int | None]] = []
-    for row in one.world.rows(related.unit):
-        other = _one(related.unit, row, row["scan_date"], one.world)
-        if other.own(related.of) != group or _belongs(one, other):
-            continue
+    for other in _others(related, one):
         said = _fits(related, one, other)
         counted = other.own(related.count)
         if said is not False and counted is not None:
@@ -411,9 +648,9 @@ def _related(related: Related, one: One) -> Said:
             possible.append((counted, day))
             if said:
                 certain.append((counted, day))
-    if _most(certain, related.within) >= related.at_least:
+    if _most(certain, related.within) >= related.at_least and _far(certain, related.apart):
         return True
-    return False if _most(possible, related.within) < related.at_least else None
+    return False if _most(possible, related.within) < related.at_least or not _far(possible, related.apart) else None
 
 
 def _belongs(one: One, other: One) -> bool:
@@ -429,10 +666,18 @@ def _fits(related: Related, one: One, other: One) -> Said:
         if one.index is None or other.index is None:
             said.append(None)
         else:
-            said.append(_inside(related.window, one, other.index.toordinal()))
-    if related.within is not None and other.index is None:
+            said.append(_inside(related.window, one.index, other.index.toordinal()))
+    if (related.within is not None or related.apart is not None) and other.index is None:
         said.append(None)
+    if related.related is not None:
+        said.append(_related(related.related, other))
     return _all(said)
+
+
+def _far(found: list[tuple[str, int | None]], apart: int | None) -> bool:
+    """Whether the first and the last of them may lie so many days apart."""
+    days = [day for _, day in found if day is not None]
+    return apart is None or len(days) < len(found) or (bool(days) and max(days) - min(days) >= apart)
 
 
 def _most(found: list[tuple[str, int | None]], within: int | None) -> int:
@@ -441,6 +686,78 @@ def _most(found: list[tuple[str, int | None]], within: int | None) -> int:
     if within is None or any(day is None for _, day in found):
         return every
     return max((len({n for n, d in found if d is not None and 0 <= d - day <= within}) for _, day in found if day is not None), default=0)
+
+
+def _apart(gap: Gap, one: One) -> int | None:
+    start, end = (one.index if name == "index" else one.value(name) for name in (gap.start, gap.end))
+    return None if start is None or end is None else (end - start).days
+
+
+def _finding(asked: Finding, one: One) -> Said:
+    reports = [row for row in one.world.rows("report") if row[f"{asked.of}_id"] == one.own(asked.of) and row["status"] != "cancelled"]
+    bounded = asked.window.low is not None or asked.window.high is not None
+    if one.own(asked.of) is None or (bounded and one.index is None):
+        return None
+    read = {row["report_id"] for row in reports if _inside(asked.window, one.index, row["report_date"].toordinal())}
+    if not read:
+        return None
+    return any(
+        (row["finding"], row["polarity"], row["subject"]) == (asked.finding, asked.polarity, asked.subject)
+        and asked.certainty in (None, row["certainty"])
+        for row in one.world.rows("report_finding")
+        if row["report_id"] in read
+    )
+
+
+def _member(asked: Member, one: One, lists: Lists) -> Said:
+    unit, ids = lists.saved[asked.cohort]
+    mine = one.own(asked.level)
+    members = [row for row in one.world.rows(unit) if row[f"{unit}_id"] in ids]
+    return None if mine is None else mine in {row[f"{asked.level}_id"] for row in members}
+
+
+# Outputs
+
+
+def _shown(output: Output, one: One, lists: Lists) -> tuple[Any, ...]:
+    match output.of:
+        case str(name):
+            return (one.value(name),)
+        case Gap() as gap:
+            return (_apart(gap, one),)
+        case Nearest() as nearest:
+            _, taken = _taken(nearest, one, lists)
+            return tuple(None if taken is None else taken.value(name) for name in output.give)
+        case FollowUp() as follow_up:
+            return _followed(follow_up, one, lists)
+
+
+def _followed(asked: FollowUp, one: One, lists: Lists) -> tuple[int | None, int | None, str | None]:
+    """Day by day from the index date on."""
+    outcome, person, world = asked.outcome, one.person, one.world
+    at = Events(outcome.kinds, (), Window(0, 0), sources=outcome.sources)
+    if person is None or one.index is None or not world.alive(person, one.index.toordinal()) or not _observed(at, one):
+        return None, None, None
+    if asked.until is not None and asked.until < one.index:
+        return None, None, None
+    covered = min(cover[1] for cover in world.covers(at))
+    days = {day for day in _days(outcome, one, lists) if _inside(outcome.window, one.index, day)}
+    died = world.people.get(person, {}).get("death_date")
+    day = one.index.toordinal()
+    while True:
+        gone = day - one.index.toordinal()
+        if day in days:
+            return gone, 1, "event"
+        for end, reason in (
+            (died is not None and day == died.toordinal(), "death"),
+            (not world.resident(person, day + 1), "transfer_out"),
+            (asked.until is not None and day == asked.until.toordinal(), "study_end"),
+            (gone == outcome.window.high, "window_end"),
+            (day == covered, "cover_end"),
+        ):
+            if end:
+                return gone, 0, reason
+        day += 1
 
 
 # Survivors
@@ -466,6 +783,70 @@ def _pick(pick: Pick, found: list[Judged], last: int) -> None:
         row.passed += survived and row.one.id in chosen
 
 
+def _match(match: Match, found: list[Judged], last: int, lists: Lists) -> None:
+    """Add the match's answer to every unit, and its controls to each case."""
+    survivors = [row for row in found if row.passed == last]
+    said = {row.one.id: _member(Member(match.cases, match.level), row.one, lists) for row in survivors}
+    cases = [row for row in survivors if said[row.one.id]]
+    people = {row.one.person for row in cases} - {None}
+    others = [row for row in survivors if said[row.one.id] is False and row.one.person not in people]
+    ranked = {case.one.id: [other.one.id for other in _ranked(match, case.one, others, lists)] for case in cases}
+    chosen: dict[str, list[str]] = {case.one.id: [] for case in cases}
+    if match.replacement:
+        chosen = {case: controls[: match.ratio] for case, controls in ranked.items()}
+    for _ in range(0 if match.replacement else MATCH_ROUNDS):
+        taken = {control for controls in chosen.values() for control in controls}
+        asked: dict[str, list[str]] = {}
+        for case, controls in ranked.items():
+            free = [control for control in controls if control not in taken]
+            for control in free[: match.ratio - len(chosen[case])]:
+                asked.setdefault(control, []).append(case)
+        for control, asking in asked.items():
+            _, first = min((_hashed(match, case, control), case) for case in asking)
+            chosen[first].append(control)
+    kept = {case: controls for case, controls in chosen.items() if len(controls) >= match.at_least}
+    matched = {*kept, *(control for controls in kept.values() for control in controls)}
+    for row in found:
+        survived = row.passed == last
+        row.answers.append(None if survived and said[row.one.id] is None else survived and row.one.id in matched)
+        row.passed += survived and row.one.id in matched
+        controls = sorted((_hashed(match, row.one.id, control), control) for control in kept.get(row.one.id, []))
+        row.controls = tuple(control for _, control in controls)
+
+
+def _hashed(match: Match, case: str, control: str) -> str:
+    return hashlib.sha256(f"{match.seed}:{case}:{control}".encode()).hexdigest()
+
+
+def _ranked(match: Match, case: One, others: list[Judged], lists: Lists) -> list[Judged]:
+    """The controls that go with a case, in the order in which it asks them."""
+    fits = []
+    for other in others:
+        pairs = [(case.value(name), other.one.value(name)) for name in match.exact]
+        near = [(case.value(name), other.one.value(name), most) for name, most in match.caliper]
+        equal = all(mine is not None and mine == its for mine, its in pairs)
+        if equal and all(_close(mine, its, most) for mine, its, most in near) and _at_risk(match, case, other.one, lists):
+            fits.append(other)
+    return sorted(fits, key=lambda other: (_hashed(match, case.id, other.one.id), other.one.id))
+
+
+def _close(mine: Any, its: Any, most: float) -> bool:
+    if mine is None or its is None:
+        return False
+    apart = mine - its
+    return bool(abs(apart.days if isinstance(mine, date) else apart) <= most)
+
+
+def _at_risk(match: Match, case: One, control: One, lists: Lists) -> bool:
+    if match.risk_set is None:
+        return True
+    if case.index is None or control.person is None:
+        return False
+    day = case.index.toordinal()
+    there = control.world.alive(control.person, day) and control.world.resident(control.person, day)
+    return there and all(had > day for had in _days(match.risk_set, control, lists))
+
+
 def _sample(sample: Sample, found: list[Judged], last: int) -> None:
     """Add the sample's answer to every unit."""
     strata: dict[tuple[Any, ...], list[str]] = {}
@@ -480,3 +861,37 @@ def _sample(sample: Sample, found: list[Judged], last: int) -> None:
     for row in found:
         row.answers.append(row.passed == last and row.one.id in chosen)
         row.passed += bool(row.answers[-1])
+
+
+def _split(split: Split, found: list[Judged], last: int) -> None:
+    """Add the split's answer to every unit, and its part."""
+    survivors = [row for row in found if row.passed == last]
+    early = {row.one.person for row in survivors if split.at is not None and row.one.index is not None and row.one.index < split.at}
+    for row in found:
+        survived, person = row.passed == last, row.one.person
+        if survived and person is not None:
+            row.part = _part_of(split, person) if split.at is None else _side(split, split.at, row, person in early)
+        row.answers.append(None if survived and _untold(split, row) else row.part is not None)
+        row.passed += row.part is not None
+
+
+def _untold(split: Split, row: Judged) -> bool:
+    return row.one.person is None or (split.at is not None and row.one.index is None)
+
+
+def _side(split: Split, at: date, row: Judged, early: bool) -> str | None:
+    if row.one.index is None:
+        return None
+    before = row.one.index < at
+    return (split.parts[0] if before else None) if early else split.parts[1]
+
+
+def _part_of(split: Split, person: str) -> str:
+    """The part in whose share of all hashes the person's lies."""
+    place = int(hashlib.sha256(f"{split.seed}:{person}".encode()).hexdigest()[:8], 16)
+    so_far = 0
+    for name, percent in zip(split.parts, split.percent, strict=True):
+        so_far += percent
+        if place * 100 < so_far << 32:
+            return name
+    raise ValueError("the percentages do not add up to 100")

@@ -2,8 +2,8 @@
 
 Two words carry the design. A *unit* is one row of the table the question is about: a patient, a study, a series or an image. A *step* is
 a predicate on one unit: it says yes, no or unknown, and never looks at another step. So the order of steps changes the attrition and
-nothing else, and any step can be switched off without asking the others again. Only pick and sample act on the survivors, in that
-order, after all steps.
+nothing else, and any step can be switched off without asking the others again. Only pick, match, sample and split act on the survivors, in
+that order, after all steps. What is shown of the members (outputs) and counted of them (breakdowns) changes nothing about who they are.
 
 Nodes hold values already typed by the tables of schemas/deidentified. They are not checked when they are made, so that every fault of a
 question can be reported at once: `pictures_spark.cohort.check` does that for all faces alike.
@@ -19,6 +19,8 @@ Population = Literal["all", "linked", "alive_and_resident"]
 Unknown = Literal["exclude", "include", "report"]
 Expand = Literal["prefix", "exact"]
 Operator = Literal["eq", "ne", "in", "lt", "le", "gt", "ge", "between", "matches", "is_missing"]
+Anchor = Literal["index", "start_of_stay", "end_of_stay"]
+Take = Literal["nearest", "earliest", "latest"]
 Value = str | int | float | bool | date
 
 
@@ -80,6 +82,11 @@ class Events:
 
     ``main`` leaves out events whose code is not known to stand in the first position of its record. ``sources`` are the only record
     sources that count, also for what is observed; any where there is none.
+
+    ``anchor`` is the day that the window counts from: the index date, or the first or last day of the hospital stay that contains it (of
+    several the one that began last, then that of the last stay_id). Where there is none, no day is in the window and none is observed.
+
+    ``where`` are conditions on the event's own columns. A number that was recorded with a comparator, such as ``>60``, is missing here.
     """
 
     kinds: tuple[str, ...]
@@ -88,11 +95,16 @@ class Events:
     at_least: int = 1
     main: bool = False
     sources: tuple[str, ...] = ()
+    anchor: Anchor = "index"
+    where: Where | None = None
 
 
 @dataclass(frozen=True)
 class Has:
-    """Yes where events lie on at least so many different days; no where they do not and the window is observed; else unknown."""
+    """Yes where events lie on at least so many different days; no where they do not and the window is observed; else unknown.
+
+    Also unknown where events of which a condition is unknown would make them enough.
+    """
 
     events: Events
 
@@ -150,7 +162,8 @@ class Related:
 
     The unit itself, and the study or series that it belongs to, are no other. ``where`` are conditions on them, ``window`` the days from
     the unit's index date to their scan date, ``same`` columns that must be equal in both, ``count`` what is counted, and ``within`` the
-    most days there may be between the first and the last of those counted.
+    most days there may be between the first and the last of those counted, ``apart`` the fewest. ``related`` asks the same of each of them:
+    other series or studies than it.
 
     One of which a condition is unknown may meet it or not: the answer is unknown where that decides. It is also unknown where nobody
     knows the unit's study or patient.
@@ -164,6 +177,69 @@ class Related:
     at_least: int = 1
     count: Literal["study", "series"] = "series"
     within: int | None = None
+    apart: int | None = None
+    related: "Related | None" = None
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Whether the days from one date column to another lie in the window; ``index`` is the index date. Unknown where one is missing."""
+
+    start: str
+    end: str
+    window: Window = EVER
+
+
+@dataclass(frozen=True)
+class Stay:
+    """Yes where the person has a hospital stay that holds each of these events, and begins and ends in these windows.
+
+    The windows of the events themselves do not count. A stay that has no last day may end in a window or not. Without such a stay: no where
+    the window that it begins in is observed, for admissions and for the events, else unknown.
+    """
+
+    holds: tuple[Events, ...]
+    begins: Window = EVER
+    ends: Window = EVER
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """One event, or one other scan, of those in the window: yes where it is there and meets the conditions of ``then``.
+
+    The nearest to the day that the window counts from, of two as near the earlier; or the earliest or latest of them; ties end by event_id,
+    series_id or study_id. Where one of which a condition (or the day) is unknown may be it, the answer is unknown. Where there is none: no
+    for scans, and for events where the window is observed; else unknown. Of `Events`, ``at_least`` does not count; of `Related` only unit,
+    of, where, window and same do.
+    """
+
+    among: "Events | Related"
+    take: Take = "nearest"
+    then: Where | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What reports say: yes where one says so, no where there is one that does not, unknown where there is none.
+
+    Reports of the unit's study or, with ``of: patient``, of the person, signed in the window. A report that was cancelled is none. None for
+    ``certainty`` is either; ``subject`` is whom the report speaks of.
+    """
+
+    finding: str
+    of: Literal["study", "patient"] = "study"
+    polarity: str = "affirmed"
+    certainty: str | None = None
+    subject: str = "patient"
+    window: Window = EVER
+
+
+@dataclass(frozen=True)
+class Member:
+    """Yes where the unit's patient, study, series or image (``level``) is that of a member of a saved cohort; unknown where it has none."""
+
+    cohort: str
+    level: Unit
 
 
 @dataclass(frozen=True)
@@ -189,7 +265,7 @@ class NoneOf:
 
 EventPredicate = Has | Lacks | First | Last | Chain | Cover
 Nest = AllOf | AnyOf | NoneOf
-Predicate = Where | EventPredicate | Related | Nest
+Predicate = Where | EventPredicate | Stay | Nearest | Related | Gap | Finding | Member | Nest
 
 
 @dataclass(frozen=True)
@@ -218,6 +294,37 @@ class Pick:
 
 
 @dataclass(frozen=True)
+class Match:
+    """Give each case its controls, after the pick; who is neither a matched case nor a control of one is lost.
+
+    Survivors whose patient, study, series or image (``level``) is that of a member of the frozen cohort ``cases`` are cases; where they
+    have none it is unknown. All others that are not of a person who has a case may be controls. A control goes with a case where the
+    columns of ``exact`` are equal and those of ``caliper`` differ by no more than so much (days of dates), none of them missing.
+
+    ``risk_set``: on the case's index date the control's person is alive and resident, and has had no such event up to that day. Its
+    window and number do not count.
+
+    Of the controls that go with a case, those are asked first whose SHA-256 of ``<seed>:<case>:<control>`` comes first. With
+    ``replacement`` a case has the first ``ratio`` of them. Without, there are `MATCH_ROUNDS` rounds, in which each case that lacks some
+    asks as many of those that are free, and one that several ask goes to the first by that hash. A case that has fewer than
+    ``at_least`` is lost.
+    """
+
+    cases: str
+    level: Unit
+    ratio: int
+    seed: str
+    exact: tuple[str, ...] = ()
+    caliper: tuple[tuple[str, float], ...] = ()
+    replacement: bool = False
+    at_least: int = 1
+    risk_set: Events | None = None
+
+
+MATCH_ROUNDS = 4
+
+
+@dataclass(frozen=True)
 class Sample:
     """Keep so many survivors of each stratum, after the pick: those whose SHA-256 of ``<seed>:<unit id>`` comes first.
 
@@ -231,17 +338,77 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Split:
+    """Give each survivor to one part, after the sample; who is in none is lost.
+
+    The survivors of one patient are all in one part, and those of nobody in none. With a ``seed`` it is decided by the SHA-256 of
+    ``<seed>:<patient id>``: ``percent`` of each part, which add up to 100. With a date (``at``) there are two parts: patients with a
+    survivor whose index date lies before it are in the first, with those alone; all others in the second. Unknown without patient or date.
+    """
+
+    parts: tuple[str, ...]
+    percent: tuple[int, ...] = ()
+    seed: str | None = None
+    at: date | None = None
+
+
+@dataclass(frozen=True)
+class FollowUp:
+    """Days from the index date to the first outcome in the window, or to where follow-up ends without it.
+
+    It ends with the person's death, the last day of the unbroken residence that contains the index date, ``until``, the last day of the
+    window, or the last day that every source of the outcome covers. An outcome on that day counts. Nothing is known where the person is
+    nobody, or where on the index date they are not alive and resident, the sources do not cover it, or ``until`` is past.
+    """
+
+    outcome: Events
+    until: date | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """Something shown of each member: a column, days between two dates, the nearest scan or event, or a follow-up.
+
+    ``give`` says what is shown of the nearest: its columns, or ``gap``, the days from the index date to it. A follow-up shows ``days``,
+    ``event`` (1 or 0) and ``end`` (event, death, transfer_out, study_end, window_end or cover_end).
+    """
+
+    id: str
+    of: str | Gap | Nearest | FollowUp
+    give: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """Counts of the members by the values of columns; ``scan_date.year`` is the year of a date, ``age_at.decade`` 60 for 60 to 69."""
+
+    by: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class IndexEvent:
+    """The index date is the day of the person's first or last such event, at any time; units of people without one have none."""
+
+    which: Literal["first", "last"]
+    events: Events
+
+
+@dataclass(frozen=True)
 class Question:
-    """A whole question. ``index`` is a date column, one date for every unit, or None where nothing refers to it."""
+    """A whole question. ``index`` is a date column, one date for every unit, that of an event, or None where nothing refers to it."""
 
     id: str
     unit: Unit
-    index: str | date | None
+    index: str | date | IndexEvent | None
     population: Population
     codelists: tuple[CodeList, ...]
     steps: tuple[Step, ...]
     pick: Pick | None = None
     sample: Sample | None = None
+    split: Split | None = None
+    outputs: tuple[Output, ...] = ()
+    breakdowns: tuple[Breakdown, ...] = ()
+    match: Match | None = None
 
     def codelist(self, name: str) -> CodeList:
         """The code list of that name.
@@ -256,7 +423,7 @@ class Question:
 
 def last_acts(question: Question) -> list[str]:
     """What acts on the survivors after all steps, in its order."""
-    return [name for name, act in (("pick", question.pick), ("sample", question.sample)) if act is not None]
+    return [name for name in ("pick", "match", "sample", "split") if getattr(question, name) is not None]
 
 
 def leaves(predicate: Predicate) -> Iterator[Predicate]:
@@ -268,11 +435,45 @@ def leaves(predicate: Predicate) -> Iterator[Predicate]:
         yield predicate
 
 
+def events_of(predicate: Predicate) -> Events | None:
+    """What a predicate asks of events, None where nothing: of a stay all that it holds and its admission, from the day it begins."""
+    match predicate:
+        case Has(events) | Lacks(events) | First(events) | Last(events) | Cover(events):
+            return events
+        case Chain():
+            return predicate.events
+        case Nearest(Events() as events):
+            return events
+        case Stay(holds, begins):
+            kinds = dict.fromkeys(["admission", *(kind for events in holds for kind in events.kinds)])
+            codes = dict.fromkeys(name for events in holds for name in events.codes)
+            return Events(tuple(kinds), tuple(codes), begins)
+        case _:
+            return None
+
+
 def event_steps(question: Question) -> list[tuple[int, Step, Events]]:
-    """What a question asks of events: position of the step from 0, step, and the events; a nested step may ask several times."""
-    return [
-        (i, step, leaf.events)
-        for i, step in enumerate(question.steps)
-        for leaf in leaves(step.predicate)
-        if not isinstance(leaf, Where | Related | AllOf | AnyOf | NoneOf)
-    ]
+    """What the steps ask of events: position of the step from 0, step, and the events; a nested step may ask several times."""
+    asked = [(i, step, events_of(leaf)) for i, step in enumerate(question.steps) for leaf in leaves(step.predicate)]
+    return [(i, step, events) for i, step, events in asked if events is not None]
+
+
+def asked_events(question: Question) -> list[tuple[str, Events]]:
+    """What a question asks of events anywhere, each with where: ``step a``, ``output b``, ``index``."""
+    found = [(f"step {step.id}", events) for _, step, events in event_steps(question)]
+    if isinstance(question.index, IndexEvent):
+        found.insert(0, ("index", question.index.events))
+    if question.match is not None and question.match.risk_set is not None:
+        found.append(("match", question.match.risk_set))
+    for output in question.outputs:
+        match output.of:
+            case Nearest(Events() as events) | FollowUp(events):
+                found.append((f"output {output.id}", events))
+    return found
+
+
+def saved_cohorts(question: Question) -> list[str]:
+    """Names of the saved cohorts that a question refers to, each once."""
+    members = (leaf for step in question.steps for leaf in leaves(step.predicate) if isinstance(leaf, Member))
+    cases = [question.match.cases] if question.match is not None else []
+    return list(dict.fromkeys([*(member.cohort for member in members), *cases]))

@@ -9,27 +9,41 @@ from pictures_spark.cohort.domain import Field
 from pictures_spark.cohort.model import (
     EVER,
     AllOf,
+    Anchor,
     AnyOf,
     Chain,
     Cover,
     Events,
+    Finding,
     First,
+    FollowUp,
+    Gap,
     Has,
+    IndexEvent,
     Lacks,
     Last,
+    Match,
+    Member,
+    Nearest,
     NoneOf,
+    Output,
     Pick,
     Predicate,
     Question,
     Related,
     Sample,
+    Split,
+    Stay,
     Step,
     Test,
     Value,
     Where,
     Window,
+    asked_events,
+    leaves,
 )
 
+_ANCHORS = {"start_of_stay": "the first day of the hospital stay", "end_of_stay": "the last day of the hospital stay"}
 _PLURAL = {"patient": "patients", "study": "studies", "series": "series", "image": "images"}
 _BOUND = {"lt": "is less than", "le": "is at most", "gt": "is more than", "ge": "is at least"}
 _DATE_BOUND = {"lt": "is before", "le": "is on or before", "gt": "is after", "ge": "is on or after"}
@@ -84,19 +98,38 @@ def _predicate(question: Question, predicate: Predicate, codes: Mapping[str, Cod
         case Cover(events):
             sources = _sources(events) or " from every record source that can hold one"
             return f"a {_kinds(events)} {_window(question, events.window)} would be known of{sources}".replace("a a", "an a", 1)
+        case Stay():
+            return _stay(question, predicate, codes)
+        case Nearest():
+            return _nearest(question, predicate, codes)
+        case Gap():
+            days = _span_of(predicate.window)
+            return f"from {_date(question, predicate.start)} to {_date(question, predicate.end)} it is {days}"
+        case Finding():
+            return _finding(question, predicate)
+        case Member(cohort, level):
+            return f"the {level} is that of a member of the frozen cohort {cohort}"
         case Related():
-            return _related(question, predicate)
+            return _related(question.unit, predicate, _index(question))
         case AllOf(parts) | AnyOf(parts) | NoneOf(parts):
             head = {AllOf: "all of these hold", AnyOf: "at least one of these holds", NoneOf: "none of these holds"}[type(predicate)]
-            return f"{head}: {'; '.join(f'({n}) {_predicate(question, part, codes)}' for n, part in enumerate(parts, start=1))}"
+            lettered = (f"({chr(ord('a') + n)}) {_predicate(question, part, codes)}" for n, part in enumerate(parts))
+            return f"{head}: {'; '.join(lettered)}"
 
 
-def _related(question: Question, related: Related) -> str:
+def _related(unit: str, related: Related, index: str) -> str:
     least = related.at_least
-    counted = f"{'other ' if related.unit in domain.levels(question.unit) else ''}{_PLURAL[related.unit]}"
+    counted = f"{'other ' if related.unit in domain.levels(unit) else ''}{_PLURAL[related.unit]}"
     what = f"studies with {counted}" if related.count != related.unit else counted
     number = "there is at least one of" if least == 1 else f"there are at least {least} of"
-    text = f"{number} the {what} of the {'' if question.unit == related.of else 'same '}{related.of}"
+    text = f"{number} the {what} of the {'' if unit == related.of else 'same '}{related.of}"
+    close = "" if related.within is None else f", all within {_days(related.within)} of one another"
+    far = "" if related.apart is None else f", the first and the last at least {_days(related.apart)} apart"
+    return f"{text}{_of_which(related, index)}{close}{far}"
+
+
+def _of_which(related: Related, index: str) -> str:
+    """The conditions on other scans."""
     conditions = []
     if related.where is not None:
         conditions.append(_tests(related.unit, related.where.tests, "its scan date"))
@@ -104,10 +137,10 @@ def _related(question: Question, related: Related) -> str:
         names = [domain.label(domain.fields(related.unit)[name]).lower() for name in related.same]
         conditions.append(f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} the same")
     if related.window != EVER:
-        conditions.append(f"the scan date lies {_window(question, related.window).replace('the record source', 'the archive')}")
-    where = f" of which {', and '.join(conditions)}" if conditions else ""
-    close = "" if related.within is None else f", all within {_days(related.within)} of one another"
-    return f"{text}{where}{close}"
+        conditions.append(f"the scan date lies {_between(related.window, index).replace('the record source', 'the archive')}")
+    if related.related is not None:
+        conditions.append(f"for which {_related(related.unit, related.related, 'its scan date')}")
+    return f" of which {', and '.join(conditions)}" if conditions else ""
 
 
 def _tests(unit: str, tests: tuple[Test, ...], index: str) -> str:
@@ -133,19 +166,204 @@ def sample(question: Question, sample: Sample) -> str:
     return f"A random sample of {sample.size} {_PLURAL[question.unit]}{each} (seed {sample.seed})."
 
 
+def match(question: Question, match: Match, codes: Mapping[str, Codes]) -> str:
+    """How cases are given their controls."""
+    fields, units = domain.fields(question.unit), _PLURAL[question.unit]
+    like = [f"the same {domain.label(fields[name]).lower()}" for name in match.exact]
+    for name, most in match.caliper:
+        unit = " days" if fields[name].kind == "date" else f" {fields[name].column.unit}" if fields[name].column.unit else ""
+        unit = " years" if unit == " year" else unit
+        like.append(f"{domain.label(fields[name]).lower()} within {_value(most)}{unit}")
+    alike = f" with {' and '.join(like)}" if like else ""
+    risk = ""
+    if match.risk_set is not None:
+        risk = f", alive, resident and without a {_what(match.risk_set, codes)} up to the case's index date".replace("a a", "an a", 1)
+    again = "with" if match.replacement else "without"
+    return (
+        f"Cases are {units} whose {match.level} is in the frozen cohort {match.cases}; each is given up to {match.ratio} of the other "
+        f"{units}{alike}{risk}, {again} replacement (seed {match.seed}); cases with fewer than {match.at_least} and controls of none are "
+        "left out."
+    )
+
+
+def split(question: Question, split: Split) -> str:
+    """How the survivors are split."""
+    if split.at is not None:
+        first, second = split.parts
+        return (
+            f"Split at {_value(split.at)}, each patient in one part: {first} are patients with {_PLURAL[question.unit]} before it, "
+            f"with those alone; {second} are all others."
+        )
+    shares = ", ".join(f"{name} {percent} %" for name, percent in zip(split.parts, split.percent, strict=True))
+    return f"Split at random, each patient in one part: {shares} (seed {split.seed})."
+
+
 def lines(question: Question, codes: Mapping[str, Codes]) -> list[str]:
-    """The start, the population, each step, the pick and the sample, in the order of the attrition."""
+    """The start, the population, each step and the last acts, in the order of the attrition."""
     found = [start(question), population(question), *(step(question, s, codes) for s in question.steps)]
     found += [pick(question, question.pick)] if question.pick is not None else []
-    return found + ([sample(question, question.sample)] if question.sample is not None else [])
+    found += [match(question, question.match, codes)] if question.match is not None else []
+    found += [sample(question, question.sample)] if question.sample is not None else []
+    return found + ([split(question, question.split)] if question.split is not None else [])
+
+
+def shown(question: Question, codes: Mapping[str, Codes]) -> list[str]:
+    """What is shown of each member, and what they are counted by."""
+    found = [f"{output.id}: {_output(question, output, codes)}." for output in question.outputs]
+    return found + [f"Counted by {' and '.join(_group(question, name) for name in b.by)}." for b in question.breakdowns]
 
 
 def whole(question: Question, codes: Mapping[str, Codes]) -> str:
     """The question as one paragraph."""
-    return " ".join(lines(question, codes)[1:])
+    return " ".join([*index(question, codes), *lines(question, codes)[1:], *shown(question, codes)])
+
+
+def methods(question: Question, codes: Mapping[str, Codes], release: str | None = None) -> str:
+    """The methods paragraph of a paper: what was asked and what its words mean, without any count.
+
+    ``release`` is named where it is known.
+    """
+    units, steps = _PLURAL[question.unit], question.steps
+    told = [f"From {f'release {release} of ' if release else ''}the de-identified tables we took all {units}."]
+    told += [f"{said}" for said in index(question, codes)]
+    told.append(population(question))
+    if steps:
+        which = f"every one of {len(steps)} conditions, each judged apart from the others" if len(steps) > 1 else "this condition"
+        told.append(f"We kept {units} that met {which}:")
+        said = [step(question, one, codes)[:-1] for one in steps]
+        told.append("; ".join(f"({n}) {text[0].lower()}{text[1:]}" for n, text in enumerate(said, start=1)) + ".")
+    told += lines(question, codes)[2 + len(steps) :]
+    told += [text[0].upper() + text[1:] for text in shown(question, codes)]
+    told += _meanings(question)
+    for name, found in codes.items():
+        below = "each with all codes below it" if found.expand == "prefix" else "each alone"
+        version = f", version {found.version}" if found.version else ""
+        told.append(f"Code list {name.replace('_', ' ')} ({found.label}{version}; {below}): {_shortened(found.codes)}.")
+    return " ".join(told)
+
+
+_MANY = 30
+
+
+def _shortened(codes: tuple[str, ...]) -> str:
+    """The codes of a list, the first and last of a long one with its size."""
+    if len(codes) <= _MANY:
+        return ", ".join(codes)
+    return f"{', '.join(codes[: _MANY // 2])} … {codes[-1]}, {len(codes)} codes in all"
+
+
+def _meanings(question: Question) -> list[str]:
+    """What a reader must know to read the conditions right; only what the question uses."""
+    found = []
+    conditions = [leaf for step in question.steps for leaf in leaves(step.predicate) if isinstance(leaf, Where)]
+    if any(test.column == domain.AGE for where in conditions for test in where.tests):
+        found.append("Ages are completed years; a birthday on 29 February is kept on 1 March.")
+    asked = asked_events(question)
+    if asked:
+        found.append("Windows are whole days, the first and the last included.")
+        found.append(
+            "Where no event was found, the answer was no only if every record source that can hold one covered the whole window and the "
+            "person lived in the area throughout, and unknown otherwise."
+        )
+    if question.steps:
+        kept = [step.id for step in question.steps if step.unknown != "exclude"]
+        policy = f", but for {' and '.join(name.replace('_', ' ') for name in kept)}, where they were kept" if kept else ""
+        found.append(f"{_PLURAL[question.unit].capitalize()} for which a condition could not be told were left out{policy}.")
+    return found
+
+
+def index(question: Question, codes: Mapping[str, Codes]) -> list[str]:
+    """What the index date is, where a name does not say it."""
+    if not isinstance(question.index, IndexEvent):
+        return []
+    return [f"The index date is the day of the person's {question.index.which} {_what(question.index.events, codes)}."]
+
+
+def _output(question: Question, output: Output, codes: Mapping[str, Codes]) -> str:
+    fields = domain.fields(question.unit)
+    match output.of:
+        case str(name):
+            return domain.label(fields[name]).lower()
+        case Gap(start, end):
+            return f"days from {_date(question, start)} to {_date(question, end)}"
+        case Nearest() as nearest:
+            names = [f"days from {_index(question)}" if name == domain.GAP else name.replace("_", " ") for name in output.give]
+            return f"{' and '.join(names)} of {_one_taken(question, nearest, codes)}"
+        case FollowUp(outcome, until):
+            ends = [
+                "death",
+                "the end of residence",
+                *([_value(until)] if until is not None else []),
+                "the end of what the record sources cover",
+            ]
+            when = _window(question, outcome.window)
+            return f"days from {_index(question)} to the first {_what(outcome, codes)} {when}, or to {', '.join(ends[:-1])} or {ends[-1]}"
+
+
+def _group(question: Question, name: str) -> str:
+    field, part = domain.grouped(question.unit)[name]
+    return f"{domain.label(field).lower()}{f' ({part})' if part else ''}"
+
+
+def _date(question: Question, name: str) -> str:
+    if name == domain.INDEX:
+        return _index(question)
+    return f"the {domain.label(domain.fields(question.unit)[name]).lower()}"
+
+
+def _span_of(window: Window) -> str:
+    """How many days a difference of dates may be."""
+    if window.low is None:
+        return f"at most {_days(window.high or 0)}"
+    if window.high is None:
+        return f"at least {_days(window.low)}"
+    return _days(window.low) if window.low == window.high else f"{window.low} to {window.high} days"
+
+
+def _stay(question: Question, stay: Stay, codes: Mapping[str, Codes]) -> str:
+    held = " and ".join(f"a {_what(events, codes)}" for events in stay.holds).replace("a a", "an a")
+    when = [f"begins {_window(question, stay.begins)}"] if stay.begins != EVER else []
+    when += [f"ends {_window(question, stay.ends)}"] if stay.ends != EVER else []
+    return f"the person has a hospital stay with {held}" + (f", which {' and '.join(when)}" if when else ", at any time")
+
+
+def _one_taken(question: Question, nearest: Nearest, codes: Mapping[str, Codes]) -> str:
+    among = nearest.among
+    if isinstance(among, Events):
+        return f"the {nearest.take} {_what(among, codes)}{_conditions(among)} {_window(question, among.window, among.anchor)}"
+    what = f"other {'study' if among.unit == 'study' else 'series'} of the same {among.of}"
+    return f"the {nearest.take} {what}{_of_which(among, _index(question))}"
+
+
+def _nearest(question: Question, nearest: Nearest, codes: Mapping[str, Codes]) -> str:
+    one = _one_taken(question, nearest, codes)
+    if nearest.then is None:
+        return f"there is {one}"
+    if isinstance(nearest.among, Events):
+        return f"of {one}, {_of_event(nearest.then.tests)}"
+    return f"of {one}, {_tests(nearest.among.unit, nearest.then.tests, 'its scan date')}"
+
+
+def _of_event(tests: tuple[Test, ...]) -> str:
+    fields = domain.event_fields()
+    return " and ".join(_test(test, fields[test.column], "its date") for test in tests)
+
+
+def _conditions(events: Events) -> str:
+    return "" if events.where is None else f" of which {_of_event(events.where.tests)}"
+
+
+def _finding(question: Question, asked: Finding) -> str:
+    how = f"{asked.certainty} " if asked.certainty is not None else ""
+    whose = "" if asked.subject == "patient" else f" (of {'the family' if asked.subject == 'family' else 'another person'})"
+    verb = "affirms" if asked.polarity == "affirmed" else "negates"
+    when = "" if asked.window == EVER else f", signed {_window(question, asked.window)}"
+    return f"a report of the {asked.of} {verb} {how}{asked.finding.replace('_', ' ')}{whose}{when}"
 
 
 def _index(question: Question) -> str:
+    if isinstance(question.index, IndexEvent):
+        return "the index date"
     if isinstance(question.index, str):
         return f"the {domain.label(domain.fields(question.unit)[question.index]).lower()}"
     return _value(question.index) if question.index is not None else "the index date"
@@ -171,7 +389,8 @@ def _test(test: Test, field: Field, index: str) -> str:
     if test.column == domain.AGE:
         name = f"the person's age on {index}"
     elif field.name.endswith("_count"):
-        name = f"the number of {name.removesuffix(' count')}"
+        counted = name.removesuffix(" count")
+        name = f"the number of {counted}{'' if counted.endswith('s') else 's'}"
     unit = f" {field.column.unit}" if field.column.unit else ""
     unit = " years" if field.column.unit == "year" else unit
     some_set = field.kind == "set"
@@ -195,7 +414,8 @@ def _test(test: Test, field: Field, index: str) -> str:
 
 def _events(question: Question, events: Events, codes: Mapping[str, Codes]) -> str:
     days = "" if events.at_least == 1 else f" on at least {events.at_least} different days"
-    return f"a {_what(events, codes)}{days} {_window(question, events.window)}".replace("a a", "an a", 1)
+    when = _window(question, events.window, events.anchor)
+    return f"a {_what(events, codes)}{_conditions(events)}{days} {when}".replace("a a", "an a", 1)
 
 
 def _what(events: Events, codes: Mapping[str, Codes]) -> str:
@@ -219,10 +439,13 @@ def _codelist(codes: Codes) -> str:
     return f"{codes.name.replace('_', ' ')} ({codes.label}, {many}{below})"
 
 
-def _window(question: Question, window: Window) -> str:
+def _window(question: Question, window: Window, anchor: Anchor = "index") -> str:
+    return _between(window, _ANCHORS[anchor] if anchor != "index" else _index(question))
+
+
+def _between(window: Window, index: str) -> str:
     if window == EVER:
         return "at any time that the record source covers"
-    index = _index(question)
     if window.low is None:
         return f"from the start of the record source to {_day(window.high or 0, index)}"
     if window.high is None:

@@ -63,7 +63,7 @@ def with_ctes(query: exp.Select, ctes: Sequence[tuple[str, exp.Select]]) -> exp.
     return query
 
 
-def subquery(query: exp.Select, name: str | None = None) -> Node:
+def subquery(query: exp.Query, name: str | None = None) -> Node:
     """A query in the place of a table or a value."""
     return query.subquery(name, copy=False)
 
@@ -191,4 +191,5 @@ def over(function: Node, partition: Sequence[Node], order: Sequence[exp.Ordered]
     if preceding is not None:
         ends = {"end": exp.Literal.number(1), "end_side": "PRECEDING"} if preceding else {"end": "CURRENT ROW"}
         spec = exp.WindowSpec(kind="ROWS", start="UNBOUNDED", start_side="PRECEDING", **ends)
-    return exp.Window(this=function, partition_by=list(partition), order=exp.Order(expressions=list(order)), spec=spec)
+    by = exp.Order(expressions=list(order)) if order else None
+    return exp.Window(this=function, partition_by=list(partition), order=by, spec=spec)

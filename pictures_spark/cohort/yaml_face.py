@@ -20,24 +20,35 @@ from pictures_spark.cohort.model import (
     EVER,
     AllOf,
     AnyOf,
+    Breakdown,
     Chain,
     CodeList,
     Cover,
     EventPredicate,
     Events,
+    Finding,
     First,
+    FollowUp,
+    Gap,
     Has,
+    IndexEvent,
     Lacks,
     Last,
+    Match,
+    Member,
+    Nearest,
     Nest,
     NoneOf,
     Operator,
     Order,
+    Output,
     Pick,
     Predicate,
     Question,
     Related,
     Sample,
+    Split,
+    Stay,
     Step,
     Test,
     Value,
@@ -61,7 +72,7 @@ _EVENT_STEPS: dict[str, type[Has | Lacks | First | Last | Chain | Cover]] = {
     "cover": Cover,
 }
 _NESTS: dict[str, type[Nest]] = {"all": AllOf, "any": AnyOf, "none": NoneOf}
-_PREDICATES = ("where", *_EVENT_STEPS, "related", *_NESTS)
+_PREDICATES = ("where", *_EVENT_STEPS, "stay", "nearest", "related", "gap", "report", "in", *_NESTS)
 _WORDS = {kind: word for word, kind in (_EVENT_STEPS | _NESTS).items()}
 # Deep enough for every real question; deeper ones are mistakes.
 _DEEPEST = 5
@@ -121,7 +132,9 @@ def to_yaml(question: Question) -> str:
     Every default is written out but ``expand: prefix``, ``unknown: exclude`` and ``at_least: 1``.
     """
     tree: dict[str, Any] = {"cohort": 1, "id": question.id, "unit": question.unit}
-    if question.index is not None:
+    if isinstance(question.index, IndexEvent):
+        tree["index"] = {question.index.which: _named_events_tree(question.index.events)}
+    elif question.index is not None:
         tree["index"] = question.index
     tree["population"] = question.population
     if question.codelists:
@@ -130,10 +143,18 @@ def to_yaml(question: Question) -> str:
     if question.pick is not None:
         order = [f"-{o.column}" if o.descending else o.column for o in question.pick.order]
         tree["pick"] = {"one_per": question.pick.one_per, "order": order}
+    if question.match is not None:
+        tree["match"] = _match_tree(question.match)
     if question.sample is not None:
         tree["sample"] = {"size": question.sample.size, "seed": question.sample.seed}
         if question.sample.strata:
             tree["sample"]["strata"] = list(question.sample.strata)
+    if question.split is not None:
+        tree["split"] = _split_tree(question.split)
+    if question.outputs:
+        tree["output"] = [_output_tree(output) for output in question.outputs]
+    if question.breakdowns:
+        tree["count"] = [{"by": _one_or_many(breakdown.by)} for breakdown in question.breakdowns]
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=140)
 
 
@@ -189,6 +210,16 @@ def _predicate_tree(predicate: Predicate) -> dict[str, Any]:
             return {"where": _where_tree(tests)}
         case Related():
             return {"related": _related_tree(predicate)}
+        case Stay():
+            return {"stay": _stay_tree(predicate)}
+        case Nearest():
+            return {"nearest": _nearest_tree(predicate)}
+        case Gap():
+            return {"gap": _gap_tree(predicate)}
+        case Finding():
+            return {"report": _finding_tree(predicate)}
+        case Member():
+            return {"in": {"cohort": predicate.cohort, "level": predicate.level}}
         case AllOf(parts) | AnyOf(parts) | NoneOf(parts):
             return {_WORDS[type(predicate)]: [_predicate_tree(part) for part in parts]}
         case Has() | Lacks() | First() | Last() | Chain() | Cover():
@@ -215,7 +246,79 @@ def _related_tree(related: Related) -> dict[str, Any]:
         tree["count"] = related.count
     if related.within is not None:
         tree["within"] = f"{related.within}d"
+    if related.apart is not None:
+        tree["apart"] = f"{related.apart}d"
+    if related.related is not None:
+        tree["related"] = _related_tree(related.related)
     return tree
+
+
+def _stay_tree(stay: Stay) -> dict[str, Any]:
+    tree: dict[str, Any] = {"has": [_named_events_tree(events) for events in stay.holds]}
+    if stay.begins == EVER and stay.ends == EVER:
+        tree["ever"] = True
+    if stay.begins != EVER:
+        tree["begins"] = _window_tree(stay.begins)
+    if stay.ends != EVER:
+        tree["ends"] = _window_tree(stay.ends)
+    return tree
+
+
+def _nearest_tree(nearest: Nearest) -> dict[str, Any]:
+    among = nearest.among
+    tree = _events_tree(among, False) if isinstance(among, Events) else _related_tree(among)
+    if nearest.take != "nearest":
+        tree["take"] = nearest.take
+    if nearest.then is not None:
+        tree["then"] = _where_tree(nearest.then.tests)
+    return tree
+
+
+def _gap_tree(gap: Gap) -> dict[str, Any]:
+    days = {} if gap.window == EVER else {"days": _window_tree(gap.window)}
+    return {"from": gap.start, "to": gap.end} | days
+
+
+def _finding_tree(asked: Finding) -> dict[str, Any]:
+    tree: dict[str, Any] = {"finding": asked.finding, "of": asked.of, "polarity": asked.polarity, "subject": asked.subject}
+    if asked.certainty is not None:
+        tree["certainty"] = asked.certainty
+    if asked.window != EVER:
+        tree["window"] = _window_tree(asked.window)
+    return tree
+
+
+def _match_tree(match: Match) -> dict[str, Any]:
+    tree: dict[str, Any] = {"cases": match.cases, "level": match.level, "ratio": match.ratio, "seed": match.seed}
+    if match.exact:
+        tree["exact"] = list(match.exact)
+    if match.caliper:
+        tree["caliper"] = dict(match.caliper)
+    if match.replacement:
+        tree["replacement"] = True
+    if match.at_least != 1:
+        tree["at_least"] = match.at_least
+    if match.risk_set is not None:
+        tree["risk_set"] = _named_events_tree(match.risk_set)
+    return tree
+
+
+def _split_tree(split: Split) -> dict[str, Any]:
+    parts: Any = dict(zip(split.parts, split.percent, strict=True)) if split.percent else list(split.parts)
+    return {"parts": parts} | ({"seed": split.seed} if split.at is None else {"at": split.at})
+
+
+def _output_tree(output: Output) -> dict[str, Any]:
+    match output.of:
+        case str(name):
+            return {"id": output.id, "column": name}
+        case Gap() as gap:
+            return {"id": output.id, "gap": _gap_tree(gap)}
+        case Nearest() as nearest:
+            return {"id": output.id, "nearest": _nearest_tree(nearest), "give": _one_or_many(output.give)}
+        case FollowUp(outcome, until):
+            tree = _named_events_tree(outcome) | {"window": _window_tree(outcome.window)}
+            return {"id": output.id, "follow_up": tree | ({"until": until} if until is not None else {})}
 
 
 def _window_tree(window: Window) -> list[str]:
@@ -230,20 +333,30 @@ def _where_tree(tests: tuple[Test, ...]) -> dict[str, Any]:
     return {column: found.get("eq", found.get("in", found)) if len(found) == 1 else found for column, found in columns.items()}
 
 
-def _events_tree(events: Events, ever: bool) -> dict[str, Any]:
+def _named_events_tree(events: Events) -> dict[str, Any]:
+    """Which events, without when and how many."""
     tree: dict[str, Any] = {"event": _one_or_many(events.kinds)}
     if events.codes:
         tree["codes"] = _one_or_many(events.codes)
+    if events.main:
+        tree["position"] = "main"
+    if events.sources:
+        tree["source"] = _one_or_many(events.sources)
+    return tree
+
+
+def _events_tree(events: Events, ever: bool) -> dict[str, Any]:
+    tree = _named_events_tree(events)
     if ever or events.window == EVER:
         tree["ever"] = True
     if events.window != EVER:
         tree["window"] = _window_tree(events.window)
     if events.at_least != 1:
         tree["at_least"] = events.at_least
-    if events.main:
-        tree["position"] = "main"
-    if events.sources:
-        tree["source"] = _one_or_many(events.sources)
+    if events.anchor != "index":
+        tree["from"] = events.anchor
+    if events.where is not None:
+        tree["where"] = _where_tree(events.where.tests)
     return tree
 
 
@@ -272,15 +385,26 @@ class _Reader:
         steps = tuple(self._steps(tree.get("steps"), domain.fields(unit) if known else {}))
         pick = self._pick(tree["pick"]) if "pick" in tree else None
         sample = self._sample(tree["sample"]) if "sample" in tree else None
-        index: str | date | None = "scan_date" if known and unit != "patient" else None
+        match = self._match(tree["match"]) if "match" in tree else None
+        split = self._split(tree["split"]) if "split" in tree else None
+        outputs = tuple(self._outputs(tree["output"], unit)) if "output" in tree else ()
+        breakdowns = tuple(self._breakdowns(tree["count"])) if "count" in tree else ()
+        index: str | date | IndexEvent | None = "scan_date" if known and unit != "patient" else None
         if "index" in tree:
             index = self._index(tree["index"]) or index
         population = self._text(tree["population"], "population") if "population" in tree else None
-        question = Question(name, cast(Any, unit), index, "all", codelists, steps, pick, sample)
+        question = Question(name, cast(Any, unit), index, "all", codelists, steps, pick, sample, split, outputs, breakdowns, match)
         population = population or check.default_population(question)
         return replace(question, population=cast(Any, population))
 
-    def _index(self, value: Any) -> str | date | None:
+    def _index(self, value: Any) -> str | date | IndexEvent | None:
+        if isinstance(value, dict):
+            words = [word for word in ("first", "last") if word in value]
+            if len(value) != 1 or not words:
+                return self._fault("index", "must be a date column, a date, or one of first and last with an event")
+            found = self._mapping(value[words[0]], self.schema["$defs"]["event"], f"index: {words[0]}")
+            events = self._event(found, f"index: {words[0]}")
+            return IndexEvent(cast(Any, words[0]), events) if events is not None else None
         index = self._text(value, "index")
         return cast(date | None, self._typed(index, "date", "index")) if index is not None and _DATE.fullmatch(index) else index
 
@@ -295,9 +419,7 @@ class _Reader:
             return {}
         known = schema["properties"]
         for name in tree:
-            if name in schema.get("x-later", {}):
-                self._fault(where, f"{name} ({schema['x-later'][name]}) is not available yet")
-            elif name not in known:
+            if name not in known:
                 self._fault(where, f"unknown key {_shown(name)}{nearest(name, known)}")
         for name in schema.get("required", []):
             if name not in tree:
@@ -365,8 +487,19 @@ class _Reader:
         (word,) = predicates
         if word == "where":
             return self._where(found[word], where, fields)
-        if word == "related":
-            return self._related(found[word], f"{where}: related")
+        match word:
+            case "related":
+                return self._related(found[word], f"{where}: related")
+            case "stay":
+                return self._stay(found[word], f"{where}: stay")
+            case "nearest":
+                return self._nearest(found[word], f"{where}: nearest")
+            case "gap":
+                return self._gap(found[word], f"{where}: gap")
+            case "report":
+                return self._finding(found[word], f"{where}: report")
+            case "in":
+                return self._member(found[word], f"{where}: in")
         if word in _NESTS:
             return self._nest(found[word], f"{where}: {word}", word, fields, depth)
         return self._events(found[word], f"{where}: {word}", word)
@@ -385,7 +518,65 @@ class _Reader:
                 parts.append(part)
         return _NESTS[word](tuple(parts)) if parts else None
 
-    def _related(self, tree: Any, where: str) -> Predicate | None:
+    def _stay(self, tree: Any, where: str) -> Predicate | None:
+        found = self._mapping(tree, self.schema["$defs"]["stay"], where)
+        entries = found.get("has")
+        if "has" in found and (not isinstance(entries, list) or not entries):
+            self._fault(where, f"has must be a list of events such as {{event: diagnosis, codes: stroke}}, not {_shown(entries)}")
+        holds = []
+        for number, entry in enumerate(entries if isinstance(entries, list) else [], start=1):
+            place = f"{where}: has {number}"
+            events = self._event(self._mapping(entry, self.schema["$defs"]["event"], place), place)
+            holds += [events] if events is not None else []
+        windows = {name: self._window(found[name], f"{where}: {name}") or _UNREAD for name in ("begins", "ends") if name in found}
+        if found.get("ever", "true") != "true":
+            self._fault(where, "ever can only be true; leave it out otherwise")
+        if found and bool(windows) == ("ever" in found):
+            self._fault(where, "needs begins or ends, such as begins: [-1d, 1d], or ever: true")
+        return Stay(tuple(holds), windows.get("begins", EVER), windows.get("ends", EVER)) if holds else None
+
+    def _nearest(self, tree: Any, where: str) -> Nearest | None:
+        found = self._mapping(tree, self.schema["$defs"]["nearest"], where)
+        if not found:
+            return None
+        scans = [name for name in ("unit", "of", "same") if name in found]
+        if ("event" in found) == bool(scans):
+            return self._fault(where, "needs either event, or unit and of for another scan")
+        take = self._text(found.get("take", "nearest"), f"{where}: take") or "nearest"
+        rest = {name: value for name, value in found.items() if name not in ("take", "then")}
+        if scans:
+            among: Any = self._related(rest, where)
+            unit = among.unit if among is not None else ""
+            fields = domain.fields(unit) if unit in domain.UNITS else {}
+        else:
+            among, fields = self._dated_events(rest, where, "nearest"), domain.event_fields()
+        then = self._where(found["then"], f"{where}: then", fields) if "then" in found else None
+        return Nearest(among, cast(Any, take), cast(Where | None, then)) if among is not None else None
+
+    def _gap(self, tree: Any, where: str) -> Gap | None:
+        found = self._mapping(tree, self.schema["$defs"]["gap"], where)
+        start, end = self._text(found.get("from"), f"{where}: from"), self._text(found.get("to"), f"{where}: to")
+        window = self._window(found["days"], where, "days") if "days" in found else EVER
+        return Gap(start, end, window or _UNREAD) if start is not None and end is not None else None
+
+    def _finding(self, tree: Any, where: str) -> Predicate | None:
+        found = self._mapping(tree, self.schema["$defs"]["report"], where)
+        unit = self.tree.get("unit")
+        defaults = {"finding": None, "of": "patient" if unit == "patient" else "study", "polarity": "affirmed", "subject": "patient"}
+        said = {name: self._text(found.get(name, default), f"{where}: {name}") for name, default in defaults.items()}
+        certainty = self._text(found.get("certainty"), f"{where}: certainty")
+        window = self._window(found["window"], where) if "window" in found else EVER
+        if said["finding"] is None:
+            return None
+        of, polarity, subject = (said[name] or str(defaults[name]) for name in ("of", "polarity", "subject"))
+        return Finding(said["finding"], cast(Any, of), polarity, certainty, subject, window or _UNREAD)
+
+    def _member(self, tree: Any, where: str) -> Predicate | None:
+        found = self._mapping(tree, self.schema["$defs"]["member"], where)
+        cohort, level = self._text(found.get("cohort"), f"{where}: cohort"), self._text(found.get("level"), f"{where}: level")
+        return Member(cohort, cast(Any, level)) if cohort is not None and level is not None else None
+
+    def _related(self, tree: Any, where: str) -> Related | None:
         found = self._mapping(tree, self.schema["$defs"]["related"], where)
         unit, of = self._text(found.get("unit"), f"{where}: unit"), self._text(found.get("of"), f"{where}: of")
         if unit is None or of is None:
@@ -396,7 +587,8 @@ class _Reader:
         same = self._texts(found["same"], f"{where}: same") if "same" in found else ()
         at_least = self._whole(found, "at_least", where, 1)
         count = self._text(found.get("count", unit), f"{where}: count")
-        within = self._days(found, "within", where)
+        within, apart = self._days(found, "within", where), self._days(found, "apart", where)
+        nested = self._related(found["related"], f"{where}: related") if "related" in found else None
         return Related(
             cast(Any, unit),
             cast(Any, of),
@@ -406,6 +598,8 @@ class _Reader:
             1 if at_least is None else at_least,
             cast(Any, count or unit),
             within,
+            apart,
+            nested,
         )
 
     def _whole(self, found: dict[str, Any], name: str, where: str, default: int | None) -> int | None:
@@ -475,14 +669,26 @@ class _Reader:
             self._fault(place, f"{_shown(text)} is not {_LOOKS_LIKE[kind]}")
         return value
 
-    def _events(self, tree: Any, where: str, word: str) -> Predicate | None:
-        found = self._mapping(tree, self.schema["$defs"]["event"], where)
-        if not found:
-            return None
+    def _event(self, found: dict[str, Any], where: str) -> Events | None:
+        """Which events, without when: of the index, of a stay. What else is there becomes a part of them that the check refuses."""
         if "event" not in found:
             return None
         kinds = self._texts(found["event"], f"{where}: event")
         codes = self._texts(found["codes"], f"{where}: codes") if "codes" in found else ()
+        position = self._text(found.get("position", "main"), f"{where}: position")
+        if position != "main":
+            self._fault(where, f"position: {_shown(position)} is not main; leave it out where any position counts")
+        sources = self._texts(found["source"], f"{where}: source") if "source" in found else ()
+        for name in (n for n in found if n not in ("event", "codes", "position", "source")):
+            self._fault(where, f"{name} does not go with it; leave out all but event, codes, position and source")
+        return Events(kinds, codes, EVER, 1, "position" in found, sources)
+
+    def _dated_events(self, found: dict[str, Any], where: str, word: str) -> Events | None:
+        """Events with their window."""
+        named = {name: value for name, value in found.items() if name in ("event", "codes", "position", "source")}
+        events = self._event(named, where)
+        if events is None:
+            return None
         if found.get("ever", "true") != "true":
             self._fault(where, "ever can only be true; leave it out otherwise")
         ever, bounded = "ever" in found, "window" in found
@@ -497,12 +703,24 @@ class _Reader:
         at_least = self._whole(found, "at_least", where, 1)
         if "at_least" in found and ends:
             self._fault(where, f"the {word} event is one event: at_least does not go with {word}")
-        position = self._text(found.get("position", "main"), f"{where}: position")
-        if position != "main":
-            self._fault(where, f"position: {_shown(position)} is not main; leave it out where any position counts")
-        sources = self._texts(found["source"], f"{where}: source") if "source" in found else ()
         default = EVER if ever and not bounded and not ends else _UNREAD
-        events = Events(kinds, codes, window or default, 1 if at_least is None else at_least, "position" in found, sources)
+        anchor = self._text(found.get("from", "index"), f"{where}: from") or "index"
+        if anchor == "index" and "from" in found:
+            self._fault(where, "from: the index date is what a window counts from anyway; leave it out")
+        conditions = self._where(found["where"], where, domain.event_fields()) if "where" in found else None
+        return replace(
+            events,
+            window=window or default,
+            at_least=1 if at_least is None else at_least,
+            anchor=cast(Any, anchor),
+            where=cast(Where | None, conditions),
+        )
+
+    def _events(self, tree: Any, where: str, word: str) -> Predicate | None:
+        found = self._mapping(tree, self.schema["$defs"]["event"], where)
+        events = self._dated_events(found, where, word)
+        if events is None:
+            return None
         chained = {"gap": "gap" in found, "within": "within" in found}
         if word == "chain":
             gap = self._window(found["gap"], f"{where}: gap") if chained["gap"] else EVER
@@ -512,15 +730,15 @@ class _Reader:
         if word == "cover":
             for name in (n for n in ("codes", "at_least", "position") if n in found):
                 self._fault(where, f"{name} does not go with cover, which asks for observed time alone")
-            events = Events(kinds, (), events.window, sources=sources)
+            events = replace(events, codes=(), at_least=1, main=False)
         kind = cast(type[EventPredicate], _EVENT_STEPS[word])
         return cast(Predicate, kind(events))  # type: ignore[call-arg]  # all but Chain take the events alone
 
-    def _window(self, value: Any, where: str) -> Window | None:
+    def _window(self, value: Any, where: str, what: str = "window") -> Window | None:
         ends = value if isinstance(value, list) and len(value) == 2 else []
         days = [_DAYS.fullmatch(end) if isinstance(end, str) else None for end in ends]
         if len(ends) != 2 or any(day is None and end != "ever" for day, end in zip(days, ends, strict=True)):
-            return self._fault(where, f"window {_shown(value)} must be two whole numbers of days such as [-90d, -1d]; `ever` may be an end")
+            return self._fault(where, f"{what} {_shown(value)} must be two whole numbers of days such as [-90d, -1d]; `ever` may be an end")
         low, high = (int(day[1]) if day else None for day in days)
         if low is None and high is None:
             return self._fault(where, "window [ever, ever] is written ever: true")
@@ -539,6 +757,93 @@ class _Reader:
         size, seed = self._whole(found, "size", "sample", None), self._text(found.get("seed"), "sample: seed")
         strata = self._texts(found["strata"], "sample: strata") if "strata" in found else ()
         return Sample(size, seed, strata) if size is not None and seed is not None else None
+
+    def _match(self, tree: Any) -> Match | None:
+        found = self._mapping(tree, self.schema["$defs"]["match"], "match")
+        cases, level, seed = (self._text(found.get(name), f"match: {name}") for name in ("cases", "level", "seed"))
+        ratio, at_least = self._whole(found, "ratio", "match", None), self._whole(found, "at_least", "match", 1)
+        exact = self._texts(found["exact"], "match: exact") if "exact" in found else ()
+        replacement = self._text(found.get("replacement", "false"), "match: replacement")
+        if replacement not in ("true", "false"):
+            self._fault("match: replacement", f"{_shown(replacement)} is not true or false")
+        risk_set = None
+        if "risk_set" in found:
+            where = "match: risk_set"
+            risk_set = self._event(self._mapping(found["risk_set"], self.schema["$defs"]["event"], where), where)
+        caliper = tuple(self._caliper(found["caliper"])) if "caliper" in found else ()
+        if cases is None or level is None or ratio is None or seed is None:
+            return None
+        most = 1 if at_least is None else at_least
+        return Match(cases, cast(Any, level), ratio, seed, exact, caliper, replacement == "true", most, risk_set)
+
+    def _caliper(self, tree: Any) -> Iterator[tuple[str, float]]:
+        if not isinstance(tree, dict) or not tree:
+            return self._fault("match: caliper", f"must be a mapping such as {{age_at: 2}}, not {_shown(tree)}")
+        for name, value in tree.items():
+            text = value.removesuffix("d") if isinstance(value, str) and _DAYS.fullmatch(value) else value
+            number = self._typed(text, "number", f"match: caliper: {name}") if isinstance(text, str) else None
+            if number is not None:
+                yield name, cast(float, number)
+            elif not isinstance(text, str):
+                self._fault(f"match: caliper: {name}", f"must be one number, not {_shown(value)}")
+
+    def _split(self, tree: Any) -> Split | None:
+        found = self._mapping(tree, self.schema["$defs"]["split"], "split")
+        parts, percent = found.get("parts"), ()
+        if isinstance(parts, dict):
+            numbers = {name: self._whole(parts, name, "split: parts", None) for name in parts}
+            if None in numbers.values():
+                return None
+            names, percent = tuple(numbers), cast(Any, tuple(numbers.values()))
+        else:
+            names = self._texts(parts, "split: parts", single=False) if "parts" in found else ()
+        seed, at = self._text(found.get("seed"), "split: seed"), self._text(found.get("at"), "split: at")
+        day = self._typed(at, "date", "split: at") if at is not None else None
+        return Split(names, percent, seed, cast(date | None, day)) if names and (at is None or day is not None) else None
+
+    def _outputs(self, tree: Any, unit: str) -> Iterator[Output]:
+        if not isinstance(tree, list) or not tree:
+            return self._fault("output", f"must be a list, not {_shown(tree)}")
+        for number, entry in enumerate(tree, start=1):
+            name = entry.get("id") if isinstance(entry, dict) else None
+            where = f"output {name}" if isinstance(name, str) and name else f"output {number}"
+            found = self._mapping(entry, self.schema["$defs"]["output"], where)
+            words = [word for word in ("column", "gap", "nearest", "follow_up") if word in found]
+            if len(words) != 1 and found and len(found) == len(entry):
+                self._fault(where, "needs exactly one of column, gap, nearest, follow_up")
+            if len(words) != 1:
+                continue
+            of: Any
+            match words[0]:
+                case "column":
+                    of = self._text(found["column"], f"{where}: column")
+                case "gap":
+                    of = self._gap(found["gap"], f"{where}: gap")
+                    if of is not None and of.window != EVER:
+                        self._fault(where, "days is a condition; leave it out")
+                case "nearest":
+                    of = self._nearest(found["nearest"], f"{where}: nearest")
+                case _:
+                    of = self._follow_up(found["follow_up"], f"{where}: follow_up")
+            give = self._texts(found["give"], f"{where}: give") if "give" in found else ("gap",) if words == ["nearest"] else ()
+            identity = self._text(found.get("id"), f"{where}: id")
+            if of is not None:
+                yield Output(identity or "", of, give)
+
+    def _follow_up(self, tree: Any, where: str) -> FollowUp | None:
+        found = self._mapping(tree, self.schema["$defs"]["follow_up"], where)
+        until = self._text(found.get("until"), f"{where}: until")
+        events = self._dated_events({name: value for name, value in found.items() if name != "until"}, where, "follow_up")
+        day = self._typed(until, "date", f"{where}: until") if until is not None else None
+        return FollowUp(events, cast(date | None, day)) if events is not None else None
+
+    def _breakdowns(self, tree: Any) -> Iterator[Breakdown]:
+        if not isinstance(tree, list) or not tree:
+            return self._fault("count", f"must be a list such as [{{by: [modality]}}], not {_shown(tree)}")
+        for entry in tree:
+            found = self._mapping(entry, self.schema["properties"]["count"]["items"], "count")
+            if "by" in found:
+                yield Breakdown(self._texts(found["by"], "count: by"))
 
 
 def _shown(value: Any) -> str:

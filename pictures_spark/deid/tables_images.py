@@ -417,7 +417,8 @@ def tag_rows(tags: DataFrame, name: str = "tag") -> DataFrame:
 
 def image_feature(images: DataFrame, pixel_feature: DataFrame) -> DataFrame:
     """The features that schemas/features.yaml publishes, of published images."""
-    published = [(f["name"], f["version"]) for f in load_schema("features.yaml")["features"] if f["publish"]]
+    declared = load_schema("features.yaml")
+    published = [(f["name"], f["version"]) for f in (*declared["features"], *declared["brought"]) if f["publish"]]
     wanted = pixel_feature.where(F.concat_ws("|", "feature", "version").isin([f"{name}|{version}" for name, version in published]))
     frame = _of_images(images, wanted, table("deidentified", "image_feature"))
     return _only(

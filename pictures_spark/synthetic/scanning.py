@@ -206,19 +206,24 @@ def _empty_lists(count: int) -> pa.Array:
 
 
 def _pixels(plan: Mapping[str, Any], rows: Sequence[pa.Table]) -> dict[str, pa.Table]:
-    """What the pixels would tell: features of each series, and whether its images have text."""
+    """What the pixels would tell: features of each series, and whether its images have text.
+
+    One image stands for all of a series: these tables have no images.
+    """
     features, texts = [], []
+    schema = load_schema("features.yaml")
+    declared = {feature["name"]: feature for feature in (*schema["features"], *schema["brought"])}
     for entry, found in zip(plan["series"], rows, strict=True):
         count, series_id = found.num_rows, found.column("series_id")
         for name, value in entry.get("features", {}).items():
             features.append(
                 pa.table(
                     {
-                        "level": pa.repeat(pa.scalar("series"), count),
+                        "level": pa.repeat(pa.scalar(declared[name]["level"]), count),
                         "id": series_id,
                         "series_id": series_id,
                         "feature": pa.repeat(pa.scalar(name), count),
-                        "version": pa.repeat(pa.scalar(_PLANTED), count),
+                        "version": pa.repeat(pa.scalar(declared[name]["version"]), count),
                         "value": pa.array(np.full(count, float(value))),
                         "status": pa.repeat(pa.scalar("ok"), count),
                     }
@@ -234,7 +239,6 @@ def _pixels(plan: Mapping[str, Any], rows: Sequence[pa.Table]) -> dict[str, pa.T
             texts.append(
                 pa.table(
                     {
-                        # One image stands for all of the series: these tables have no images.
                         "image_id": series_id,
                         "locator_id": series_id,
                         "series_id": series_id,

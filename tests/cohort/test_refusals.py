@@ -28,10 +28,19 @@ def event(condition, word="has", codelists=STROKE, **given):
     return question(f"{{id: s, {word}: {{{condition}}}}}", more=codelists, **given)
 
 
+def output(text, **given):
+    return question(more=f"output: [{{id: o, {text}}}]", **given)
+
+
+def step(text, **given):
+    return question(f"{{id: s, {text}}}", **given)
+
+
 def pick(text, **given):
     return question("{id: s, where: {sex: F}}", more=f"pick: {{{text}}}, index: 2016-01-01", **given)
 
 
+CASES = "cases: a, level: patient, ratio: 4, seed: a"
 REFUSED = {
     # the whole
     "not a mapping": ("[1, 2]", "must be a mapping that starts with cohort: 1"),
@@ -45,7 +54,6 @@ REFUSED = {
     "bad id": (question(id="CT_Head"), "id: 'CT_Head' must be lower-case"),
     "id that leaves its folder": (question(id="../x"), "id: '../x' must be lower-case"),
     "unknown key": (question(more="populaton: all"), "unknown key 'populaton', did you mean population\\?"),
-    "not yet: match": (question(more="match: {ratio: 4}"), "match \\(matched controls\\) is not available yet"),
     "unknown population": (question(more="population: everyone"), "population: unknown value 'everyone'"),
     "index is no date": (question(more="index: modality"), "index: 'modality' is not a date column of series"),
     "index is no day": (question(more="index: 2016-02-30"), "index: '2016-02-30' is not a date"),
@@ -61,10 +69,6 @@ REFUSED = {
     "two predicates": (
         question("{id: s, where: {modality: CT}, has: {event: death, ever: true}}"),
         "step s: needs exactly one of where, has",
-    ),
-    "not yet: nearest": (
-        question("{id: s, nearest: {event: diagnosis}}"),
-        "step s: nearest \\(the nearest event or scan\\) is not available",
     ),
     "unknown policy": (
         question("{id: s, where: {modality: CT}, unknown: keep}"),
@@ -129,7 +133,6 @@ REFUSED = {
     "first without a window": (event("event: diagnosis, codes: stroke, ever: true", word="first"), "first: needs ever: true and a window"),
     "first without ever": (event(HAS, word="first"), "first: needs ever: true and a window"),
     "first of several": (event(f"{HAS}, ever: true, at_least: 2", word="first"), "at_least does not go with first"),
-    "not yet: value": (event(f"{HAS}, value: {{ge: 5}}"), "has: value \\(conditions on a recorded value\\) is not available yet"),
     "patients without a day": (event(HAS, unit="patient"), "a cohort of patients has no date of its own, which step s, population"),
     # pick
     "pick of patients": (pick("one_per: patient, order: [sex]", unit="patient"), "pick: a cohort of patients has one of each already"),
@@ -179,6 +182,137 @@ REFUSED = {
     "sample of none": (question(more="sample: {size: 0, seed: a}"), "sample: size must be 1 or more"),
     "sample without seed": (question(more="sample: {size: 5}"), "sample: needs seed"),
     "strata of sets": (question(more="sample: {size: 5, seed: a, strata: [body_region]}"), "body_region makes no strata"),
+    # split
+    "split at random and at a date": (question(more="split: {parts: {a: 50, b: 50}, seed: x, at: 2015-01-01}"), "either seed, .* or at"),
+    "split of some": (
+        question(more="split: {parts: {a: 50, b: 40}, seed: x}"),
+        "split: parts must be two or more, each with its percentage",
+    ),
+    "split in three at a date": (question(more="split: {parts: [a, b, c], at: 2015-01-01}"), "at a date there are two parts"),
+    "part of no name": (question(more="split: {parts: [A part, b], at: 2015-01-01}"), "split: part 'A part' must be lower-case"),
+    # match
+    "match of no cases": (question(more="match: {level: patient, ratio: 1, seed: a}"), "match: needs cases"),
+    "more controls than may be": (question(more=f"match: {{{CASES}, at_least: 5}}"), "at_least 5 is more than the 4 controls"),
+    "match of no ratio": (question(more="match: {cases: a, level: patient, ratio: 0, seed: a}"), "ratio and at_least must be 1 or more"),
+    "match by a set": (question(more=f"match: {{{CASES}, exact: [body_region]}}"), "exact: body_region has several values"),
+    "match by no column": (question(more=f"match: {{{CASES}, exact: [modalty]}}"), "unknown column 'modalty', did you mean modality\\?"),
+    "near a word": (question(more=f"match: {{{CASES}, caliper: {{modality: 2}}}}"), "caliper: modality is no number or date"),
+    "near nothing": (question(more=f"match: {{{CASES}, caliper: {{kvp: near}}}}"), "match: caliper: kvp: 'near' is not a number"),
+    "match twice": (question(more=f"match: {{{CASES}, exact: [kvp], caliper: {{kvp: 2}}}}"), "match: names kvp twice"),
+    "match again": (question(more=f"match: {{{CASES}, replacement: perhaps}}"), "replacement: 'perhaps' is not true or false"),
+    "risk set in a window": (
+        question(more=f"match: {{{CASES}, risk_set: {{event: death, window: [0d, 9d]}}}}"),
+        "match: risk_set: window does not go with it",
+    ),
+    # index of an event
+    "index of two events": (
+        question(more="index: {first: {event: death}, last: {event: death}}"),
+        "index: must be a date column, a date, or",
+    ),
+    "index in a window": (
+        question(more="index: {first: {event: death, window: [0d, 9d]}}"),
+        "window does not go with it; leave out all but",
+    ),
+    "index of no kind": (
+        question(more="index: {first: {event: deaths}}"),
+        "index: first: event: unknown value 'deaths', did you mean death\\?",
+    ),
+    # conditions and anchors of events
+    "column of no event": (event(f"{HAS}, where: {{value_st: 1}}"), "unknown column 'value_st', did you mean value_std\\?"),
+    "condition of a chain": (
+        event("event: lab, ever: true, at_least: 2, within: 9d, where: {value: 1}", "chain", ""),
+        "where goes with has, lacks and nearest only",
+    ),
+    "window from nowhere": (
+        event(f"{HAS}, from: admission"),
+        "from: unknown value 'admission'; there is index, start_of_stay, end_of_stay",
+    ),
+    "window from the index": (event(f"{HAS}, from: index"), "the index date is what a window counts from anyway"),
+    "from without a window": (event("event: death, ever: true, from: end_of_stay", codelists=""), "from goes with a window"),
+    "after death": (
+        event("event: diagnosis, codes: stroke, window: [1d, 9d]", index="death_date"),
+        "the window begins after the person's death",
+    ),
+    # stays
+    "stay of nothing": (step("stay: {has: [], ever: true}"), "stay: has must be a list of events"),
+    "stay without a window": (step("stay: {has: [{event: procedure}]}"), "stay: needs begins or ends, such as"),
+    "window inside a stay": (
+        step("stay: {has: [{event: procedure, window: [0d, 9d]}], ever: true}"),
+        "window does not go with it; leave out all but event",
+    ),
+    "stay backwards": (step("stay: {has: [{event: procedure}], begins: [1d, 0d]}"), "stay: begins \\[1d, 0d\\] is reversed"),
+    # the nearest
+    "nearest of nothing": (step("nearest: {window: [0d, 9d]}"), "nearest: needs either event, or unit and of for another scan"),
+    "nearest without a window": (step("nearest: {event: lab}"), "nearest: needs a window such as"),
+    "nearest of several": (step("nearest: {event: lab, window: [0d, 9d], at_least: 2}"), "nearest: unknown key 'at_least'"),
+    "how near": (
+        step("nearest: {event: lab, window: [0d, 9d], take: closest}"),
+        "take: unknown value 'closest', did you mean latest",
+    ),
+    "then of an event": (
+        step("nearest: {event: lab, window: [0d, 9d], then: {modality: CT}}"),
+        "then: unknown column 'modality'",
+    ),
+    "then of a scan": (
+        step("nearest: {unit: series, of: patient, window: [0d, 9d], then: {value_std: 1}}"),
+        "then: unknown column 'value_std'",
+    ),
+    "nearest of patients": (
+        step("nearest: {event: lab, ever: true}", unit="patient", population="all"),
+        "which step s needs; give one date",
+    ),
+    # gaps, reports, cohorts
+    "gap of no date": (step("gap: {from: modality, to: scan_date, days: [0d, 1d]}"), "gap: 'modality' is neither index nor a date column"),
+    "gap of one date": (step("gap: {from: scan_date, to: scan_date, days: [0d, 1d]}"), "gap: from and to are the same date"),
+    "gap without days": (step("gap: {from: study_date, to: scan_date}"), "gap needs days, such as"),
+    "gap backwards": (step("gap: {from: study_date, to: scan_date, days: [1d, 0d]}"), "days \\[1d, 0d\\] is reversed"),
+    "unknown finding": (step("report: {finding: infarkt}"), "finding: unknown value 'infarkt', did you mean infarct\\?"),
+    "report of a series": (step("report: {finding: mass, of: series}"), "of: unknown value 'series'; there is study, patient"),
+    "report of a study of a patient": (
+        step("report: {finding: mass, of: study}", unit="patient", index="2016-01-01"),
+        "a patient is not part of one study; ask with of: patient",
+    ),
+    "level below": (step("in: {cohort: a, level: series}", unit="study"), "in: level: unknown value 'series'; there is study, patient"),
+    "name of no cohort": (step("in: {cohort: A b, level: patient}"), "in: 'A b' is no name of a cohort"),
+    "apart and within": (
+        related("unit: series, of: patient, at_least: 2, within: 9d, apart: 5d"),
+        "has both within and apart; use one of them",
+    ),
+    "one apart": (related("unit: series, of: patient, apart: 9d"), "apart needs at_least: 2 or more"),
+    "related thrice": (
+        related("unit: series, of: study, related: {unit: series, of: study, related: {unit: series, of: study}}"),
+        "related may be nested once only",
+    ),
+    "where one lives, sometime": (
+        where("simd_quintile: 1", unit="patient", population="all"),
+        "which step s needs; give one date",
+    ),
+    # outputs and counts
+    "output of nothing": (output("give: gap"), "output o: needs exactly one of column, gap, nearest, follow_up"),
+    "output of a set": (output("column: body_region"), "output o: body_region has several values, which are never shown as one"),
+    "output of no column": (output("column: modalty"), "output o: unknown column 'modalty', did you mean modality\\?"),
+    "output twice": (question(more="output: [{id: o, column: modality}, {id: o, column: kvp}]"), "output o: the id is used twice"),
+    "output of a taken name": (question(more="output: [{id: part, column: modality}]"), "there is another column part; choose another id"),
+    "give of a column": (output("column: modality, give: [gap]"), "give goes with nearest only"),
+    "give of no column": (
+        output("nearest: {event: lab, window: [0d, 9d]}, give: [value_sdt]", population="all"),
+        "give: unknown column 'value_sdt', did you mean value_std\\?",
+    ),
+    "then of an output": (
+        output("nearest: {event: lab, window: [0d, 9d], then: {value_std: 1}}"),
+        "then is a condition; what is shown is named by give",
+    ),
+    "days of an output": (output("gap: {from: study_date, to: scan_date, days: [0d, 1d]}"), "days is a condition; leave it out"),
+    "follow-up from before": (output("follow_up: {event: death, window: [-1d, ever]}"), "the window begins on the index date or later"),
+    "follow-up that is over": (
+        output("follow_up: {event: death, window: [1d, ever], until: 2015-12-31}", index="2016-01-01"),
+        "follow_up ends before the index date",
+    ),
+    "count of nothing": (question(more="count: []"), "count: must be a list such as"),
+    "count by a number": (question(more="count: [{by: kvp}]"), "count: kvp makes no groups; use a column of single words"),
+    "count by no column": (question(more="count: [{by: modalty}]"), "count: unknown column 'modalty', did you mean modality\\?"),
+    "year of a word": (question(more="count: [{by: modality.year}]"), "modality.year: year is of a date, which modality is not"),
+    "counted twice": (question(more="count: [{by: modality}, {by: modality}]"), "count: names a breakdown twice"),
     # code lists
     "list of no system": (event(HAS, codelists="codelists: {stroke: {codes: [I63]}}"), "code list stroke: needs system"),
     "list without codes": (event(HAS, codelists="codelists: {stroke: {system: icd10}}"), "code list stroke: needs either codes or file"),
@@ -187,7 +321,7 @@ REFUSED = {
         "needs either codes or",
     ),
     "empty list": (event(HAS, codelists="codelists: {stroke: {system: icd10, codes: []}}"), "code list stroke: is empty"),
-    "unused list": (question(more=STROKE), "code list stroke: no step uses it"),
+    "unused list": (question(more=STROKE), "code list stroke: nothing uses it"),
     "name of a list": (
         event(HAS, codelists="codelists: {Stroke: {system: icd10, codes: [I63]}}"),
         "code list Stroke: the name must be lower",
@@ -216,14 +350,13 @@ def test_the_table_breaks_one_rule_at_a_time():
 
 def test_all_faults_are_told_at_once():
     text = question(
-        "{id: a, where: {modalty: CT, slice_thickness_max: thin}}, {id: a, has: {event: diagnoses, window: [5d, 1d]}}, "
-        "{id: c, nearest: {}}",
+        "{id: a, where: {modalty: CT, slice_thickness_max: thin}}, {id: a, has: {event: diagnoses, window: [5d, 1d]}}, {id: c, nearst: {}}",
         more="pick: {one_per: series, order: [scan_dat]}",
     )
     with pytest.raises(QuestionError) as caught:
         yaml_face.from_yaml(text)
     said = "\n".join(caught.value.faults)
-    for part in ("modalty", "thin", "id is used twice", "diagnoses", "reversed", "nearest (", "one_per", "scan_dat"):
+    for part in ("modalty", "thin", "id is used twice", "diagnoses", "reversed", "did you mean nearest", "one_per", "scan_dat"):
         assert part in said
     assert len(caught.value.faults) == 8
 
@@ -233,6 +366,19 @@ def test_a_kind_that_no_source_holds_is_refused():
     assert check.not_held(asked, {"diagnosis", "tumour"}) == []
     (fault,) = check.not_held(asked, {"diagnosis", "dispensing"})
     assert fault == "step s: no published record source can hold events of kind tumour, so nothing can be said about them"
+
+
+def test_saved_cohorts_of_other_releases_and_levels_are_refused():
+    asked = yaml_face.from_yaml(
+        question("{id: a, in: {cohort: old, level: patient}}, {id: b, none: [{in: {cohort: people, level: study}}]}", unit="study")
+    )
+    units, releases = {"old": "series", "people": "patient"}, {"old": "r1", "people": "r1"}
+    (fault,) = check.not_saved(asked, units, releases, "r1")
+    assert fault == "step b: cohort people is of patient units, which have no study; ask with level: patient"
+    fault, _, _ = check.not_saved(asked, units, releases, "r2")
+    assert fault.startswith("cohort old was frozen on release r1, and this question is asked of r2: people and scans of two releases")
+    fault, _ = check.not_saved(asked, {"older": "series"}, {"older": "r1"}, "r1")
+    assert fault == "no cohort 'old' is frozen, did you mean older?; freeze it first"
 
 
 def test_files_that_are_no_question(tmp_path):

@@ -14,7 +14,7 @@ from cohort_delta import publish
 
 from pictures_spark import audit, cli, readers
 from pictures_spark.cli import main
-from pictures_spark.cohort import commands, outputs, shown
+from pictures_spark.cohort import commands, shown, tally
 from pictures_spark.cohort.compile import Plan, PlannedStep
 from pictures_spark.cohort.gate import Gate, History, policy
 from pictures_spark.errors import ConfigError, NotPermittedError
@@ -156,7 +156,7 @@ def test_every_unit_and_breakdown_can_be_counted(root, config, tmp_path, unit, t
     step = "{id: men, where: {sex: M}}" if unit == "patient" else "{id: adult, where: {age_at: {ge: 20}}}"
     index = "2015-01-01" if unit == "patient" else "scan_date"
     text = f"{{cohort: 1, id: x, unit: {unit}, index: {index}, population: linked, steps: [{step}]}}"
-    for name in outputs.breakdowns(unit):
+    for name in tally.breakdowns(unit):
         lines = told(config, tmp_path, COORDINATOR, by=(name,), text=text)
         assert sum(int(line.split()[-1]) for line in lines if line.startswith("  total")) >= 140
     assert any("S08000024" in line for line in told(config, tmp_path, by=("health_board",), text=text))
@@ -250,3 +250,15 @@ def test_the_audit_of_counts_is_canonical_json(root, config, tmp_path):
     told(config, tmp_path)
     for line in (config.home / "governance" / "audit.jsonl").read_text().splitlines():
         assert json.dumps(json.loads(line), sort_keys=True, separators=(",", ":")) == line
+
+
+@pytest.mark.parametrize("by", ["contrast", "[contrast, scan_date.year]", "[contrast, scan_date.year, modality]"])
+def test_what_the_question_counts_goes_through_the_gate_too(root, config, tmp_path, by):
+    text = QUESTION.split("  - {id: adult")[0] + f"count: [{{by: {by}}}]\n"
+    exact, said = told(config, tmp_path, COORDINATOR, text=text), told(config, tmp_path, text=text)
+    assert any("no" in line.split()[:1] for line in exact)
+    title = next(line for line in said if line.startswith("  people by contrast"))
+    table = [line.split() for line in said[said.index(title) + 2 :] if line and "moved" not in line]
+    assert len(table) > 2
+    for *_, number in table:
+        assert number == "<10" or int(number.replace(",", "")) % 5 == 0

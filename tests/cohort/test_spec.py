@@ -9,9 +9,9 @@ import duckdb
 import pytest
 from cohort_cases import full, into_duckdb, rows
 
-from pictures_spark.cohort import codelists, yaml_face
-from pictures_spark.cohort.compile import compiled
-from pictures_spark.cohort.interpreter import interpret
+from pictures_spark.cohort import codelists, duck, yaml_face
+from pictures_spark.cohort.compile import Saved, compiled
+from pictures_spark.cohort.interpreter import interpret, show
 
 SAID = {True: "T", False: "F", None: "?"}
 # People who are always observed, so that a test can be about one thing.
@@ -45,7 +45,8 @@ def spec(question: str, expected: str, **tables: str) -> None:
         found = connection.execute(plan.sql("duckdb")).fetchall()
     bits = range(1, len(plan.steps))
     assert {
-        unit: ["T" if holds >> bit & 1 else "?" if unknowns >> bit & 1 else "F" for bit in bits] for unit, _, _, holds, unknowns, _ in found
+        unit: ["T" if holds >> bit & 1 else "?" if unknowns >> bit & 1 else "F" for bit in bits]
+        for unit, _, _, holds, unknowns, *_ in found
     } == wanted
 
 
@@ -795,3 +796,424 @@ def test_a_sample_takes_of_each_stratum_those_whose_hash_comes_first():
             d         | CT       | 0
         """,
     )
+
+
+def test_the_nearest_event_is_the_earlier_of_two_as_near_and_its_value_decides():
+    spec(
+        "unit: series, population: all, steps: [{id: near, nearest: {event: lab, window: [-9d, 9d]}}, "
+        "{id: low, nearest: {event: lab, window: [-9d, 9d], then: {value_std: {lt: 30}}}}, "
+        "{id: last_low, nearest: {event: lab, window: [-9d, 9d], take: latest, then: {value_std: {lt: 30}}}}]",
+        """
+        tie    T T T F
+        bound  T T ? ?
+        none   T F F F
+        unseen T ? ? ?
+        """,
+        series="""
+            series_id | patient_id | scan_date
+            tie       | p1         | +50
+            bound     | p1         | +90
+            none      | p2         | +50
+            unseen    | p2         | +299
+        """,
+        event="""
+            event_id | patient_id | kind | date | value_std | comparator
+            e1       | p1         | lab  | +47  | 20        |
+            e2       | p1         | lab  | +53  | 60        | =
+            e3       | p1         | lab  | +90  | 60        | >
+        """,
+        residence=AT_HOME["residence"],
+        source_cover="""
+            source | site | from_date | to_date | lag_days | kinds
+            labs   | demo | -300      | +300    | 0        | lab
+        """,
+    )
+
+
+def test_a_condition_on_an_event_that_is_unknown_may_make_it_one():
+    spec(
+        "unit: patient, population: all, index: 2010-02-01, steps: [{id: low, has: {event: lab, window: [0d, 9d], where: "
+        "{value_std: {lt: 30}}}}, {id: none_low, lacks: {event: lab, window: [0d, 9d], where: {value_std: {lt: 30}}}}]",
+        "p1 T T F\np2 T F T\np3 T ? ?",
+        patient="""
+            patient_id
+            p1
+            p2
+            p3
+        """,
+        event="""
+            event_id | patient_id | kind | date | value_std | comparator
+            e1       | p1         | lab  | +1   | 20        |
+            e2       | p1         | lab  | +2   |           |
+            e3       | p2         | lab  | +1   | 60        |
+            e4       | p3         | lab  | +1   | 60        | >
+        """,
+        residence=AT_HOME["residence"] + "p3 | -400 | ",
+        source_cover="""
+            source | site | from_date | to_date | lag_days | kinds
+            labs   | demo | -300      | +300    | 0        | lab
+        """,
+    )
+
+
+def test_the_nearest_scan_is_another_one_and_one_without_a_date_may_be_it():
+    spec(
+        "unit: series, population: all, steps: [{id: near, nearest: {unit: series, of: patient, where: {modality: CT}, "
+        "window: [-9d, 9d]}}, "
+        "{id: thin, nearest: {unit: series, of: patient, where: {modality: CT}, window: [-9d, 9d], then: {slice_thickness_max: {le: 1}}}}]",
+        """
+        mr1 T T T
+        ct1 T T F
+        ct2 T T T
+        mr2 T F F
+        mr3 T ? ?
+        ct3 T F F
+        """,
+        series="""
+            series_id | patient_id | modality | scan_date | slice_thickness_max
+            mr1       | p1         | MR       | +10       |
+            ct1       | p1         | CT       | +8        | 1
+            ct2       | p1         | CT       | +12       | 5
+            mr2       | p2         | MR       | +10       |
+            mr3       | p3         | MR       | +10       |
+            ct3       | p3         | CT       |           | 1
+        """,
+    )
+
+
+def test_a_stay_holds_its_events_whatever_the_episode():
+    spec(
+        "unit: series, population: all, codelists: {hip: {system: icd10, codes: [S72]}}, "
+        "steps: [{id: operated, stay: {has: [{event: diagnosis, codes: hip}, {event: procedure}], begins: [-1d, 1d]}}, "
+        "{id: inside, stay: {has: [{event: diagnosis, codes: hip}], begins: [ever, 0d], ends: [0d, ever]}}]",
+        """
+        day_before T T ?
+        first_day  T T T
+        third_day  T F T
+        last_day   T F T
+        day_after  T F ?
+        lasting    T ? ?
+        """,
+        series="""
+            series_id  | patient_id | scan_date
+            day_before | p1         | +19
+            first_day  | p1         | +20
+            third_day  | p1         | +22
+            last_day   | p1         | +30
+            day_after  | p1         | +31
+            lasting    | p3         | +31
+        """,
+        stay="""
+            stay_id | patient_id | start_date | end_date
+            y1      | p1         | +20        | +30
+            y2      | p1         | +40        | +50
+            y3      | p3         | +30        |
+        """,
+        event="""
+            event_id | patient_id | kind      | system | code | date | stay_id
+            e1       | p1         | diagnosis | icd10  | S720 | +20  | y1
+            e2       | p1         | procedure | opcs4  | W19  | +25  | y1
+            e3       | p1         | procedure | opcs4  | W19  | +41  | y2
+            e4       | p3         | diagnosis | icd10  | S720 | +30  | y3
+        """,
+        residence="""
+            patient_id | from_date | to_date
+            p1         | +0        |
+            p3         | +31       |
+        """,
+        source_cover="""
+            source | site | from_date | to_date | lag_days | kinds
+            smr01  | demo | -300      | +300    | 0        | admission diagnosis procedure
+        """,
+    )
+
+
+def test_windows_may_count_from_the_stay_around_the_index_date():
+    spec(
+        "unit: series, population: all, steps: [{id: from_discharge, has: {event: dispensing, window: [1d, 5d], from: end_of_stay}}, "
+        "{id: from_admission, has: {event: dispensing, window: [0d, 9d], from: start_of_stay}}]",
+        """
+        inside  T T F
+        second  T F T
+        outside T ? ?
+        """,
+        series="""
+            series_id | patient_id | scan_date
+            inside    | p1         | +25
+            second    | p1         | +30
+            outside   | p1         | +60
+        """,
+        stay="""
+            stay_id | patient_id | start_date | end_date
+            y1      | p1         | +20        | +30
+            y2      | p1         | +30        | +50
+        """,
+        event="""
+            event_id | patient_id | kind       | date
+            e1       | p1         | dispensing | +31
+            e2       | p1         | dispensing | +60
+        """,
+        **AT_HOME,
+    )
+
+
+def test_the_index_date_may_be_the_day_of_an_event():
+    spec(
+        "unit: patient, codelists: {stroke: {system: icd10, codes: [I63]}}, index: {first: {event: diagnosis, codes: stroke}}, "
+        "steps: [{id: again, has: {event: diagnosis, codes: stroke, window: [31d, ever]}}]",
+        "p1 T T\np2 T F\np3 ? ?",
+        patient="""
+            patient_id
+            p1
+            p2
+            p3
+        """,
+        event="""
+            event_id | patient_id | kind      | system | code | date
+            e1       | p1         | diagnosis | icd10  | I63  | +10
+            e2       | p1         | diagnosis | icd10  | I639 | +41
+            e3       | p2         | diagnosis | icd10  | I63  | +10
+            e4       | p2         | diagnosis | icd10  | I639 | +40
+            e5       | p3         | diagnosis | icd10  | G30  | +10
+        """,
+        residence=AT_HOME["residence"] + "p3 | -400 | ",
+        source_cover=AT_HOME["source_cover"],
+    )
+
+
+def test_days_between_two_dates():
+    spec(
+        "unit: study, population: all, steps: [{id: agree, gap: {from: study_date, to: scan_date, days: [-1d, 1d]}}]",
+        "x1 T T\nx2 T T\nx3 T F\nx4 T ?",
+        study="""
+            study_id | study_date | scan_date
+            x1       | +5         | +4
+            x2       | +5         | +6
+            x3       | +5         | +7
+            x4       |            | +7
+        """,
+    )
+
+
+def test_a_report_says_yes_or_no_and_without_one_it_is_unknown():
+    spec(
+        "unit: study, population: all, steps: [{id: mass, report: {finding: mass}}, "
+        "{id: surely, report: {finding: mass, certainty: certain}}, {id: negated, report: {finding: mass, polarity: negated}}]",
+        "x1 T T F F\nx2 T F F F\nx3 T F F T\nx4 T ? ? ?\nx5 T ? ? ?",
+        study="""
+            study_id
+            x1
+            x2
+            x3
+            x4
+            x5
+        """,
+        report="""
+            report_id | study_id | report_date | status
+            r1        | x1       | +5          | final
+            r2        | x2       | +5          |
+            r3        | x3       | +5          | final
+            r4        | x4       | +5          | cancelled
+        """,
+        report_finding="""
+            report_id | finding | polarity | certainty | subject
+            r1        | mass    | affirmed | possible  | patient
+            r2        | mass    | affirmed | certain   | family
+            r3        | mass    | negated  | certain   | patient
+        """,
+    )
+
+
+def test_first_and_last_must_lie_so_many_days_apart():
+    spec(
+        "unit: patient, population: all, index: 2010-02-01, steps: [{id: again, related: {unit: series, of: patient, count: study, "
+        "at_least: 2, apart: 10d}}]",
+        "p1 T T\np2 T F\np3 T ?\np4 T F",
+        patient="""
+            patient_id
+            p1
+            p2
+            p3
+            p4
+        """,
+        series="""
+            series_id | study_id | patient_id | scan_date
+            s1        | t1       | p1         | +0
+            s2        | t2       | p1         | +10
+            s3        | t3       | p2         | +0
+            s4        | t4       | p2         | +9
+            s5        | t5       | p3         | +0
+            s6        | t6       | p3         |
+            s7        | t7       | p4         | +0
+            s8        | t7       | p4         | +10
+        """,
+    )
+
+
+def test_others_may_be_asked_for_others_in_turn():
+    spec(
+        "unit: study, steps: [{id: registered, related: {unit: series, of: study, where: {modality: PT}, "
+        "related: {unit: series, of: study, where: {modality: CT}, same: [frame_of_reference_id]}}}]",
+        "x1 T T\nx2 T F\nx3 T ?",
+        study="""
+            study_id
+            x1
+            x2
+            x3
+        """,
+        series="""
+            series_id | study_id | modality | frame_of_reference_id
+            s1        | x1       | PT       | f1
+            s2        | x1       | CT       | f1
+            s3        | x2       | PT       | f1
+            s4        | x2       | CT       | f2
+            s5        | x3       | PT       | f1
+            s6        | x3       | CT       |
+        """,
+    )
+
+
+def test_where_a_person_lived_on_the_day():
+    spec(
+        "unit: series, population: all, steps: [{id: poorest, where: {simd_quintile: 1}}]",
+        "before T ?\nfirst T T\nmoved T F\ngone T ?\nnobody T ?",
+        series="""
+            series_id | patient_id | scan_date
+            before    | p1         | -1
+            first     | p1         | +0
+            moved     | p1         | +20
+            gone      | p1         | +31
+            nobody    |            | +20
+        """,
+        residence="""
+            patient_id | from_date | to_date | simd_quintile
+            p1         | +0        | +19     | 1
+            p1         | +20       | +30     | 5
+        """,
+    )
+
+
+def test_text_in_any_picture_is_text_in_the_series():
+    spec(
+        "unit: series, steps: [{id: text, where: {text_verdict: text}}, {id: clean, where: {text_verdict: clean}}]",
+        "s1 T T F\ns2 T F F\ns3 T F T\ns4 T ? ?",
+        series="""
+            series_id
+            s1
+            s2
+            s3
+            s4
+        """,
+        burned_in_text="""
+            image_id | series_id | verdict
+            i1       | s1        | clean
+            i2       | s1        | text
+            i3       | s2        | clean
+            i4       | s2        | not_determined
+            i5       | s3        | clean
+        """,
+    )
+
+
+def test_a_split_at_a_date_puts_nobody_in_both_parts():
+    spec(
+        "unit: series, population: all, steps: [{id: ct, where: {modality: CT}}], split: {parts: [train, test], at: 2010-02-11}",
+        """
+        early  T T T
+        later  T T F
+        other  T T T
+        nobody T T ?
+        nodate T T ?
+        mr     T F F
+        """,
+        series="""
+            series_id | patient_id | modality | scan_date
+            early     | p1         | CT       | +9
+            later     | p1         | CT       | +10
+            other     | p2         | CT       | +10
+            nobody    |            | CT       | +9
+            nodate    | p2         | CT       |
+            mr        | p2         | MR       | +9
+        """,
+    )
+
+
+def test_follow_up_ends_with_the_outcome_or_where_nobody_would_know_of_it():
+    """Days, 1 or 0, and what ended it; an outcome on the last day counts."""
+    asked = yaml_face.from_yaml(
+        "{cohort: 1, id: spec, unit: series, population: all, steps: [{id: all, where: {modality: {is_missing: true}}}], output: [{id: f, "
+        "follow_up: {event: diagnosis, window: [1d, 60d], until: 2010-05-01}}]}"
+    )
+    data = {
+        "series": rows(
+            "series",
+            """
+            series_id | patient_id | scan_date
+            had_it    | p1         | +10
+            same_day  | p1         | +20
+            died      | p2         | +10
+            moved     | p3         | +10
+            window    | p4         | +10
+            study_end | p4         | +80
+            covered   | p4         | +88
+            too_late  | p4         | +90
+            dead      | p2         | +31
+            """,
+        ),
+        "patient": rows("patient", "patient_id | death_date\np1 |\np2 | +30\np3 |\np4 |"),
+        "residence": rows(
+            "residence", "patient_id | from_date | to_date\np1 | -400 |\np2 | -400 |\np3 | -400 | +15\np3 | +17 |\np4 | -400 |"
+        ),
+        "source_cover": rows("source_cover", COVERED.replace("+100", " +99")),
+        "event": rows("event", "event_id | patient_id | kind | date\ne1 | p1 | diagnosis | +20\ne2 | p3 | diagnosis | +18"),
+    }
+    wanted = {
+        "had_it": (10, 1, "event"),
+        "same_day": (60, 0, "window_end"),
+        "died": (20, 0, "death"),
+        "moved": (5, 0, "transfer_out"),
+        "window": (60, 0, "window_end"),
+        "study_end": (9, 0, "study_end"),
+        "covered": (1, 0, "study_end"),
+        "too_late": (None, None, None),
+        "dead": (None, None, None),
+    }
+    assert show(asked, {}, interpret(asked, {}, full(data))) == wanted
+    plan = compiled(asked, {})
+    with duckdb.connect() as connection:
+        into_duckdb(connection, data)
+        assert duck.shown(connection, plan, members=False) == wanted
+
+
+def test_cases_are_given_controls_that_are_like_them_and_nobody_twice():
+    """SHA-256 of one:a:x begins with 78, of one:a:y with f2, of one:b:x with 9f and of one:b:y with 01: x goes with a, y with b."""
+    asked = yaml_face.from_yaml(
+        "{cohort: 1, id: spec, unit: series, population: all, steps: [{id: all, where: {scan_date: {is_missing: false}}}], "
+        "match: {cases: old, level: series, ratio: 1, seed: one, exact: [modality], caliper: {scan_date: 5d}}}"
+    )
+    data = {
+        "series": rows(
+            "series",
+            """
+            series_id | patient_id | modality | scan_date
+            a         | p1         | CT       | +10
+            b         | p2         | CT       | +10
+            lonely    | p3         | MR       | +10
+            x         | p4         | CT       | +5
+            y         | p5         | CT       | +15
+            far       | p6         | CT       | +16
+            own       | p1         | CT       | +10
+            """,
+        ),
+        "cohort_member": [{"cohort_run_id": "r", "unit_id": name} for name in ("a", "b", "lonely")],
+    }
+    found = interpret(asked, {}, full(data), {"old": ("series", frozenset({"a", "b", "lonely"}))})
+    assert {row.one.id for row in found if row.answers[-1]} == {"a", "b", "x", "y"}
+    assert {row.one.id: row.controls for row in found if row.controls} == {"a": ("x",), "b": ("y",)}
+    plan = compiled(asked, {}, {"old": Saved("r", "series")})
+    with duckdb.connect() as connection:
+        into_duckdb(connection, data)
+        passed = connection.execute(f"SELECT unit_id FROM ({plan.sql('duckdb')}) WHERE passed = {plan.last}").fetchall()
+        pairs = connection.execute(plan.pairs.sql("duckdb")).fetchall()
+    assert {row[0] for row in passed} == {"a", "b", "x", "y"}
+    assert sorted(pairs) == sorted((row.one.id, control, 1) for row in found for control in row.controls)

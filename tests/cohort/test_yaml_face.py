@@ -15,7 +15,7 @@ from pictures_spark.cohort.yaml_face import from_yaml, read, to_yaml
 from pictures_spark.resources import load_schema, schemas_dir
 
 SCHEMA = jsonschema.Draft202012Validator(load_schema("cohort.yaml"))
-EXAMPLES = sorted((schemas_dir().parent / "examples").glob("*.yaml"))
+EXAMPLES = sorted((schemas_dir().parent / "examples" / "cohorts").glob("*.yaml"))
 
 
 @settings(max_examples=150, suppress_health_check=list(HealthCheck))

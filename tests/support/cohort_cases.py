@@ -18,35 +18,49 @@ from hypothesis import strategies as st
 
 from pictures_spark.cohort import check, domain
 from pictures_spark.cohort.codelists import Codes, resolve
-from pictures_spark.cohort.compile import PREFIX
+from pictures_spark.cohort.compile import PREFIX, Saved
 from pictures_spark.cohort.model import (
     EVER,
     AllOf,
     AnyOf,
+    Breakdown,
     Chain,
     CodeList,
     Cover,
     Events,
+    Finding,
     First,
+    FollowUp,
+    Gap,
     Has,
+    IndexEvent,
     Lacks,
     Last,
+    Match,
+    Member,
+    Nearest,
     NoneOf,
     Order,
+    Output,
     Pick,
     Predicate,
     Question,
     Related,
     Sample,
+    Split,
+    Stay,
     Step,
     Test,
     Where,
     Window,
-    event_steps,
+    asked_events,
 )
 from pictures_spark.schema import Column, table
 
-TABLES = ("patient", "residence", "source_cover", "study", "series", "image", "event", "tag", "study_tag", "image_feature")
+TABLES = (
+    *("patient", "residence", "source_cover", "study", "series", "image", "event", "stay", "tag", "study_tag", "image_feature"),
+    *("burned_in_text", "report", "report_finding", "cohort_member"),
+)
 START = date(2010, 2, 1)
 LENGTH = 40  # days that anything happens in: few, so that the ends of windows, cover and residence meet
 NOWHERE = Path(tempfile.gettempdir()) / "no-such-folder"
@@ -132,6 +146,10 @@ CODES = {
     "opcs4": ("W371", "W46"),
 }
 KINDS = ("diagnosis", "dispensing", "procedure", "death_cause")
+STAYS = ("y1", "y2", "y3", "y4", "y5", "y6", "y7", "y8")
+# Cohorts that were saved: the name of each and what its members are.
+SAVED = {"old-series": "series", "old-people": "patient"}
+FINDINGS = ("infarct", "mass")
 SYSTEM_OF = {"diagnosis": "icd10", "death_cause": "icd10", "dispensing": "bnf", "procedure": "opcs4"}
 TAGS = {"SliceThickness": "DS", "EchoTime": "DS", "ScanningSequence": "CS"}
 NUMBERS = (-1.0, 1.5, 1.5000000000000002, 3.0)
@@ -201,18 +219,24 @@ def dense_tables(seed: int) -> Tables:
         for number in range(12)
     ]
     found["residence"] = []
+
+    def lived(spell: dict[str, Any]) -> None:
+        found["residence"].append(spell | {"health_board": chance.choice(("S1", "S2", None)), "simd_quintile": chance.choice((1, 5, None))})
+
     for person in PEOPLE:
-        spells = chance.choice(("whole", "whole", "whole", "pieces", "none"))
+        spells = chance.choice(("whole", "whole", "whole", "pieces", "pieces", "none"))
         if spells == "whole":
-            found["residence"].append({"patient_id": person, "from_date": day(-90), "to_date": None})
+            lived({"patient_id": person, "from_date": day(-90), "to_date": None})
         if spells == "pieces":
             move = chance.randint(-10, LENGTH)
-            back = {"from_date": day(move + chance.choice((-2, 1, 1, 2))), "to_date": chance.choice((None, days(0, LENGTH)))}
-            found["residence"] += [
-                {"patient_id": person, "from_date": day(-90), "to_date": day(move)},
-                {"patient_id": person} | back,
-            ]
-    groups = [KINDS[:1], KINDS[1:3], KINDS[3:], *chance.choice(([], [], [KINDS[:2]]))]
+            back = {"from_date": day(move + chance.choice((-20, -9, 1, 1, 2))), "to_date": chance.choice((None, days(0, LENGTH)))}
+            lived({"patient_id": person, "from_date": day(-90), "to_date": day(move)})
+            lived({"patient_id": person} | back)
+    found["stay"] = [
+        {"stay_id": stay, "patient_id": chance.choice(PEOPLE), "start_date": (start := days(0, LENGTH)), "end_date": _left(chance, start)}
+        for stay in STAYS
+    ]
+    groups = [KINDS[:1], KINDS[1:3], (*KINDS[3:], "admission"), *chance.choice(([], [], [KINDS[:2]]))]
     found["source_cover"] = [
         {
             "source": f"source{number}",
@@ -235,6 +259,10 @@ def dense_tables(seed: int) -> Tables:
             "code": chance.choice((*CODES[SYSTEM_OF[kind]], None)),
             "date": days(0, LENGTH),
             "position": chance.choice((0, 0, 1, None)),
+            "stay_id": chance.choice((*STAYS, None)),
+            "value_std": _maybe(chance, chance.choice(NUMBERS)),
+            "comparator": chance.choice((None, None, "=", ">")),
+            "age_years": chance.choice((64, 65, None)),
         }
         for number in range(chance.choice((8, 24, 48)))
     ]
@@ -255,7 +283,59 @@ def dense_tables(seed: int) -> Tables:
         for image_id, series_id in sorted({image[0]: image for image in sorted(images)}.values())
         for version in ("1", "2")
     ]
+    found["image_feature"] += [
+        {"level": "series", "id": series, "series_id": series, "feature": "liver_mean", "version": "1"}
+        | {"value": _maybe(chance, chance.choice(NUMBERS)), "status": "ok"}
+        for series in SERIES
+        if chance.random() < 0.7
+    ]
+    found["burned_in_text"] = [
+        {
+            "image_id": image["image_id"],
+            "series_id": image["series_id"],
+            "verdict": chance.choice(("clean", "clean", "text", "not_determined")),
+        }
+        for image in found["image"]
+        if chance.random() < 0.7
+    ]
+    found["report"] = [
+        {
+            "report_id": f"r{number}",
+            "study_id": chance.choice((*STUDIES, None)),
+            "patient_id": chance.choice(PEOPLE),
+            "report_date": days(0, LENGTH),
+            "status": chance.choice(("final", "final", "cancelled", None)),
+        }
+        for number in range(10)
+    ]
+    found["report_finding"] = [
+        {
+            "report_id": f"r{number}",
+            "finding": chance.choice(FINDINGS),
+            "polarity": chance.choice(("affirmed", "affirmed", "negated")),
+            "certainty": chance.choice(("certain", "possible")),
+            "subject": chance.choice(("patient", "patient", "family")),
+        }
+        for number in range(8)
+        for _ in range(chance.randint(0, 2))
+    ]
+    found["cohort_member"] = [
+        {"cohort_run_id": name, "unit_id": unit_id}
+        for name, unit in SAVED.items()
+        for unit_id in (SERIES if unit == "series" else PEOPLE)
+        if chance.random() < 0.5
+    ]
     return found
+
+
+def saved_of(tables: Tables) -> dict[str, tuple[str, frozenset[str]]]:
+    """The saved cohorts of tables: their units and the members' ids."""
+    ids = {name: {row["unit_id"] for row in tables["cohort_member"] if row["cohort_run_id"] == name} for name in SAVED}
+    return {name: (unit, frozenset(ids[name])) for name, unit in SAVED.items()}
+
+
+def _left(chance: random.Random, start: date) -> date | None:
+    return chance.choice((None, *[start + timedelta(days=n) for n in (0, 1, 5, 5, 12)]))
 
 
 def _maybe(chance: random.Random, value: Any) -> Any:
@@ -290,6 +370,7 @@ class Asking:
     index: str | date | None
     codelists: dict[str, CodeList] = field(default_factory=dict)
     depth: int = 0
+    saved: bool = True
 
     def one_of(self, *choices: Any) -> Any:
         return self.draw(st.sampled_from(choices))
@@ -313,7 +394,10 @@ def questions(draw: st.DrawFn, unit: str | None = None) -> Question:
         index = "scan_date"
     elif unit == "patient" or draw(st.integers(0, 5)) == 0:
         index = draw(DAYS)
-    return Asking(draw, unit, index).node(Question)
+    ask = Asking(draw, unit, index)
+    if draw(st.integers(0, 8)) == 0:
+        ask.index = ask.node(IndexEvent)
+    return ask.node(Question)
 
 
 def _question(ask: Asking) -> Question:
@@ -322,10 +406,14 @@ def _question(ask: Asking) -> Question:
     population = ask.one_of("all", "all", "all", "all", "all", "linked", "alive_and_resident")
     pick = ask.node(Pick) if ask.unit != "patient" and ask.one_of(True, False, False) else None
     sample = ask.node(Sample) if ask.one_of(True, False, False, False) else None
-    question = Question(ask.draw(ids()), ask.unit, ask.index, population, (), steps, pick, sample)
-    used = {name for _, _, asked in event_steps(question) for name in asked.codes}
-    kept = tuple(codelist for name, codelist in ask.codelists.items() if name in used)
-    return Question(question.id, ask.unit, ask.index, population, kept, steps, pick, sample)
+    match = ask.node(Match) if ask.one_of(*[False] * 11, True) else None
+    split = ask.node(Split) if ask.one_of(True, False, False, False) else None
+    outputs = tuple(ask.node(Output) for _ in range(ask.one_of(0, 0, 1, 2)))
+    outputs = tuple(replace(output, id=f"shown_{n}") for n, output in enumerate(outputs))
+    breakdowns = (ask.node(Breakdown),) if ask.one_of(True, False, False) else ()
+    question = Question(ask.draw(ids()), ask.unit, ask.index, population, (), steps, pick, sample, split, outputs, breakdowns, match)
+    used = {name for _, asked in asked_events(question) for name in asked.codes}
+    return replace(question, codelists=tuple(codelist for name, codelist in ask.codelists.items() if name in used))
 
 
 def ids() -> st.SearchStrategy[str]:
@@ -334,7 +422,8 @@ def ids() -> st.SearchStrategy[str]:
 
 
 def _predicate(ask: Asking) -> Predicate:
-    simple = (Where, Where, Where, Where, Related, Related, Has, Lacks, First, Last, Chain, Cover)
+    simple = (Where, Where, Where, Related, Related, Has, Lacks, First, Last, Chain, Cover, Stay, Nearest, Nearest, Finding, Member)
+    simple = (*simple, Gap, Gap, Gap) if _dates(ask) else simple
     return ask.node(ask.one_of(*simple, AllOf, AnyOf, NoneOf) if ask.depth < 2 else ask.one_of(*simple))
 
 
@@ -350,7 +439,17 @@ def _names(unit: str, aged: bool) -> tuple[list[str], list[str]]:
     """Columns that a condition may be about, and tags and features that the tables have."""
     fields = domain.fields(unit)
     columns = [name for name in fields if "." not in name and (name != domain.AGE or aged)]
-    return columns, [name for name in fields if name.removeprefix("tag.") in TAGS or name.startswith("feature.intensity_mean@1")]
+    # What is looked up apart from the rows, twice as often.
+    columns += [name for name in (*domain.LIVED, domain.VERDICT) if name in fields]
+    return columns, [
+        name for name in fields if name.removeprefix("tag.") in TAGS or name.startswith(("feature.intensity_mean@1", "feature.liver_mean"))
+    ]
+
+
+def _dates(ask: Asking) -> list[str]:
+    dates = [name for name, field in domain.fields(ask.unit).items() if field.kind == "date"]
+    dates = dates if ask.index is None else ["index", *dates]
+    return dates if len(dates) > 1 else []
 
 
 @cache
@@ -383,6 +482,8 @@ def _one_test(ask: Asking, name: str, field: domain.Field) -> Test:
 
 def _window(ask: Asking) -> Window:
     low, high = sorted((ask.draw(st.integers(-20, 20)), ask.draw(st.integers(-20, 20))))
+    if ask.index == "death_date":
+        low, high = min(low, 0), max(high, 0)
     window = Window(*(None if ask.one_of(True, *[False] * 5) else end for end in (low, high)))
     return EVER if ask.index is None else window
 
@@ -394,7 +495,19 @@ def _events(ask: Asking) -> Events:
     window = ask.node(Window)
     fits = window.low is None or window.high is None or window.low < window.high
     sources = tuple(ask.some(("source0", "source1"), 1, 2)) if ask.one_of(True, *[False] * 5) else ()
-    return Events(kinds, codes, window, ask.one_of(1, 1, 2) if fits else 1, ask.one_of(True, False, False, False), sources)
+    anchor = ask.one_of("index", "index", "index", "start_of_stay", "end_of_stay") if window != EVER else "index"
+    return Events(kinds, codes, window, ask.one_of(1, 1, 2) if fits else 1, ask.one_of(True, False, False, False), sources, anchor)
+
+
+def _conditioned(ask: Asking) -> Events:
+    """Events with a condition on their own columns."""
+    events = ask.node(Events)
+    return replace(events, where=_of_event(ask)) if ask.one_of(True, False) else events
+
+
+def _of_event(ask: Asking) -> Where:
+    fields = domain.event_fields()
+    return Where(tuple(_one_test(ask, name, fields[name]) for name in ask.some(("value_std", "age_years", "comparator"), 1, 2)))
 
 
 def _codelist(ask: Asking) -> CodeList:
@@ -433,7 +546,102 @@ def _related(ask: Asking) -> Related:
     same = ("frame_of_reference_id",) if ask.unit == unit == "series" and ask.one_of(True, False, False) else ()
     window = ask.node(Window) if ask.one_of(True, False) else EVER
     count = ask.one_of("series", "study") if unit == "series" else "study"
-    return Related(unit, of, where, window, same, at_least, count, ask.one_of(None, 5, 20) if at_least > 1 else None)
+    span = ask.one_of("no", "no", "within", "apart") if at_least > 1 else "no"
+    within, apart = ask.one_of(5, 20) if span == "within" else None, ask.one_of(5, 20) if span == "apart" else None
+    nested = None
+    if ask.depth < 2 and ask.one_of(True, False, False):
+        ask.depth += 2
+        nested = _related(Asking(ask.draw, unit, domain.AGE_DATE, ask.codelists, ask.depth))
+        ask.depth -= 2
+    return Related(unit, of, where, window, same, at_least, count, within, apart, nested)
+
+
+def _gap(ask: Asking) -> Gap:
+    dates = _dates(ask)
+    window = ask.node(Window)
+    return Gap(*ask.some(dates, 2, 2), Window(-5, 5) if window == EVER else window)
+
+
+def _stay(ask: Asking) -> Stay:
+    holds = tuple(replace(_events(ask), window=EVER, at_least=1, anchor="index") for _ in range(ask.one_of(1, 1, 2)))
+    ends = ask.node(Window) if ask.one_of(True, False) else EVER
+    return Stay(tuple(dict.fromkeys(holds)), ask.node(Window), ends)
+
+
+def _nearest(ask: Asking) -> Nearest:
+    among: Events | Related = replace(_conditioned(ask), at_least=1)
+    fields: Any = domain.event_fields()
+    names = ["value_std", "age_years", "comparator"]
+    if ask.index is not None and ask.one_of(True, False):
+        related = _related(ask)
+        among = Related(related.unit, related.of, related.where, related.window, related.same, 1, related.unit)
+        fields, names = domain.fields(related.unit), _names(related.unit, True)[0]
+    then = Where(tuple(_one_test(ask, name, fields[name]) for name in ask.some(names, 1, 2))) if ask.one_of(True, False) else None
+    if ask.index is None and isinstance(among, Events):
+        among = replace(among, window=EVER)
+    return Nearest(among, ask.one_of("nearest", "earliest", "latest"), then)
+
+
+def _finding(ask: Asking) -> Finding:
+    of = ask.one_of(*(level for level in ("study", "patient") if level in domain.levels(ask.unit)))
+    window = ask.node(Window) if ask.one_of(True, False) else EVER
+    polarity, certainty = ask.one_of("affirmed", "affirmed", "negated"), ask.one_of(None, None, "certain", "possible")
+    return Finding(ask.one_of(*FINDINGS), of, polarity, certainty, ask.one_of("patient", "patient", "family"), window)
+
+
+def _member(ask: Asking) -> Member:
+    fits = [(name, level) for name, unit in SAVED.items() for level in domain.levels(ask.unit) if level in domain.levels(unit)]
+    return Member(*ask.one_of(*fits))
+
+
+def _match(ask: Asking) -> Match:
+    member = ask.node(Member)
+    names = _sortable(ask.unit, "text", "choice", "whole", "flag", "date")
+    exact = tuple(ask.some(names, 0, 1)) if ask.one_of(True, False) else ()
+    near = [name for name in _sortable(ask.unit, "number", "whole", "date") if name not in exact]
+    caliper = ((ask.one_of(*near), ask.one_of(0.0, 7.0, 20.0)),) if near and ask.one_of(True, False, False) else ()
+    risk_set = None
+    if ask.index is not None and ask.one_of(True, False):
+        risk_set = replace(_events(ask), window=EVER, at_least=1, anchor="index")
+    ratio = ask.one_of(1, 2, 3)
+    again = ask.one_of(True, False)
+    return Match(member.cohort, member.level, ratio, ask.one_of("one", "2"), exact, caliper, again, ask.one_of(1, ratio), risk_set)
+
+
+def _split(ask: Asking) -> Split:
+    if ask.one_of(True, False) and ask.index is not None:
+        return Split(("train", "test"), at=ask.draw(DAYS))
+    return Split(("a", "b", "c"), (50, 33, 17), ask.one_of("one", "2", "0x1f"))
+
+
+def _follow_up(ask: Asking) -> FollowUp:
+    events = replace(_events(ask), at_least=1, anchor="index")
+    window = Window(0 if ask.index == "death_date" else ask.one_of(0, 1, 5), ask.one_of(None, 9, 30))
+    return FollowUp(
+        replace(events, window=window), ask.one_of(None, day(LENGTH + 5), *([] if isinstance(ask.index, date) else [day(LENGTH // 2)]))
+    )
+
+
+def _output(ask: Asking) -> Output:
+    kinds = ["column", "nearest", "gap"] if _dates(ask) else ["column"]
+    match ask.one_of(*kinds, *(["follow_up", "follow_up"] if ask.index is not None else [])):
+        case "column":
+            names = [name for name in domain.shown(ask.unit) if not name.startswith("feature.") and name != domain.AGE]
+            return Output("shown", ask.one_of(*names))
+        case "gap":
+            return Output("shown", replace(ask.node(Gap), window=EVER))
+        case "follow_up":
+            return Output("shown", ask.node(FollowUp))
+        case _:
+            nearest = replace(ask.node(Nearest), then=None)
+            unit = "event" if isinstance(nearest.among, Events) else nearest.among.unit
+            names = ["date", "value_std", "code"] if unit == "event" else ["scan_date", domain.key(unit), "conflict_count"]
+            return Output("shown", nearest, tuple(ask.some(["gap", *names], 1, 3)))
+
+
+def _breakdown(ask: Asking) -> Breakdown:
+    names = [name for name in domain.grouped(ask.unit) if name != domain.AGE and not name.startswith(domain.AGE)]
+    return Breakdown(tuple(ask.some(names, 1, 2)))
 
 
 def _pick(ask: Asking) -> Pick:
@@ -450,17 +658,22 @@ def _sample(ask: Asking) -> Sample:
 # How each kind of node is drawn; a meta-test fails where a kind is not here.
 NODES: dict[Any, Callable[[Asking], Any]] = {
     Question: _question,
-    Step: lambda ask: Step("step", ask.node(Predicate), ask.one_of("exclude", "include", "report")),
+    Step: lambda ask: Step("step", ask.node(Predicate), ask.one_of("exclude", "include", "report", "report")),
     Predicate: _predicate,
     Where: _where,
     Test: lambda ask: ask.node(Where).tests[0],
-    Has: lambda ask: Has(ask.node(Events)),
-    Lacks: lambda ask: Lacks(ask.node(Events)),
+    Has: lambda ask: Has(_conditioned(ask)),
+    Lacks: lambda ask: Lacks(_conditioned(ask)),
     First: lambda ask: First(_end(ask)),
     Last: lambda ask: Last(_end(ask)),
     Chain: _chain,
     Cover: _cover,
     Related: _related,
+    Gap: _gap,
+    Stay: _stay,
+    Nearest: _nearest,
+    Finding: _finding,
+    Member: _member,
     AllOf: lambda ask: AllOf(_parts(ask)),
     AnyOf: lambda ask: AnyOf(_parts(ask)),
     NoneOf: lambda ask: NoneOf(_parts(ask)),
@@ -470,6 +683,12 @@ NODES: dict[Any, Callable[[Asking], Any]] = {
     Order: lambda ask: ask.node(Pick).order[0],
     Pick: _pick,
     Sample: _sample,
+    Split: _split,
+    Match: _match,
+    FollowUp: _follow_up,
+    Output: _output,
+    Breakdown: _breakdown,
+    IndexEvent: lambda ask: IndexEvent(ask.one_of("first", "last"), replace(_events(ask), window=EVER, at_least=1, anchor="index")),
 }
 
 
@@ -480,9 +699,22 @@ def cases(draw: st.DrawFn, unit: str | None = None) -> tuple[Question, dict[str,
     return question, codes_of(question), dense_tables(draw(st.integers(0, 9999)))
 
 
+SAVED_RUNS = {name: Saved(name, unit) for name, unit in SAVED.items()}
+
+
 def codes_of(question: Question) -> dict[str, Codes]:
     """Code lists of a question that can be asked."""
     assert check.faults(question) == []
     codes, faults = resolve(question, NOWHERE)
     assert faults == []
     return codes
+
+
+def expected_rows(rows: list[Any]) -> list[tuple[Any, ...]]:
+    """(unit, patient, index date, bits that hold, bits that are unknown, how far it got) as the interpreter says."""
+    found = []
+    for row in rows:
+        holds = 1 + sum(2 << i for i, said in enumerate(row.answers) if said is True)
+        unknowns = sum(2 << i for i, said in enumerate(row.answers) if said is None)
+        found.append((row.one.id, row.one.person, row.one.index, holds, unknowns, row.passed))
+    return sorted(found)

@@ -19,7 +19,7 @@ def day(text, form="%d/%m/%Y"):
 
 
 class Answer:
-    """The question of examples/ct-head-older-anticoagulated.yaml in plain Python, over what an analyst would have in hand."""
+    """The question of examples/cohorts/ct-head-older-anticoagulated.yaml in plain Python, over what an analyst would have in hand."""
 
     def __init__(self, made):
         broken = {(row["source"], int(row["row"])) for row in made.rows("truth/faults")}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pictures_spark.cohort import outputs
+from pictures_spark.cohort import tally
 from pictures_spark.cohort.compile import PREFIX, Plan, PlannedStep
 
 STEPS = 4
@@ -37,7 +37,7 @@ def parts_of(unit, unit_id, level):
 def by_hand(unit, policies, flags, level):
     """Kept, failed and unknown at every step."""
     objects = defaultdict(list)
-    below = outputs.LEVELS.index(level) > outputs.LEVELS.index(unit)
+    below = tally.LEVELS.index(level) > tally.LEVELS.index(unit)
     for unit_id, answers in flags.items():
         name = unit_id if below else owner(unit, unit_id, level)
         if name is not None:
@@ -79,7 +79,7 @@ def connection():
     made.close()
 
 
-@given(data=st.data(), unit=st.sampled_from(outputs.LEVELS))
+@given(data=st.data(), unit=st.sampled_from(tally.LEVELS))
 def test_counts_at_every_level_are_those_by_hand(data, unit, connection):
     policies = ["exclude", *data.draw(st.lists(st.sampled_from(["exclude", "include", "report"]), min_size=STEPS - 1, max_size=STEPS - 1))]
     answer = st.sampled_from([True, True, False, None])
@@ -93,7 +93,7 @@ def test_counts_at_every_level_are_those_by_hand(data, unit, connection):
     connection.execute("CREATE OR REPLACE TABLE flags (unit_id VARCHAR, patient_id VARCHAR, holds BIGINT, unknowns BIGINT, passed BIGINT)")
     connection.executemany("INSERT INTO flags VALUES ($1, $2, $3, $4, $5)", rows)
     plan = Plan(unit, tuple(PlannedStep(f"step{i}", "", policy) for i, policy in enumerate(policies)), None, None, ())
-    found = outputs.counts(plan, "flags", lambda sql: connection.execute(sql).fetchone())
-    for level in outputs.LEVELS:
+    found = tally.counts(plan, "flags", lambda sql: connection.execute(sql).fetchone())
+    for level in tally.LEVELS:
         counted = [(count.kept, count.failed, count.unknown) for count in found if count.level == level]
         assert counted == by_hand(unit, policies, flags, level), level

@@ -186,8 +186,10 @@ def parts(plan: Plan, flags: str, rows: Callable[[str], Iterable[Sequence[Any]]]
     )
 
 
-def persons_sql(plan: Plan, flags: str, by: Sequence[str] = ()) -> str:
+def persons_sql(plan: Plan, flags: str, values: Sequence[str] = ()) -> str:
     """Units of the flags by person, how far they got, what is unknown of them, and values of breakdowns.
+
+    ``values`` are queries with columns ``unit_id`` and ``value``, as of `values_sql`.
 
     Columns ``subject`` (the person; of a scan that is linked to nobody the study), ``linked``, ``passed``, ``unknowns``, one per
     breakdown, and ``n``, how many units.
@@ -202,9 +204,9 @@ def persons_sql(plan: Plan, flags: str, by: Sequence[str] = ()) -> str:
         subject = f"COALESCE({flags}.patient_id, own.study_id, {flags}.unit_id)"
     elif unit == "study":
         subject = f"COALESCE({flags}.patient_id, {flags}.unit_id)"
-    for i, name in enumerate(by):
-        joins += f" LEFT JOIN ({values_sql(unit, name, flags)}) AS by_{i} ON by_{i}.unit_id = {flags}.unit_id"
+    for i, query in enumerate(values):
+        joins += f" LEFT JOIN ({query}) AS by_{i} ON by_{i}.unit_id = {flags}.unit_id"
     columns = [f"{subject} AS subject", f"{flags}.patient_id IS NOT NULL AS linked", f"{flags}.passed", f"{flags}.unknowns"]
-    columns += [f"COALESCE(by_{i}.value, 'unknown') AS value_{i}" for i in range(len(by))]
+    columns += [f"COALESCE(by_{i}.value, 'unknown') AS value_{i}" for i in range(len(values))]
     places = ", ".join(str(i + 1) for i in range(len(columns)))
     return f"SELECT {', '.join(columns)}, COUNT(*) AS n FROM {flags}{joins} GROUP BY {places}"

@@ -1,0 +1,102 @@
+"""The Python face: short words for the same graph, and every graph written in them."""
+
+import doctest
+from datetime import date
+
+import pytest
+from cohort_cases import questions
+from hypothesis import HealthCheck, given, settings
+
+from pictures_spark.cohort import commands, fluent, yaml_face
+from pictures_spark.cohort.faults import QuestionError
+from pictures_spark.cohort.fluent import (
+    Cohort,
+    any_of,
+    between,
+    day_of,
+    events,
+    ever,
+    first,
+    follow_up,
+    has,
+    le,
+    missing,
+    ne,
+    nearest,
+    related,
+    to_python,
+    where,
+)
+from pictures_spark.resources import schemas_dir
+
+EXAMPLES = schemas_dir().parent / "examples" / "cohorts"
+
+
+def made(text):
+    """What the text of a call makes."""
+    return eval(f"({text}).question()", vars(fluent) | {"date": date})
+
+
+@settings(max_examples=120, suppress_health_check=list(HealthCheck), database=None)
+@given(question=questions())
+def test_a_question_survives_python(question):
+    assert made(to_python(question)) == question
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_an_example_survives_python(path):
+    question = commands.load(path).question
+    assert made(to_python(question)) == question
+
+
+def test_a_question_in_python_is_the_one_in_yaml():
+    asked = (
+        Cohort("14-ct-head-anticoagulant-stroke", "series")
+        .codes("anticoagulants", "bnf", ["2.8.2"])
+        .codes("stroke", "icd10", ["I61", "I62", "I63", "I64"])
+        .step("ct_head", where(modality="CT", body_region="HEAD", contrast="no"))
+        .step("thin", where(slice_thickness_max=le(1.5), orientation="AXIAL", image_kind="ORIGINAL"))
+        .step("age", where(age_at=between(65, 80)))
+        .step("on_drug", has("dispensing", codes="anticoagulants", window=(-90, -1)))
+        .step("first_stroke", first(["diagnosis", "death_cause"], codes="stroke", window=(0, 30)))
+    )
+    assert asked.question() == commands.load(EXAMPLES / "14-ct-head-anticoagulant-stroke.yaml").question
+    assert yaml_face.from_yaml(asked.to_yaml()) == asked.question()
+
+
+def test_numbers_and_days_become_what_their_columns_hold():
+    asked = (
+        Cohort("x", "series", index="2016-01-01", population="all")
+        .step("a", any_of(where(kvp=120, image_count=[3, 4]), where({"tag.SliceThickness": le(1)}, study_date="2015-03-01")))
+        .step("b", related("series", "patient", where=where(kvp=ne(80))))
+        .step("c", nearest(events("lab", window=(-9, 9), where=where(value_std=le(30))), then=where(value_std=missing(False))))
+        .show("f", follow_up("death", window=(1, None), until="2018-12-31"))
+        .split(["train", "test"], at="2016-01-01")
+    ).question()
+    assert asked.index == date(2016, 1, 1)
+    assert [type(test.values[0]) for part in asked.steps[0].predicate.parts for test in part.tests] == [float, int, float, date]
+    assert asked.steps[1].predicate.where.tests[0].values == (80.0,)
+    assert asked.steps[2].predicate.among.where.tests[0].values == (30.0,)
+    assert (asked.outputs[0].of.until, asked.split.at) == (date(2018, 12, 31), date(2016, 1, 1))
+
+
+def test_a_cohort_is_not_changed_by_what_is_made_of_it():
+    ct = Cohort("x", "patient", index=day_of("first", "diagnosis")).step("a", has("death", window=ever))
+    more = ct.step("b", where(sex="F"))
+    assert (len(ct.question().steps), len(more.question().steps)) == (1, 2)
+
+
+def test_every_fault_is_told_as_of_any_face():
+    with pytest.raises(QuestionError, match=r"2 faults: step b: there is no code list 'stroke'.*; step a: unknown column 'modalty'"):
+        Cohort("x", "series").step("a", where(modalty="CT")).step("b", has("diagnosis", codes="stroke", window=ever)).question()
+
+
+def test_the_examples_of_the_module_run():
+    assert doctest.testmod(fluent).failed == 0
+
+
+def test_the_example_of_the_analysts_page_runs(capsys):
+    text = (schemas_dir().parent / "docs" / "analyst.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    exec(code, {})
+    assert "cohort: 1\nid: mr-brain-egfr\n" in capsys.readouterr().out

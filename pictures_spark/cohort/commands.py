@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 _MAX_BYTES = 1 << 20
+# What a freeze leaves; one of an older format is frozen anew.
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -305,6 +307,7 @@ class Frozen:
 def cohort_run_id(asked: Asked, plan: Plan, release: Release) -> str:
     """Name of a freeze: a hash of everything its content depends on."""
     return fingerprint(
+        str(_FORMAT),
         asked.spec_sha256,
         *(f"{name}={codes.sha256}" for name, codes in sorted(asked.codes.items())),
         release.name,
@@ -423,7 +426,7 @@ def manifest(job: Job, asked: Asked, frozen: Frozen) -> dict[str, Any]:
 
     plan, found = frozen.plan, frozen.answer
     return {
-        "manifest": 2,
+        "manifest": _FORMAT,
         "cohort_run_id": frozen.run_id,
         "cohort_id": asked.question.id,
         "spec": asked.spec,

@@ -78,7 +78,7 @@ def answer(plan: Plan, rows: "DataFrame") -> Answer:
 
 def counts(plan: Plan, rows: "DataFrame") -> tuple[Count, ...]:
     """What Spark counts at all levels, from the rows of `flags`."""
-    return counted(plan, _FLAGS, lambda sql: rows.sparkSession.sql(sql).first() or ())
+    return counted(plan, _FLAGS, lambda sql: rows.sparkSession.sql(sql).collect())
 
 
 def members(plan: Plan, rows: "DataFrame") -> "DataFrame":

@@ -33,7 +33,7 @@ class House:
             duck.pin(connection, self.zones, release, tally.tables(plan))
             found = duck.answer(connection, plan)
             flags = connection.execute("SELECT unit_id, holds, unknowns, passed FROM flags").fetchall()
-            counts = tally.counts(plan, "flags", lambda sql: connection.execute(sql).fetchone())
+            counts = tally.counts(plan, "flags", lambda sql: connection.execute(sql).fetchall())
             parts = tally.parts(plan, "flags", lambda sql: connection.execute(sql).fetchall())
         run_id = commands.cohort_run_id(asked, plan, release)
         job = SimpleNamespace(zones=self.zones, run_id="run", spark=SimpleNamespace(version="none"), config=self.config)

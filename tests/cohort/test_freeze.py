@@ -52,7 +52,7 @@ def test_a_freeze_is_what_both_engines_say_and_twice_is_once(spark, config, tmp_
     ):
         freeze(config, tmp_path)
     # The numbers are for those who may see them.
-    with pytest.raises(ChecksFailedError, match="^the engines disagree; nothing was frozen: a data manager who freezes it is told where$"):
+    with pytest.raises(ChecksFailedError, match=r"^the engines disagree; nothing was frozen: a data manager who freezes it is told where$"):
         freeze(config, tmp_path, reader=ANALYST)
     monkeypatch.undo()
     assert written(spark, config) == dict.fromkeys(WRITTEN)

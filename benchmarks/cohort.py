@@ -29,7 +29,7 @@ from typing import Any
 import duckdb
 import measure
 
-from pictures_spark.cohort import commands, duck, live, outputs
+from pictures_spark.cohort import commands, duck, live, tally
 from pictures_spark.cohort.codelists import Codes
 from pictures_spark.cohort.model import EVER, Chain, Events, First, Has, Last, Pick, Question, Related, Step, Test, Where, Window
 from pictures_spark.config import load_config
@@ -147,12 +147,12 @@ def scratch(zones: Zones, held: live.Live, asked: commands.Asked, size: int) -> 
         with duck.reader(zones) as connection:
             release = duck.newest_release(connection, zones)
             assert release is not None
-            duck.pin(connection, zones, release, outputs.tables(plan))
+            duck.pin(connection, zones, release, tally.tables(plan))
             return work(connection)
 
     def by_plan(connection: duckdb.DuckDBPyConnection) -> Any:
         answer = duck.answer(connection, asked.plan())
-        counts = outputs.counts(plan, "flags", lambda sql: connection.execute(sql).fetchone() or ())
+        counts = tally.counts(plan, "flags", lambda sql: connection.execute(sql).fetchall())
         return answer.levels[-1].kept, [(count.kept, count.unknown) for count in counts]
 
     plan = asked.plan()
@@ -218,7 +218,8 @@ def hand_written() -> Iterator[str]:
         PARTITION BY patient_id, passed ORDER BY d IS NULL, d, image_count IS NULL, image_count DESC, series_id) = 1
         THEN 8 ELSE passed END AS last
     FROM (SELECT base.*, a6, a7, CASE WHEN NOT coalesce(a1, false) THEN 0 WHEN NOT coalesce(a2, false) THEN 1
-        WHEN NOT coalesce(a3, false) THEN 2 WHEN NOT coalesce(a4, true) THEN 3 WHEN NOT coalesce(a5, false) THEN 4 WHEN NOT coalesce(a6, true) THEN 5
+        WHEN NOT coalesce(a3, false) THEN 2
+        WHEN NOT coalesce(a4, true) THEN 3 WHEN NOT coalesce(a5, false) THEN 4 WHEN NOT coalesce(a6, true) THEN 5
         WHEN NOT coalesce(a7, true) THEN 6 ELSE 7 END AS passed
       FROM base LEFT JOIN step6 ON step6.series_id = base.series_id LEFT JOIN step7 ON step7.series_id = base.series_id) AS judged"""
 
@@ -397,7 +398,7 @@ def freeze(config: Any, asked: commands.Asked, size: int) -> None:
     with duck.reader(zones) as connection:
         release = duck.newest_release(connection, zones)
     assert release is not None
-    for name in outputs.tables(plan) + ("event", "source_cover"):
+    for name in tally.tables(plan) + ("event", "source_cover"):
         path = str(zones.path("deidentified", "tables", name))
         if name in release.versions:
             frame = spark.read.format("delta").option("versionAsOf", release.versions[name]).load(path)

@@ -27,6 +27,7 @@ from pictures_spark.cohort.model import (
     IndexEvent,
     Lacks,
     Last,
+    Match,
     Member,
     Nearest,
     NoneOf,
@@ -52,8 +53,11 @@ from pictures_spark.schema import vocabulary
 
 
 def default_population(question: Question) -> Any:
-    """``all`` where no step is about a person or a record, else ``alive_and_resident`` (DESIGN section 6)."""
-    if isinstance(question.index, IndexEvent):
+    """``all`` where no step, nor the index or the match, is about a person or a record, else ``alive_and_resident`` (DESIGN section 6)."""
+    match = question.match
+    matched = [*match.exact, *(name for name, _ in match.caliper)] if match is not None else []
+    at_risk = match is not None and match.risk_set is not None
+    if at_risk or _personal(question.unit, matched) or isinstance(question.index, IndexEvent):
         return "alive_and_resident"
     for leaf in (leaf for step in question.steps for leaf in leaves(step.predicate)):
         match leaf:
@@ -94,6 +98,7 @@ def faults(question: Question, whole: bool = True) -> list[str]:
     if question.unit in domain.UNITS:
         found += [*_index(question), *_steps(question)]
         found += _pick(question, question.pick) if question.pick is not None else []
+        found += _match(question, question.match) if question.match is not None else []
         found += _sample(question, question.sample) if question.sample is not None else []
         found += _split(question, question.split) if question.split is not None else []
         found += [*_outputs(question), *_breakdowns(question)]
@@ -187,6 +192,7 @@ def _index(question: Question) -> Iterator[str]:
         lived += [name for name in question.sample.strata if name in domain.LIVED] if question.sample is not None else []
         who = [*dict.fromkeys(bounded), *dict.fromkeys(lived)]
         who += ["population alive_and_resident"] if question.population == "alive_and_resident" else []
+        who += ["match with a risk set"] if question.match is not None and question.match.risk_set is not None else []
         who += ["split at a date"] if question.split is not None and question.split.at is not None else []
         if who:
             yield f"index: a cohort of patients has no date of its own, which {', '.join(who)} needs; give one date, such as 2016-01-01"
@@ -337,6 +343,10 @@ def not_saved(question: Question, units: Mapping[str, str], releases: Mapping[st
                 f"cohort {name} was frozen on release {releases[name]}, and this question is asked of {release}: people and scans of two "
                 f"releases are not compared; freeze it again"
             )
+    match = question.match
+    if match is not None and match.cases in units and match.level not in domain.levels(units[match.cases]):
+        unit = units[match.cases]
+        found.append(f"match: cohort {match.cases} is of {unit} units, which have no {match.level}; ask with level: {unit}")
     for step in question.steps:
         for leaf in leaves(step.predicate):
             if isinstance(leaf, Member) and leaf.cohort in units and leaf.level not in domain.levels(units[leaf.cohort]):
@@ -590,6 +600,39 @@ def _sample(question: Question, sample: Sample) -> Iterator[str]:
             yield f"sample: {_unknown_column(question.unit, column)}"
         elif fields[column].kind in ("set", "list", "span", "id", "number"):
             yield f"sample: {column} makes no strata; use a column of single words, whole numbers, dates or flags"
+
+
+def _match(question: Question, match: Match) -> Iterator[str]:
+    fields = domain.fields(question.unit)
+    if not re.fullmatch(_properties()["id"]["pattern"], match.cases):
+        yield f"match: cases: {match.cases[:40]!r} is no name of a cohort"
+    yield from _one_of("match: level", match.level, domain.levels(question.unit))
+    if match.ratio < 1 or match.at_least < 1:
+        yield "match: ratio and at_least must be 1 or more"
+    elif match.at_least > match.ratio:
+        yield f"match: at_least {match.at_least} is more than the {match.ratio} controls that a case may have"
+    if not re.fullmatch(load_schema("cohort.yaml")["$defs"]["match"]["properties"]["seed"]["pattern"], match.seed):
+        yield f"match: seed {match.seed[:40]!r} must be letters, digits, - and _, at most 40"
+    names = [*match.exact, *(name for name, _ in match.caliper)]
+    yield from (f"match: names {n} twice" for n in dict.fromkeys(n for n in names if names.count(n) > 1))
+    for name in names:
+        if name not in fields:
+            yield f"match: {_unknown_column(question.unit, name)}"
+        elif name == domain.AGE and question.index != domain.AGE_DATE:
+            yield f"match: {name}: ages were computed on {domain.AGE_DATE}, so it needs index: {domain.AGE_DATE}"
+    for name in match.exact:
+        if name in fields and fields[name].kind in ("set", "list", "span"):
+            yield f"match: exact: {name} has several values, which are never compared as one"
+    for name, most in match.caliper:
+        if name in fields and fields[name].kind not in ("number", "whole", "date"):
+            yield f"match: caliper: {name} is no number or date; name it under exact"
+        if most < 0:
+            yield f"match: caliper: {name} must be 0 or more"
+    events = match.risk_set
+    if events is not None:
+        if events != Events(events.kinds, events.codes, EVER, main=events.main, sources=events.sources):
+            yield "match: risk_set: it is about any time up to the case's index date; leave out all but event, codes, position and source"
+        yield from _events(question, Has(events), events, "match: risk_set")
 
 
 def _split(question: Question, split: Split) -> Iterator[str]:

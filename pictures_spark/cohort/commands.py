@@ -9,6 +9,7 @@ count and every freeze is an event of the audit chain before anything of it is p
 
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -17,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pictures_spark import __version__, audit, tables
-from pictures_spark.cohort import attrition, check, codelists, duck, gate, outputs, sentence, shown, spark, yaml_face
-from pictures_spark.cohort.attrition import Answer, Cell, Level
+from pictures_spark.cohort import attrition, check, codelists, duck, gate, sentence, shown, spark, tally, yaml_face
+from pictures_spark.cohort.attrition import Answer, Level
 from pictures_spark.cohort.codelists import Codes
 from pictures_spark.cohort.compile import DIALECTS, Plan, Saved, compiled
 from pictures_spark.cohort.duck import ZONE, Release
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 _MAX_BYTES = 1 << 20
-_MOST_GATED = 2  # columns of a breakdown whose cells can protect one another
+# What a freeze leaves; one of an older format is frozen anew.
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,9 @@ def run(action: str, question: str, config: Config, reader: Reader = ANALYST, by
         return
     asked = load(path)
     if action == "count":
-        wrong = sorted(set(by) - set(outputs.breakdowns(asked.question.unit)))
+        wrong = sorted(set(by) - set(tally.breakdowns(asked.question.unit)))
         if wrong or len(by) > 2:
-            names = ", ".join(outputs.breakdowns(asked.question.unit))
+            names = ", ".join(tally.breakdowns(asked.question.unit))
             raise ConfigError(f"a count is broken down by one or two of {names}, not by {', '.join(by)}")
         said = told(asked, Zones(config, "counter"), reader, by)
     print("\n".join(read_back(asked)))
@@ -183,8 +185,8 @@ def told(asked: Asked, zones: Zones, reader: Reader, by: Sequence[str] = ()) -> 
         release = _release(connection, zones)
         asked = with_saved(connection, zones, asked, release)
         plan = asked.plan()
-        found = _count(connection, zones, asked, plan, release, outputs.tables(plan) if by else plan.tables)
-        lines, counts = _as_told(connection, zones, asked, plan, found.levels, reader, by, found.cells)
+        found = _count(connection, zones, asked, plan, release, tally.tables(plan) if by else plan.tables)
+        lines, counts = _as_told(connection, zones, asked, plan, found, reader, by)
     _audit(zones, "count", asked, release, reader, counts)
     return lines
 
@@ -194,49 +196,38 @@ def _as_told(
     zones: Zones,
     asked: Asked,
     plan: Plan,
-    levels: Sequence[Level],
+    found: Answer,
     reader: Reader,
     by: Sequence[str] = (),
-    cells: Sequence[Sequence[Cell]] = (),
 ) -> tuple[list[str], dict[str, int | None]]:
-    """Lines to print and counts to audit, with a breakdown by names and, where there are ``cells``, those of the question.
-
-    Needs the plan's rows in the embedded reader, as `flags`, and what its breakdowns show, as `shown`.
-    """
-    unit, breakdowns = asked.question.unit, asked.question.breakdowns if cells else ()
-    named = [outputs.values_sql(unit, name, "flags") for name in by]
+    """Lines to print and counts to audit. Needs the plan's rows in the embedded reader, as `flags`, and of breakdowns `shown`."""
+    unit = asked.question.unit
+    values = [tally.values_sql(unit, name, "flags") for name in by]
     if reader.exact:
-        lines = attrition.lines(unit, levels)
+        lines = attrition.lines(unit, found.levels)
+        for breakdown, cells in zip(asked.question.breakdowns, found.cells, strict=True):
+            lines += ["", *attrition.cell_lines(unit, breakdown.by, cells)]
         if by:
             # Names that only this process knows: nothing is kept of them.
-            lines += ["", *shown.crossed(None, plan, _people(connection, plan, b"", named), by)]
-        for breakdown, counted in zip(breakdowns, cells, strict=True):
-            lines += ["", *attrition.cell_lines(unit, breakdown.by, counted)]
-        return lines, {"units": levels[-1].kept, "patients": levels[-1].kept_patients}
+            lines += ["", *shown.crossed(None, plan, _people(connection, plan, b"", values), by)]
+        return lines, {"units": found.members, "patients": found.patients}
     with gate.Ledger(zones, reader.project) as gated:
-        people = _people(connection, plan, gated.key, named)
-        rows = shown.rows(gated, plan, people)
+        rows = shown.rows(gated, plan, _people(connection, plan, gated.key))
         lines = shown.lines(unit, rows)
+        for breakdown, keys in zip(asked.question.breakdowns, plan.keys, strict=True):
+            columns = [f"SELECT unit_id, CAST({key} AS VARCHAR) AS value FROM shown" for key in keys]
+            lines += ["", *shown.crossed(gated, plan, _people(connection, plan, gated.key, columns), breakdown.by)]
         if by:
-            lines += ["", *shown.crossed(gated, plan, people, by)]
-        for breakdown, keys in zip(breakdowns, plan.keys, strict=True):
-            if len(keys) > _MOST_GATED:
-                lines += [
-                    "",
-                    f"  by {', '.join(breakdown.by)}: a breakdown by more than {_MOST_GATED} is shown to roles with exact counts only",
-                ]
-                continue
-            values = [f"SELECT unit_id, CAST({key} AS VARCHAR) AS value FROM shown" for key in keys]
-            lines += ["", *shown.crossed(gated, plan, _people(connection, plan, gated.key, values), breakdown.by)]
-    return lines, shown.audited(rows)
+            lines += ["", *shown.crossed(gated, plan, _people(connection, plan, gated.key, values), by)]
+    return [*lines, "", shown.note()], shown.audited(rows)
 
 
-def _people(connection: "duckdb.DuckDBPyConnection", plan: Plan, key: bytes, values_of: Sequence[str]) -> shown.People:
-    found = connection.execute(outputs.persons_sql(plan, "flags", values_of)).fetchnumpy()
-    values = tuple(np.asarray(found[f"value_{i}"], object) for i in range(len(values_of)))
+def _people(connection: "duckdb.DuckDBPyConnection", plan: Plan, key: bytes, values: Sequence[str] = ()) -> shown.People:
+    found = connection.execute(tally.persons_sql(plan, "flags", values)).fetchnumpy()
+    columns = tuple(np.asarray(found[f"value_{i}"], object) for i in range(len(values)))
     passed, unknowns, n = (np.asarray(found[name], np.int64) for name in ("passed", "unknowns", "n"))
     persons = gate.keyed_names(key, np.asarray(found["subject"], object))
-    return shown.People(persons, np.asarray(found["linked"], bool), passed, unknowns, n, values)
+    return shown.People(persons, np.asarray(found["linked"], bool), passed, unknowns, n, columns)
 
 
 def _audit(zones: Zones, action: str, asked: Asked, release: Release, reader: Reader, counts: Mapping[str, Any], **more: Any) -> audit.Head:
@@ -273,23 +264,29 @@ def freeze(job: Job, question_path: Path, reader: Reader = ANALYST) -> None:
         run_id = cohort_run_id(asked, plan, release)
         done = _frozen_levels(connection, job.zones, run_id, plan)
         job.say(f"cohort {asked.question.id} is frozen already" if done else f"asking release {release.name} of the embedded reader")
-        if done is None or not reader.exact:
-            counted = _count(connection, job.zones, asked, plan, release, outputs.tables(plan))
-        said, counts = _as_told(connection, job.zones, asked, plan, done or counted.levels, reader)
+        counted = Answer(done, "") if done else None
+        if counted is None or asked.question.breakdowns or not reader.exact:
+            counted = _count(connection, job.zones, asked, plan, release, tally.tables(plan))
+        said, counts = _as_told(connection, job.zones, asked, plan, counted, reader)
         if done is None:
-            duck_counts = outputs.counts(plan, "flags", lambda sql: connection.execute(sql).fetchone() or ())
-            parts = outputs.parts(plan, "flags", lambda sql: connection.execute(sql).fetchall())
+            duck_counts = tally.counts(plan, "flags", lambda sql: connection.execute(sql).fetchall())
+            parts = tally.parts(plan, "flags", lambda sql: connection.execute(sql).fetchall())
     if done is None:
         job.say("asking it of Spark")
-        with spark.flags(job, plan, release, outputs.tables(plan)) as rows:
+        with spark.flags(job, plan, release, tally.tables(plan)) as rows:
             computed = spark.answer(plan, rows)
-            _agree(counted, computed)
             spark_counts = spark.counts(plan, rows)
-            _agree_at_all_levels(plan, duck_counts, spark_counts)
+            try:
+                _agree(counted, computed)
+                _agree_at_all_levels(plan, duck_counts, spark_counts)
+            except ChecksFailedError:
+                if reader.exact:
+                    raise
+                raise ChecksFailedError("the engines disagree; nothing was frozen: a data manager who freezes it is told where") from None
             frozen = Frozen(run_id, release, plan, computed, spark_counts, parts)
             _write(job, frozen, rows)
-            if plan.columns or asked.question.split is not None:
-                _write_outputs(job, release, run_id, spark.output_values(plan, rows))
+            if plan.columns or plan.pairs is not None or asked.question.split is not None:
+                _write_outputs(job, release, run_id, spark.outputs(plan, rows))
         with duck.reader(job.zones) as connection:
             _verify(connection, job.zones, frozen)
     else:
@@ -309,13 +306,14 @@ class Frozen:
     release: Release
     plan: Plan
     answer: Answer
-    counts: tuple[outputs.Count, ...]
-    parts: tuple[outputs.Part, ...]
+    counts: tuple[tally.Count, ...]
+    parts: tuple[tally.Part, ...]
 
 
 def cohort_run_id(asked: Asked, plan: Plan, release: Release) -> str:
     """Name of a freeze: a hash of everything its content depends on."""
     return fingerprint(
+        str(_FORMAT),
         asked.spec_sha256,
         *(f"{name}={codes.sha256}" for name, codes in sorted(asked.codes.items())),
         release.name,
@@ -355,7 +353,7 @@ def _agree(counted: Answer, computed: Answer) -> None:
         raise ChecksFailedError("the engines agree on the counts but not on the members; nothing was frozen")
 
 
-def _agree_at_all_levels(plan: Plan, counted: tuple[outputs.Count, ...], computed: tuple[outputs.Count, ...]) -> None:
+def _agree_at_all_levels(plan: Plan, counted: tuple[tally.Count, ...], computed: tuple[tally.Count, ...]) -> None:
     for one, other in zip(counted, computed, strict=True):
         if one != other:
             raise ChecksFailedError(
@@ -383,17 +381,19 @@ def _write(job: Job, frozen: Frozen, rows: "DataFrame") -> None:
     levels = [(run_id, x.index, x.step_id, x.sentence, x.kept, x.failed, x.unknown, x.kept_patients) for x in frozen.answer.levels]
     counts = [(run_id, x.step_index, x.level, x.kept, x.failed, x.unknown) for x in frozen.counts]
     parts = [(run_id, x.breakdown, x.value, x.units, x.patients) for x in frozen.parts]
-    tables.append(members, job.zones, ZONE, "cohort_member", txn=run_id)
-    tables.append(flags, job.zones, ZONE, "cohort_flag", txn=run_id)
+    frames = {"cohort_member": members, "cohort_flag": flags}
     for target, made in (("cohort_attrition", levels), ("cohort_level", counts), ("cohort_breakdown", parts)):
-        frame = job.spark.createDataFrame([(*row, name, job.run_id) for row in made], table(ZONE, target).spark_type())
-        tables.append(frame.coalesce(1), job.zones, ZONE, target, txn=run_id)
+        rows_of = job.spark.createDataFrame([(*row, name, job.run_id) for row in made], table(ZONE, target).spark_type())
+        frames[target] = rows_of.coalesce(1)
+    # A commit is waiting for the most part: all at once take as long as the longest.
+    with ThreadPoolExecutor(len(frames)) as pool:
+        list(pool.map(lambda target: tables.append(frames[target], job.zones, ZONE, target, txn=run_id), frames))
 
 
-def _write_outputs(job: Job, release: Release, run_id: str, values: "DataFrame") -> None:
+def _write_outputs(job: Job, release: Release, run_id: str, outputs: "DataFrame") -> None:
     from pyspark.sql import functions as F
 
-    rows = values.select(
+    rows = outputs.select(
         F.lit(run_id).alias("cohort_run_id"),
         "unit_id",
         "column",
@@ -433,7 +433,7 @@ def manifest(job: Job, asked: Asked, frozen: Frozen) -> dict[str, Any]:
 
     plan, found = frozen.plan, frozen.answer
     return {
-        "manifest": 2,
+        "manifest": _FORMAT,
         "cohort_run_id": frozen.run_id,
         "cohort_id": asked.question.id,
         "spec": asked.spec,
@@ -444,6 +444,7 @@ def manifest(job: Job, asked: Asked, frozen: Frozen) -> dict[str, Any]:
             for name, codes in asked.codes.items()
         },
         "release": frozen.release.name,
+        "saved": {name: asdict(one) for name, one in asked.saved.items()},
         "table_versions": dict(frozen.release.versions),
         "versions": {
             "pictures_spark": __version__,
@@ -452,7 +453,7 @@ def manifest(job: Job, asked: Asked, frozen: Frozen) -> dict[str, Any]:
             **{name: version(name) for name in ("delta-spark", "duckdb", "duckdb-extension-delta", "sqlglot")},
         },
         "key_id": job.config["keys"]["key_id"],
-        "seed": asked.question.sample.seed if asked.question.sample is not None else None,
+        "seeds": {act: seed for act in last_acts(asked.question) if (seed := getattr(getattr(asked.question, act), "seed", None))},
         "sentence": sentence.whole(asked.question, asked.codes),
         "methods": sentence.methods(asked.question, asked.codes, frozen.release.name),
         "sql": {dialect: plan.sql(dialect) for dialect in DIALECTS},

@@ -33,6 +33,7 @@ from pictures_spark.cohort.codelists import Codes
 from pictures_spark.cohort.domain import Field
 from pictures_spark.cohort.model import (
     EVER,
+    MATCH_ROUNDS,
     AllOf,
     Anchor,
     AnyOf,
@@ -47,6 +48,7 @@ from pictures_spark.cohort.model import (
     IndexEvent,
     Lacks,
     Last,
+    Match,
     Member,
     Nearest,
     NoneOf,
@@ -143,7 +145,8 @@ class Plan:
     ``flags`` gives one row per unit, ``touching`` one row with, for each event step, how many units have a window that touches the
     cover of its sources at all (None where there are no such steps). ``shown`` gives one row per unit too, member or not: ``unit_id``,
     ``patient_id``, ``study_id`` and ``image_count`` where the unit has them, one column for each that an output shows (`columns`), and for
-    each column of the breakdowns one (`keys`); None where the question has neither. ``tables`` are the tables of the de-identified zone
+    each column of the breakdowns one (`keys`); None where the question has neither. ``pairs`` gives the controls of a match: ``case_id``,
+    ``control_id`` and ``place``, from 1. ``tables`` are the tables of the de-identified zone
     that all of these read, each under its name with `PREFIX`.
     """
 
@@ -155,6 +158,7 @@ class Plan:
     shown: exp.Select | None = None
     columns: tuple[str, ...] = ()
     keys: tuple[tuple[str, ...], ...] = ()
+    pairs: exp.Select | None = None
 
     @property
     def last(self) -> int:
@@ -330,28 +334,40 @@ class _Compiler:
         answered = self._answered(answers)  # before the unit's own rows, so that every column they must have is known
         unit = self.unit()
         self.tables |= self.rows.tables
-        ctes = [*self.anchored(), ("unit", unit), *self.spells(), *events, *self.ctes]
+        ctes = [*self.anchored(), ("unit", unit), *self.spells(), *self._lifetimes(), *events, *self.ctes]
         last = len(answers)
         relations = [("answered", answered), ("judged", self._judged([step.unknown for step in steps], last))]
         flags = select(cols(_FLAGS), "judged")
         if question.pick is not None:
             flags = self._picked(last)
             last += 1
-        if question.sample is not None:
+        if question.match is not None:
             if question.pick is not None:
                 relations.append(("picked", flags))
+            relations += self._matching(question.match, last, relations[-1][0])
+            flags = self._matched(last, relations[-1][0])
+            last += 1
+        if question.sample is not None:
+            if question.pick is not None or question.match is not None:
+                relations.append(("unsampled", flags))
             flags = self._sampled(last, relations[-1][0])
             last += 1
         if question.split is not None:
-            if question.pick is not None or question.sample is not None:
-                relations.append(("sampled", flags))
+            if last_acts(question) != ["split"]:
+                relations.append(("unsplit", flags))
             flags = self._split(question.split, last, relations[-1][0])
+        pairs = None
+        if question.match is not None:
+            place = over(exp.RowNumber(), [col("case_id")], [exp.Ordered(this=col("hash")), exp.Ordered(this=col("control_id"))])
+            upto = [name for name, _ in relations].index("matched") + 1
+            pairs = with_ctes(select([*cols(("case_id", "control_id")), named(place, "place")], "matched"), [*ctes, *relations[:upto]])
         return Plan(
             question.unit,
             steps,
             with_ctes(flags, [*ctes, *relations]),
             with_ctes(self._touching(), ctes) if self.steps else None,
             tuple(sorted(self.tables)),
+            pairs=pairs,
         )
 
     def leaves(self) -> Leaves:
@@ -411,9 +427,7 @@ class _Compiler:
         if self._is_about_people:
             columns.append(named(coalesce(day(index), number(_NO_DAY)), "asked_day"))
             self.rows.tables.add("patient")
-            month = exp.Concat(expressions=[col("birth_month", "patient"), text("-01")])
-            born = exp.TryCast(this=month, to=exp.DataType.build("date"), safe=True)
-            columns += [named(day(born), "birth_day"), named(day(col("death_date", "patient")), "death_day")]
+            columns += [named(_born(), "birth_day"), named(day(col("death_date", "patient")), "death_day")]
         if isinstance(self.question.index, str):
             self.rows.tables.add(self.fields[self.question.index].table)
         anchored: list[Join] = [(relation("anchor"), eq(col("patient_id", "anchor"), col("patient_id", unit)), "left")]
@@ -649,7 +663,8 @@ class _Compiler:
 
     def spells(self) -> list[tuple[str, exp.Select]]:
         """Unbroken residence of each person: rows that touch or overlap are one spell (a move inside the area is not an absence)."""
-        if not self.observed and self.question.population != "alive_and_resident":
+        at_risk = self.question.match is not None and self.question.match.risk_set is not None
+        if not self.observed and self.question.population != "alive_and_resident" and not at_risk:
             return []
         self.tables.add("residence")
         row = ("patient_id", "from_day", "to_day")
@@ -1059,7 +1074,19 @@ class _Compiler:
 
     @property
     def _strata_columns(self) -> list[Node]:
-        return cols([f"stratum_{i}" for i in range(len(self._strata))])
+        """What is carried on for the acts after the pick."""
+        return cols([name for name, _ in self._carried_on])
+
+    @property
+    def _carried_on(self) -> list[tuple[str, str]]:
+        """Names of the columns that the match and the sample look at, and of the values in them."""
+        match = self.question.match
+        found = [(f"stratum_{i}", name) for i, name in enumerate(self._strata)]
+        if match is not None:
+            found += [(f"exact_{i}", name) for i, name in enumerate(match.exact)]
+            found += [(f"caliper_{i}", name) for i, (name, _) in enumerate(match.caliper)]
+            found.append(("is_case", ""))
+        return found
 
     def _answered(self, answers: Mapping[int, Node]) -> exp.Select:
         """Every step's answer as a three-valued column, with what the pick sorts by."""
@@ -1069,7 +1096,9 @@ class _Compiler:
             columns.append(named(self.rows.value(self.fields[domain.key(pick.one_per)]), "pick_group"))
             order = domain.pick_order(self.question.unit, pick)
             columns += [named(self.rows.value(self.fields[o.column]), f"pick_{i}") for i, o in enumerate(order)]
-        columns += [named(self.rows.value(self.fields[name]), f"stratum_{i}") for i, name in enumerate(self._strata)]
+        columns += [named(self.rows.value(self.fields[name]), carried) for carried, name in self._carried_on if name]
+        if self.question.match is not None:
+            columns.append(named(self._member(Member(self.question.match.cases, self.question.match.level)), "is_case"))
         joins = self._joins()
         return select(columns, "unit", joins)
 
@@ -1113,13 +1142,139 @@ class _Compiler:
         ]
         return select(columns, subquery(placed, "placed"))
 
+    def _matching(self, match: Match, last: int, source: str) -> list[tuple[str, exp.Select]]:
+        """Cases with their controls: ``matched`` has a row for each control of a case that has enough, and the rounds that lead there."""
+        row = ["unit_id", "patient_id", "index_date", "is_case", *(f"exact_{i}" for i in range(len(match.exact)))]
+        row += [f"caliper_{i}" for i in range(len(match.caliper))]
+        survivors = select(cols(row), source, where=[eq(col("passed"), number(last))])
+        of_case = select([col("patient_id")], "surviving", where=[col("is_case"), not_null(col("patient_id"))], distinct=True)
+        joins: list[Join] = [(subquery(of_case, "of_case"), eq(col("patient_id", "of_case"), col("patient_id", "surviving")), "left")]
+        control = [not_(col("is_case", "surviving")), is_null(col("patient_id", "of_case"))]
+        case_row, control_row = relation("case_row"), relation("control_row")
+        fits: list[Node] = [eq(col(f"exact_{i}", "case_row"), col(f"exact_{i}", "control_row")) for i in range(len(match.exact))]
+        for i, (name, most) in enumerate(match.caliper):
+            mine, its = (col(f"caliper_{i}", where) for where in ("case_row", "control_row"))
+            if self.fields[name].kind == "date":
+                mine, its = day(mine), day(its)
+            fits.append(le(exp.Abs(this=exp.Paren(this=exp.Sub(this=mine, expression=its))), literal(float(most))))
+        found = [
+            ("surviving", survivors),
+            ("case_row", select(cols(row), "surviving", where=[col("is_case")])),
+            ("control_row", select(cols(row, "surviving"), "surviving", joins, control)),
+        ]
+        more: list[Join] = []
+        if match.risk_set is not None:
+            found.append(("had", self._had(match.risk_set)))
+            index = day(col("index_date", "case_row"))
+            lived = [eq(col("patient_id", "spell"), col("patient_id", "control_row"))]
+            lived += [le(col("from_day", "spell"), index), ge(col("to_day", "spell"), index)]
+            more.append((relation("spell"), all_of(*lived), ""))
+            more.append((relation("lifetime"), eq(col("patient_id", "lifetime"), col("patient_id", "control_row")), "left"))
+            more.append((relation("had"), eq(col("patient_id", "had"), col("patient_id", "control_row")), "left"))
+            born, died, had = col("birth_day", "lifetime"), col("death_day", "lifetime"), col("had_day", "had")
+            fits += [any_of(is_null(born), le(born, index)), any_of(is_null(died), ge(died, index)), any_of(is_null(had), gt(had, index))]
+        case_id, control_id = col("unit_id", "case_row"), col("unit_id", "control_row")
+        seeded = exp.Concat(expressions=[text(f"{match.seed}:"), case_id, text(":"), control_id])
+        pair = [named(case_id, "case_id"), named(control_id, "control_id")]
+        pair.append(named(exp.SHA2(this=seeded, length=exp.Literal.number(256)), "hash"))
+        on = all_of(*fits) if fits else TRUE
+        kept = [on] if more else []
+        joined: list[Join] = [(control_row, None if more else on, "cross" if more else ""), *more]
+        found.append(("fitting", select(pair, case_row, joined, kept)))
+        names = cols(("case_id", "control_id", "hash"))
+        by_case = [exp.Ordered(this=col("hash")), exp.Ordered(this=col("control_id"))]
+        place = over(exp.RowNumber(), [col("case_id")], by_case)
+        if match.replacement:
+            first = select([*names, named(place, "place")], "fitting")
+            got = "chosen_0"
+            found.append((got, select(names, subquery(first, "placed"), where=[le(col("place"), number(match.ratio))])))
+        else:
+            got = ""
+            for n in range(MATCH_ROUNDS):
+                got = self._round(match, n, got, found)
+        has = select([col("case_id"), named(exp.Count(this=exp.Star()), "n")], got, group=[col("case_id")])
+        enough: list[Join] = [(subquery(has, "has"), eq(col("case_id", "has"), col("case_id", got)), "")]
+        found.append(
+            ("matched", select(cols(("case_id", "control_id", "hash"), got), got, enough, [ge(col("n", "has"), number(match.at_least))]))
+        )
+        both = exp.Union(
+            this=select([named(col("case_id"), "unit_id")], "matched"), expression=select([col("control_id")], "matched"), distinct=True
+        )
+        found.append(("matched_units", select([col("unit_id")], subquery(both, "both"))))
+        flagged: list[Join] = [(relation("matched_units"), eq(col("unit_id", "matched_units"), col("unit_id", source)), "left")]
+        columns = [*cols(_FLAGS, source), *cols([name for name, _ in self._carried_on], source)]
+        columns.append(named(not_null(col("unit_id", "matched_units")), "is_matched"))
+        found.append(("matching", select(columns, source, flagged)))
+        return found
+
+    def _round(self, match: Match, n: int, before: str, found: list[tuple[str, exp.Select]]) -> str:
+        """One round: each case asks as many free controls as it lacks, and each control goes with the first that asks."""
+        names = cols(("case_id", "control_id", "hash"), "fitting")
+        joins: list[Join] = []
+        where: list[Node] = []
+        lacks: Node = number(match.ratio)
+        if before:
+            taken = select([col("control_id")], before, distinct=True)
+            has = select([col("case_id"), named(exp.Count(this=exp.Star()), "n")], before, group=[col("case_id")])
+            joins = [
+                (subquery(taken, "taken"), eq(col("control_id", "taken"), col("control_id", "fitting")), "left"),
+                (subquery(has, "has"), eq(col("case_id", "has"), col("case_id", "fitting")), "left"),
+            ]
+            where = [is_null(col("control_id", "taken"))]
+            lacks = exp.Sub(this=number(match.ratio), expression=coalesce(col("n", "has"), number(0)))
+        by_case = [exp.Ordered(this=col("hash", "fitting")), exp.Ordered(this=col("control_id", "fitting"))]
+        place = over(exp.RowNumber(), [col("case_id", "fitting")], by_case)
+        asked = select([*names, named(lacks, "lacks"), named(place, "place")], "fitting", joins, where)
+        row = cols(("case_id", "control_id", "hash"))
+        by_control = [exp.Ordered(this=col("hash")), exp.Ordered(this=col("case_id"))]
+        first = over(exp.RowNumber(), [col("control_id")], by_control)
+        asking = select([*row, named(first, "first")], subquery(asked, "asked_for"), where=[le(col("place"), col("lacks"))])
+        answered = select(row, subquery(asking, "asking"), where=[eq(col("first"), number(1))])
+        name = f"chosen_{n}"
+        if before:
+            both = exp.Union(this=select(row, before), expression=answered, distinct=False)
+            found.append((name, select(row, subquery(both, "both"))))
+        else:
+            found.append((name, answered))
+        return name
+
+    def _had(self, events: Events) -> exp.Select:
+        """The day of each person's first such event."""
+        self.tables.add("event")
+        person, first = col("patient_id", "event"), exp.Min(this=day(col("date", "event")))
+        return select([person, named(first, "had_day")], _table("event"), where=[self._is_asked(events)], group=[person])
+
+    def _lifetimes(self) -> list[tuple[str, exp.Select]]:
+        """Birth and death of each person, for risk sets."""
+        match = self.question.match
+        if match is None or match.risk_set is None:
+            return []
+        self.tables.add("patient")
+        days = [named(_born(), "birth_day"), named(day(col("death_date", "patient")), "death_day")]
+        return [("lifetime", select([col("patient_id", "patient"), *days], _table("patient")))]
+
+    def _matched(self, last: int, source: str) -> exp.Select:
+        """The match as a last step: matched cases and their controls hold, of whom nobody knows whether they are cases is unknown."""
+        survives = eq(col("passed"), number(last))
+        index = last + 1
+        chosen, lost = all_of(survives, col("is_matched")), all_of(survives, is_null(col("is_case")))
+        columns = [
+            *cols(_FLAGS[:3]),
+            named(plus(col("holds"), case([(chosen, bit(index))], bit(None))), "holds"),
+            named(plus(col("unknowns"), case([(lost, bit(index))], bit(None))), "unknowns"),
+            named(case([(chosen, number(index))], col("passed")), "passed"),
+            *cols([f"stratum_{i}" for i in range(len(self._strata))]),
+        ]
+        return select(columns, source)
+
     def _sampled(self, last: int, source: str) -> exp.Select:
         """The sample as a last step: of each stratum, the first survivors by the hash of seed and id."""
         assert self.question.sample is not None
         survives = eq(col("passed"), number(last))
         seeded = exp.Concat(expressions=[text(f"{self.question.sample.seed}:"), col("unit_id")])
         order = [exp.Ordered(this=exp.SHA2(this=seeded, length=exp.Literal.number(256))), exp.Ordered(this=col("unit_id"))]
-        place = over(exp.RowNumber(), [survives, *self._strata_columns], order)
+        strata = cols([f"stratum_{i}" for i in range(len(self._strata))])
+        place = over(exp.RowNumber(), [survives, *strata], order)
         chosen = all_of(survives, le(col("place"), number(self.question.sample.size)))
         index = last + 1
         columns = [
@@ -1249,6 +1404,12 @@ def _part(value: Node, part: str | None) -> Node:
             return exp.Sub(this=value, expression=exp.Mod(this=value, expression=number(10)))
         case _:
             return value
+
+
+def _born() -> Node:
+    """The first day of a person's month of birth."""
+    month = exp.Concat(expressions=[col("birth_month", "patient"), text("-01")])
+    return day(exp.TryCast(this=month, to=exp.DataType.build("date"), safe=True))
 
 
 def _homes() -> exp.Select:

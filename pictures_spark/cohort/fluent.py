@@ -46,6 +46,7 @@ from pictures_spark.cohort.model import (
     IndexEvent,
     Lacks,
     Last,
+    Match,
     Member,
     Nearest,
     NoneOf,
@@ -319,6 +320,23 @@ class Cohort:
         orders = tuple(Order(name.removeprefix("-"), name.startswith("-")) for name in order)
         return self._with(pick=Pick(one_per, orders))
 
+    def match(
+        self,
+        cases: str,
+        level: Unit,
+        ratio: int,
+        seed: str,
+        *,
+        exact: Names = (),
+        caliper: Mapping[str, float] | None = None,
+        replacement: bool = False,
+        at_least: int = 1,
+        risk_set: Events | None = None,
+    ) -> "Cohort":
+        """Give each case, a member of a frozen cohort, its controls out of the other survivors."""
+        within = tuple((name, float(most)) for name, most in (caliper or {}).items())
+        return self._with(match=Match(cases, level, ratio, seed, _names(exact), within, replacement, at_least, risk_set))
+
     def sample(self, size: int, seed: str, *strata: str) -> "Cohort":
         """Keep so many of each stratum at random."""
         return self._with(sample=Sample(size, seed, strata))
@@ -424,6 +442,11 @@ def to_python(question: Question) -> str:
     calls += [_call("step", s.id, s.predicate, unknown=None if s.unknown == "exclude" else s.unknown) for s in question.steps]
     if question.pick is not None:
         calls.append(_call("pick", question.pick.one_per, *(f"-{o.column}" if o.descending else o.column for o in question.pick.order)))
+    if question.match is not None:
+        match = question.match
+        more: dict[str, Any] = {"exact": match.exact, "caliper": dict(match.caliper) or None, "replacement": match.replacement or None}
+        more |= {"at_least": None if match.at_least == 1 else match.at_least, "risk_set": match.risk_set}
+        calls.append(_call("match", match.cases, match.level, match.ratio, match.seed, **more))
     if question.sample is not None:
         calls.append(_call("sample", question.sample.size, question.sample.seed, *question.sample.strata))
     if question.split is not None:

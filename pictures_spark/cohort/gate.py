@@ -40,6 +40,7 @@ from pictures_spark.zones import Zones
 Numbers = npt.NDArray[np.int64]
 Keys = npt.NDArray[np.uint64]
 Sketch = npt.NDArray[np.int32]
+Reals = npt.NDArray[np.float64]
 
 PLACES = 2048
 _FIRST = 256  # places that are compared first: where these differ in many, no more need be
@@ -200,6 +201,7 @@ class Gate:
         self.key = key
         self.history = history
         self.project = project
+        self._last: dict[str, tuple[list[int], Reals, Reals]] = {}
 
     def people(self, asked: Cell) -> int | None:
         """The number of persons of a cell, as it may be shown."""
@@ -251,9 +253,7 @@ class Gate:
         used = sorted({*new[-self.policy.of_everyone :], *mine[-self.policy.of_project :]})
         if len(used) < 2:
             return None
-        basis = self.history.places[level][used].astype(np.float64)
-        gram = basis @ basis.T
-        gram.flat[:: len(used) + 1] += 1e-3  # so that it can always be solved
+        basis, gram = self._basis(level, used)
         times = np.linalg.solve(gram, basis @ asked.sketch)
         whole = np.round(times)
         times = np.where(np.abs(times - whole) < _WHOLE, whole, times)
@@ -266,6 +266,24 @@ class Gate:
             return None
         value = sum(n * (entries[i].value or 0) for i, n in zip(used, times, strict=True))
         return Told(level, self.project, asked.who, asked.digest, self._rounded(value, scale), new=False)
+
+    def _basis(self, level: str, used: list[int]) -> tuple[Reals, Reals]:
+        """Sketches of some answers, oldest first, and their products with one another; what the last call made is used again."""
+        before, basis, gram = self._last.get(level, ([], np.zeros((0, PLACES)), np.zeros((0, 0))))
+        if used != before:
+            still = set(used)
+            kept = [place for place, i in enumerate(before) if i in still]
+            if [before[place] for place in kept] != used[: len(kept)]:
+                kept = []  # others than the newest are new: of another project
+            added = self.history.places[level][used[len(kept) :]].astype(np.float64)
+            old = basis[kept]
+            across = old @ added.T
+            own = added @ added.T
+            own.flat[:: len(added) + 1] += 1e-3  # so that it can always be solved
+            gram = np.block([[gram[np.ix_(kept, kept)], across], [across.T, own]])
+            basis = np.concatenate([old, added])
+            self._last[level] = used, basis, gram
+        return basis, gram
 
     def _alike(self, differ: int, who: bytes, other: bytes, near: float = 1.0) -> bool:
         """Whether so few persons tell two cells apart that they are answered alike; ``near`` makes what is drawn smaller."""

@@ -18,6 +18,7 @@ from typing import Any
 
 from pictures_spark.cohort.codelists import Codes
 from pictures_spark.cohort.model import (
+    MATCH_ROUNDS,
     AllOf,
     AnyOf,
     Chain,
@@ -31,6 +32,7 @@ from pictures_spark.cohort.model import (
     IndexEvent,
     Lacks,
     Last,
+    Match,
     Member,
     Nearest,
     NoneOf,
@@ -196,12 +198,16 @@ class One:
 
 @dataclass
 class Judged:
-    """What is said of one unit: the population's answer, each step's, the last acts', how many were survived, and the part of the split."""
+    """What is said of one unit: the population's answer, each step's and the last acts', and how many were survived.
+
+    ``part`` is that of a split, ``controls`` those of a case.
+    """
 
     one: One
     answers: list[Said]
     passed: int
     part: str | None = None
+    controls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -240,6 +246,9 @@ def interpret(
     last = 1 + len(question.steps)
     if question.pick is not None:
         _pick(question.pick, found, last)
+        last += 1
+    if question.match is not None:
+        _match(question.match, found, last, lists)
         last += 1
     if question.sample is not None:
         _sample(question.sample, found, last)
@@ -772,6 +781,70 @@ def _pick(pick: Pick, found: list[Judged], last: int) -> None:
         lost = survived and row.one.value(name) is None
         row.answers.append(None if lost else survived and row.one.id in chosen)
         row.passed += survived and row.one.id in chosen
+
+
+def _match(match: Match, found: list[Judged], last: int, lists: Lists) -> None:
+    """Add the match's answer to every unit, and its controls to each case."""
+    survivors = [row for row in found if row.passed == last]
+    said = {row.one.id: _member(Member(match.cases, match.level), row.one, lists) for row in survivors}
+    cases = [row for row in survivors if said[row.one.id]]
+    people = {row.one.person for row in cases} - {None}
+    others = [row for row in survivors if said[row.one.id] is False and row.one.person not in people]
+    ranked = {case.one.id: [other.one.id for other in _ranked(match, case.one, others, lists)] for case in cases}
+    chosen: dict[str, list[str]] = {case.one.id: [] for case in cases}
+    if match.replacement:
+        chosen = {case: controls[: match.ratio] for case, controls in ranked.items()}
+    for _ in range(0 if match.replacement else MATCH_ROUNDS):
+        taken = {control for controls in chosen.values() for control in controls}
+        asked: dict[str, list[str]] = {}
+        for case, controls in ranked.items():
+            free = [control for control in controls if control not in taken]
+            for control in free[: match.ratio - len(chosen[case])]:
+                asked.setdefault(control, []).append(case)
+        for control, asking in asked.items():
+            _, first = min((_hashed(match, case, control), case) for case in asking)
+            chosen[first].append(control)
+    kept = {case: controls for case, controls in chosen.items() if len(controls) >= match.at_least}
+    matched = {*kept, *(control for controls in kept.values() for control in controls)}
+    for row in found:
+        survived = row.passed == last
+        row.answers.append(None if survived and said[row.one.id] is None else survived and row.one.id in matched)
+        row.passed += survived and row.one.id in matched
+        controls = sorted((_hashed(match, row.one.id, control), control) for control in kept.get(row.one.id, []))
+        row.controls = tuple(control for _, control in controls)
+
+
+def _hashed(match: Match, case: str, control: str) -> str:
+    return hashlib.sha256(f"{match.seed}:{case}:{control}".encode()).hexdigest()
+
+
+def _ranked(match: Match, case: One, others: list[Judged], lists: Lists) -> list[Judged]:
+    """The controls that go with a case, in the order in which it asks them."""
+    fits = []
+    for other in others:
+        pairs = [(case.value(name), other.one.value(name)) for name in match.exact]
+        near = [(case.value(name), other.one.value(name), most) for name, most in match.caliper]
+        equal = all(mine is not None and mine == its for mine, its in pairs)
+        if equal and all(_close(mine, its, most) for mine, its, most in near) and _at_risk(match, case, other.one, lists):
+            fits.append(other)
+    return sorted(fits, key=lambda other: (_hashed(match, case.id, other.one.id), other.one.id))
+
+
+def _close(mine: Any, its: Any, most: float) -> bool:
+    if mine is None or its is None:
+        return False
+    apart = mine - its
+    return bool(abs(apart.days if isinstance(mine, date) else apart) <= most)
+
+
+def _at_risk(match: Match, case: One, control: One, lists: Lists) -> bool:
+    if match.risk_set is None:
+        return True
+    if case.index is None or control.person is None:
+        return False
+    day = case.index.toordinal()
+    there = control.world.alive(control.person, day) and control.world.resident(control.person, day)
+    return there and all(had > day for had in _days(match.risk_set, control, lists))
 
 
 def _sample(sample: Sample, found: list[Judged], last: int) -> None:

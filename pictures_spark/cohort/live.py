@@ -8,7 +8,7 @@ that share both.
 
 A condition's answers are kept under the condition itself with the codes of its lists, and a `Live` belongs to one release, so nothing
 that is kept can be out of date. The published tables are read at the release's versions, through Delta's log, once, when a question first
-needs them. Questions about images are answered by the plan itself: their table may not fit into memory.
+needs them. Questions about images, whose table may not fit into memory, and matched controls are answered by the plan itself.
 """
 
 import threading
@@ -206,7 +206,7 @@ class Live:
         if asked_events(question):
             self._load("source_cover")
             self._refuse(source, check.not_held(question, duck.kinds_held(self.connection)))
-        if question.unit == "image":
+        if question.unit == "image" or question.match is not None:
             return self._by_plan(case, source)
         says, faults = [self._population(case)], []
         self._tests(case)
@@ -380,8 +380,11 @@ class Live:
             self._refuse(source, [check.untouched(step, unit) for step in duck.untouched(self.connection, plan)])
             answer = duck.answer(self.connection, plan)
             ids = f"SELECT unit_id AS id FROM flags WHERE passed = {plan.last}"
-            self.connection.execute(f"CREATE OR REPLACE TABLE live.main.number_{unit} AS {_numbered(ids)}")
-        return Found(unit, answer.levels, np.arange(answer.members, dtype=np.int32))
+            if unit == "image":
+                self.connection.execute(f"CREATE OR REPLACE TABLE live.main.number_image AS {_numbered(ids)}")
+            members = f"SELECT n.number FROM live.main.number_{unit} AS n SEMI JOIN ({ids}) AS m ON m.id = n.id ORDER BY 1"
+            numbers = self.connection.execute(members).fetchnumpy()["number"]
+        return Found(unit, answer.levels, numbers.astype(np.int32))
 
     @contextmanager
     def _published(self, schema: str = "memory.main") -> Iterator[None]:

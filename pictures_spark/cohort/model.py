@@ -2,8 +2,8 @@
 
 Two words carry the design. A *unit* is one row of the table the question is about: a patient, a study, a series or an image. A *step* is
 a predicate on one unit: it says yes, no or unknown, and never looks at another step. So the order of steps changes the attrition and
-nothing else, and any step can be switched off without asking the others again. Only pick, sample and split act on the survivors, in that
-order, after all steps. What is shown of the members (outputs) and counted of them (breakdowns) changes nothing about who they are.
+nothing else, and any step can be switched off without asking the others again. Only pick, match, sample and split act on the survivors, in
+that order, after all steps. What is shown of the members (outputs) and counted of them (breakdowns) changes nothing about who they are.
 
 Nodes hold values already typed by the tables of schemas/deidentified. They are not checked when they are made, so that every fault of a
 question can be reported at once: `pictures_spark.cohort.check` does that for all faces alike.
@@ -294,6 +294,37 @@ class Pick:
 
 
 @dataclass(frozen=True)
+class Match:
+    """Give each case its controls, after the pick; who is neither a matched case nor a control of one is lost.
+
+    Survivors whose patient, study, series or image (``level``) is that of a member of the frozen cohort ``cases`` are cases; where they
+    have none it is unknown. All others that are not of a person who has a case may be controls. A control goes with a case where the
+    columns of ``exact`` are equal and those of ``caliper`` differ by no more than so much (days of dates), none of them missing.
+
+    ``risk_set``: on the case's index date the control's person is alive and resident, and has had no such event up to that day. Its
+    window and number do not count.
+
+    Of the controls that go with a case, those are asked first whose SHA-256 of ``<seed>:<case>:<control>`` comes first. With
+    ``replacement`` a case has the first ``ratio`` of them. Without, there are `MATCH_ROUNDS` rounds, in which each case that lacks some
+    asks as many of those that are free, and one that several ask goes to the first by that hash. A case that has fewer than
+    ``at_least`` is lost.
+    """
+
+    cases: str
+    level: Unit
+    ratio: int
+    seed: str
+    exact: tuple[str, ...] = ()
+    caliper: tuple[tuple[str, float], ...] = ()
+    replacement: bool = False
+    at_least: int = 1
+    risk_set: Events | None = None
+
+
+MATCH_ROUNDS = 4
+
+
+@dataclass(frozen=True)
 class Sample:
     """Keep so many survivors of each stratum, after the pick: those whose SHA-256 of ``<seed>:<unit id>`` comes first.
 
@@ -377,6 +408,7 @@ class Question:
     split: Split | None = None
     outputs: tuple[Output, ...] = ()
     breakdowns: tuple[Breakdown, ...] = ()
+    match: Match | None = None
 
     def codelist(self, name: str) -> CodeList:
         """The code list of that name.
@@ -391,7 +423,7 @@ class Question:
 
 def last_acts(question: Question) -> list[str]:
     """What acts on the survivors after all steps, in its order."""
-    return [name for name in ("pick", "sample", "split") if getattr(question, name) is not None]
+    return [name for name in ("pick", "match", "sample", "split") if getattr(question, name) is not None]
 
 
 def leaves(predicate: Predicate) -> Iterator[Predicate]:
@@ -431,6 +463,8 @@ def asked_events(question: Question) -> list[tuple[str, Events]]:
     found = [(f"step {step.id}", events) for _, step, events in event_steps(question)]
     if isinstance(question.index, IndexEvent):
         found.insert(0, ("index", question.index.events))
+    if question.match is not None and question.match.risk_set is not None:
+        found.append(("match", question.match.risk_set))
     for output in question.outputs:
         match output.of:
             case Nearest(Events() as events) | FollowUp(events):
@@ -441,4 +475,5 @@ def asked_events(question: Question) -> list[tuple[str, Events]]:
 def saved_cohorts(question: Question) -> list[str]:
     """Names of the saved cohorts that a question refers to, each once."""
     members = (leaf for step in question.steps for leaf in leaves(step.predicate) if isinstance(leaf, Member))
-    return list(dict.fromkeys(member.cohort for member in members))
+    cases = [question.match.cases] if question.match is not None else []
+    return list(dict.fromkeys([*(member.cohort for member in members), *cases]))

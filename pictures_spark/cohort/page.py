@@ -22,8 +22,8 @@ and their values: [data dictionary](data-dictionary.md).
 A question has a **unit**: one row of the answer is a patient, a study, a series or an image. Each **step** is a condition on one unit that
 is answered yes, no or unknown, and never looks at another step. So the order of steps changes what each line of the attrition says, and
 nothing else. What a unit is compared with (its other scans, its person's records) is named inside the step. After all steps, `pick`,
-`sample` and `split` act on the units that are left, in this order. `output` and `count` show the members and change nothing about who
-they are.
+`match`, `sample` and `split` act on the units that are left, in this order. `output` and `count` show the members and change nothing
+about who they are.
 
 **Unknown.** A comparison with a missing value is unknown. Where no event is found, the answer is no only if every record source that can
 hold one covers the window and the person lived in the area all the time that they lived; else it is unknown. `unknown: exclude` (the
@@ -46,6 +46,7 @@ _PARTS = (
     ("in", "member"),
     ("A code list", "codelist"),
     ("pick", "pick"),
+    ("match", "match"),
     ("sample", "sample"),
     ("split", "split"),
     ("output", "output"),
@@ -88,7 +89,7 @@ def _meaning(said: dict[str, Any], schema: dict[str, Any]) -> str:
 def _examples() -> Iterator[tuple[str, list[str], list[str], list[str]]]:
     """Each test of plain tables: what it shows, the question, the tables and the answers."""
     tree = ast.parse((conf_dir().parent / "tests" / "cohort" / "test_spec.py").read_text(encoding="utf-8"))
-    constants = {}
+    constants: dict[str, Any] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             constants[node.targets[0].id] = _text(node.value, constants)
@@ -100,19 +101,19 @@ def _examples() -> Iterator[tuple[str, list[str], list[str], list[str]]]:
             question, expected = (_text(argument, constants) for argument in call.args[:2])
             tables = [(k.arg, _text(k.value, constants)) for k in call.keywords]
             if isinstance(question, str) and isinstance(expected, str):
-                yield f"{title[0].upper()}{title[1:]}", *_example(question, expected, tables, constants)
+                yield f"{title[0].upper()}{title[1:]}", *_example(question, expected, tables)
 
 
-def _example(question: str, expected: str, tables: list[tuple[str | None, Any]], constants: dict[str, Any]) -> tuple[list[str], ...]:
+def _example(question: str, expected: str, tables: list[tuple[str | None, Any]]) -> tuple[list[str], list[str], list[str]]:
     asked = yaml_face.from_yaml(f"{{cohort: 1, id: spec, {question}}}")
     body = yaml_face.to_yaml(asked).splitlines()[2:]
     named = [(name, text) for key, value in tables for name, text in (value.items() if key is None else [(key, value)])]
-    shown = []
+    shown: list[str] = []
     for name, text in named:
         if isinstance(text, str):
             rows = [line.strip() for line in text.strip().splitlines()]
             shown += ["", f"{name}:", *rows] if shown else [f"{name}:", *rows]
-    acts = [name for name in ("pick", "sample", "split") if getattr(asked, name) is not None]
+    acts = [name for name in ("pick", "match", "sample", "split") if getattr(asked, name) is not None]
     head = [asked.unit, "population", *(step.id for step in asked.steps), *acts]
     lines = [re.split(r"\s+", line.strip()) for line in expected.strip().splitlines()]
     answers = [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(line)} |" for line in lines)]

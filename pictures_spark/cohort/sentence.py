@@ -22,6 +22,7 @@ from pictures_spark.cohort.model import (
     IndexEvent,
     Lacks,
     Last,
+    Match,
     Member,
     Nearest,
     NoneOf,
@@ -165,6 +166,26 @@ def sample(question: Question, sample: Sample) -> str:
     return f"A random sample of {sample.size} {_PLURAL[question.unit]}{each} (seed {sample.seed})."
 
 
+def match(question: Question, match: Match, codes: Mapping[str, Codes]) -> str:
+    """How cases are given their controls."""
+    fields, units = domain.fields(question.unit), _PLURAL[question.unit]
+    like = [f"the same {domain.label(fields[name]).lower()}" for name in match.exact]
+    for name, most in match.caliper:
+        unit = " days" if fields[name].kind == "date" else f" {fields[name].column.unit}" if fields[name].column.unit else ""
+        unit = " years" if unit == " year" else unit
+        like.append(f"{domain.label(fields[name]).lower()} within {_value(most)}{unit}")
+    alike = f" with {' and '.join(like)}" if like else ""
+    risk = ""
+    if match.risk_set is not None:
+        risk = f", alive, resident and without a {_what(match.risk_set, codes)} up to the case's index date".replace("a a", "an a", 1)
+    again = "with" if match.replacement else "without"
+    return (
+        f"Cases are {units} whose {match.level} is in the frozen cohort {match.cases}; each is given up to {match.ratio} of the other "
+        f"{units}{alike}{risk}, {again} replacement (seed {match.seed}); cases with fewer than {match.at_least} and controls of none are "
+        "left out."
+    )
+
+
 def split(question: Question, split: Split) -> str:
     """How the survivors are split."""
     if split.at is not None:
@@ -181,6 +202,7 @@ def lines(question: Question, codes: Mapping[str, Codes]) -> list[str]:
     """The start, the population, each step and the last acts, in the order of the attrition."""
     found = [start(question), population(question), *(step(question, s, codes) for s in question.steps)]
     found += [pick(question, question.pick)] if question.pick is not None else []
+    found += [match(question, question.match, codes)] if question.match is not None else []
     found += [sample(question, question.sample)] if question.sample is not None else []
     return found + ([split(question, question.split)] if question.split is not None else [])
 

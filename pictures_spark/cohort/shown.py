@@ -5,7 +5,7 @@ steps are differences of numbers that were told, never counts of their own, so a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -40,10 +40,21 @@ class People:
         """Every person once, and which of them a row is of."""
         return np.unique(self.persons, return_inverse=True)
 
-    def cell(self, wanted: Mask) -> Cell:
+    def cell(self, wanted: Mask | npt.NDArray[np.intp]) -> Cell:
         """The persons of some rows, with their units."""
         persons, place = self._each
-        return gate.cell(persons, np.bincount(place[wanted], weights=self.n[wanted], minlength=len(persons)))
+        places, n = place[wanted], self.n[wanted]
+        if 8 * len(places) < len(place):
+            some, places = np.unique(places, return_inverse=True)
+            persons = persons[some]
+        return gate.cell(persons, np.bincount(places, weights=n, minlength=len(persons)))
+
+    def by_value(self, column: int, wanted: npt.NDArray[np.intp]) -> dict[str, npt.NDArray[np.intp]]:
+        """Of some rows those of each value, in the order of the values."""
+        values, place = np.unique(self.values[column][wanted].astype(str), return_inverse=True)
+        order = np.argsort(place, kind="stable")
+        ends = np.searchsorted(place[order], np.arange(len(values) + 1))
+        return {str(value): wanted[order[ends[i] : ends[i + 1]]] for i, value in enumerate(values)}
 
 
 @dataclass(frozen=True)
@@ -104,7 +115,7 @@ def lines(unit: str, found: Sequence[Row]) -> list[str]:
         first = row is found[0]
         failed, unknown = (_BLANK if first else gate.told(value) for value in (row.failed, row.unknown))
         table.append(f"  {row.step_id:<{width}}  {gate.told(row.kept):>12}  {failed:>12}  {unknown:>12}  {gate.told(row.patients):>12}")
-    return [*table, "", note()]
+    return table
 
 
 def note() -> str:
@@ -117,47 +128,46 @@ def note() -> str:
 
 
 def crossed(told: Gate | None, plan: Plan, people: People, labels: Sequence[str]) -> list[str]:
-    """Persons of the cohort by the values of one or two breakdowns, as a printed table.
+    """People of the cohort by the values of breakdowns, as a printed table; the last of several goes across.
 
     Through the gate and after secondary suppression, with the totals of the numbers shown; exact where there is no gate. A person who has
     units of several values is in several cells. A value that few people of the release have has no line.
     """
 
-    def count(found: Cell) -> int | None:
+    def count(rows: npt.NDArray[np.intp]) -> int | None:
+        found = people.cell(rows)
         return told.people(found) if told is not None else len(found.persons)
 
-    members = people.passed == plan.last
+    if len(people.values) > 2:
+        first = np.array([" / ".join(map(str, values)) for values in zip(*people.values[:-1], strict=True)], object)
+        people = replace(people, values=(first, people.values[-1]))
+    members = np.flatnonzero(people.passed == plan.last)
     # Through the gate, lines are for values of the whole release and not of the members: that a value is among them tells of somebody.
-    everybody = np.ones(len(members), bool)
-    keys = [
-        [
-            value
-            for value in sorted({str(value) for value in column[members if told is None else everybody]})
-            if count(people.cell(column == value))
-        ]
-        for column in people.values
-    ]
-    down, across = keys[0], keys[1] if len(keys) > 1 else [""]
+    listed = members if told is None else np.arange(len(people.passed))
+    names = [[value for value, rows in people.by_value(i, listed).items() if count(rows)] for i in range(len(people.values))]
+    down, across = names[0], names[1] if len(names) > 1 else [""]
+    nobody = members[:0]
     told_of: list[list[int | None]] = []
+    found = people.by_value(0, members)
     for value in down:
-        in_row = members & (people.values[0] == value)
-        told_of.append([count(people.cell(in_row & (people.values[1] == other) if len(keys) > 1 else in_row)) for other in across])
+        rows = found.get(value, nobody)
+        inside = people.by_value(1, rows) if len(names) > 1 else {"": rows}
+        told_of.append([count(inside.get(other, nobody)) for other in across])
     table = gate.protected(told_of) if told is not None else told_of
-    width = max([len(labels[0]), 5, *map(len, down)])
-    heads = [*across, "total"] if len(keys) > 1 else ["people"]
+    first_label = " / ".join(labels[: max(1, len(labels) - 1)])
+    width = max([len(first_label), 5, *map(len, down)])
+    heads = [*across, "total"] if len(names) > 1 else ["people"]
     columns = [max(12, len(head)) for head in heads]
 
     def line(name: str, numbers: Sequence[str]) -> str:
         return "  " + "  ".join([f"{name:<{width}}", *(f"{number:>{size}}" for number, size in zip(numbers, columns, strict=True))])
 
     def cells(row: Sequence[int | None]) -> list[str]:
-        return [gate.told(value) for value in ([*row, gate.total(row)] if len(keys) > 1 else row)]
+        return [gate.told(value) for value in ([*row, gate.total(row)] if len(names) > 1 else row)]
 
     total = [gate.total([row[j] for row in table]) for j in range(len(across))]
-    title = " by ".join(labels)
     body = [line(value, cells(row)) for value, row in zip(down, table, strict=True)]
-    notes = ["", note()] if told is not None else []
-    return [f"  people by {title}", line(labels[0], heads), *body, line("total", cells(total)), *notes]
+    return [f"  people by {' by '.join(labels)}", line(first_label, heads), *body, line("total", cells(total))]
 
 
 def audited(found: Sequence[Row]) -> dict[str, int | None]:

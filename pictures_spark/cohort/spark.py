@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pictures_spark.cohort import outputs
 from pictures_spark.cohort.attrition import Answer, content_hash, levels
 from pictures_spark.cohort.compile import PREFIX, Plan
 from pictures_spark.cohort.duck import UNPINNED, ZONE, Release, patients_sql, units_sql
-from pictures_spark.cohort.outputs import Count
+from pictures_spark.cohort.tally import Count
+from pictures_spark.cohort.tally import counts as counted
 from pictures_spark.errors import ChecksFailedError, InputError
 from pictures_spark.job import Job
 
@@ -19,10 +19,10 @@ _FLAGS = "pictures_cohort_flags"
 
 
 @contextmanager
-def flags(job: Job, plan: Plan, release: Release, tables: tuple[str, ...]) -> "Iterator[DataFrame]":
+def flags(job: Job, plan: Plan, release: Release, tables: tuple[str, ...] | None = None) -> "Iterator[DataFrame]":
     """The plan's rows, one per unit, computed once and kept while they are needed; members' rows have ``passed`` of the last step.
 
-    Meanwhile ``tables``, those of the plan among them, are there under their names with `PREFIX`.
+    Meanwhile ``tables``, by default those of the plan, are there under their names with `PREFIX`.
 
     Raises
     ------
@@ -32,6 +32,7 @@ def flags(job: Job, plan: Plan, release: Release, tables: tuple[str, ...]) -> "I
     from pyspark.errors import PySparkException
 
     spark = job.spark
+    tables = plan.tables if tables is None else tables
     names = [f"{PREFIX}{name}" for name in tables]
     try:
         for name, view in zip(tables, names, strict=True):
@@ -77,7 +78,7 @@ def answer(plan: Plan, rows: "DataFrame") -> Answer:
 
 def counts(plan: Plan, rows: "DataFrame") -> tuple[Count, ...]:
     """What Spark counts at all levels, from the rows of `flags`."""
-    return outputs.counts(plan, _FLAGS, lambda sql: rows.sparkSession.sql(sql).first() or ())
+    return counted(plan, _FLAGS, lambda sql: rows.sparkSession.sql(sql).collect())
 
 
 def members(plan: Plan, rows: "DataFrame") -> "DataFrame":
@@ -85,16 +86,23 @@ def members(plan: Plan, rows: "DataFrame") -> "DataFrame":
     return rows.where(f"passed = {len(plan.steps) - 1}")
 
 
-def output_values(plan: Plan, rows: "DataFrame") -> "DataFrame":
-    """What the outputs show of each member, and its part of a split: ``unit_id``, ``column`` and ``value``, a text."""
+def outputs(plan: Plan, rows: "DataFrame") -> "DataFrame":
+    """What the outputs show of each member, its part of a split and a case's controls: ``unit_id``, ``column`` and ``value``, a text."""
     from pyspark.sql import functions as F
 
     shown = members(plan, rows).select("unit_id", *(["part"] if "part" in rows.columns else []))
     if plan.shown is not None and plan.columns:
         shown = shown.join(rows.sparkSession.sql(plan.shown.sql("spark")).select("unit_id", *plan.columns), "unit_id")
     names = [name for name in shown.columns if name != "unit_id"]
-    pairs = [F.struct(F.lit(name).alias("column"), F.col(name).cast("string").alias("value")) for name in names]
-    return shown.select("unit_id", F.explode(F.array(*pairs)).alias("pair")).select("unit_id", "pair.column", "pair.value")
+    cells = [F.struct(F.lit(name).alias("column"), F.col(name).cast("string").alias("value")) for name in names]
+    none = shown.select("unit_id", F.lit(None).cast("string").alias("column"), F.lit(None).cast("string").alias("value")).limit(0)
+    found = shown.select("unit_id", F.explode(F.array(*cells)).alias("c")).select("unit_id", "c.column", "c.value") if cells else none
+    if plan.pairs is None:
+        return found
+    pairs = rows.sparkSession.sql(plan.pairs.sql("spark"))
+    controls = pairs.select(F.col("case_id").alias("unit_id"), F.concat(F.lit("control_"), "place"), "control_id")
+    # A sample after the match may have left a case out.
+    return found.union(controls.join(members(plan, rows).select("unit_id"), "unit_id", "left_semi"))
 
 
 def _empty(spark: "SparkSession", name: str) -> "DataFrame":

@@ -63,7 +63,7 @@ def with_ctes(query: exp.Select, ctes: Sequence[tuple[str, exp.Select]]) -> exp.
     return query
 
 
-def subquery(query: exp.Select, name: str | None = None) -> Node:
+def subquery(query: exp.Query, name: str | None = None) -> Node:
     """A query in the place of a table or a value."""
     return query.subquery(name, copy=False)
 

@@ -34,6 +34,7 @@ from pictures_spark.cohort.model import (
     IndexEvent,
     Lacks,
     Last,
+    Match,
     Member,
     Nearest,
     Nest,
@@ -142,6 +143,8 @@ def to_yaml(question: Question) -> str:
     if question.pick is not None:
         order = [f"-{o.column}" if o.descending else o.column for o in question.pick.order]
         tree["pick"] = {"one_per": question.pick.one_per, "order": order}
+    if question.match is not None:
+        tree["match"] = _match_tree(question.match)
     if question.sample is not None:
         tree["sample"] = {"size": question.sample.size, "seed": question.sample.seed}
         if question.sample.strata:
@@ -285,6 +288,21 @@ def _finding_tree(asked: Finding) -> dict[str, Any]:
     return tree
 
 
+def _match_tree(match: Match) -> dict[str, Any]:
+    tree: dict[str, Any] = {"cases": match.cases, "level": match.level, "ratio": match.ratio, "seed": match.seed}
+    if match.exact:
+        tree["exact"] = list(match.exact)
+    if match.caliper:
+        tree["caliper"] = dict(match.caliper)
+    if match.replacement:
+        tree["replacement"] = True
+    if match.at_least != 1:
+        tree["at_least"] = match.at_least
+    if match.risk_set is not None:
+        tree["risk_set"] = _named_events_tree(match.risk_set)
+    return tree
+
+
 def _split_tree(split: Split) -> dict[str, Any]:
     parts: Any = dict(zip(split.parts, split.percent, strict=True)) if split.percent else list(split.parts)
     return {"parts": parts} | ({"seed": split.seed} if split.at is None else {"at": split.at})
@@ -367,6 +385,7 @@ class _Reader:
         steps = tuple(self._steps(tree.get("steps"), domain.fields(unit) if known else {}))
         pick = self._pick(tree["pick"]) if "pick" in tree else None
         sample = self._sample(tree["sample"]) if "sample" in tree else None
+        match = self._match(tree["match"]) if "match" in tree else None
         split = self._split(tree["split"]) if "split" in tree else None
         outputs = tuple(self._outputs(tree["output"], unit)) if "output" in tree else ()
         breakdowns = tuple(self._breakdowns(tree["count"])) if "count" in tree else ()
@@ -374,7 +393,7 @@ class _Reader:
         if "index" in tree:
             index = self._index(tree["index"]) or index
         population = self._text(tree["population"], "population") if "population" in tree else None
-        question = Question(name, cast(Any, unit), index, "all", codelists, steps, pick, sample, split, outputs, breakdowns)
+        question = Question(name, cast(Any, unit), index, "all", codelists, steps, pick, sample, split, outputs, breakdowns, match)
         population = population or check.default_population(question)
         return replace(question, population=cast(Any, population))
 
@@ -400,9 +419,7 @@ class _Reader:
             return {}
         known = schema["properties"]
         for name in tree:
-            if name in schema.get("x-later", {}):
-                self._fault(where, f"{name} ({schema['x-later'][name]}) is not available yet")
-            elif name not in known:
+            if name not in known:
                 self._fault(where, f"unknown key {_shown(name)}{nearest(name, known)}")
         for name in schema.get("required", []):
             if name not in tree:
@@ -740,6 +757,35 @@ class _Reader:
         size, seed = self._whole(found, "size", "sample", None), self._text(found.get("seed"), "sample: seed")
         strata = self._texts(found["strata"], "sample: strata") if "strata" in found else ()
         return Sample(size, seed, strata) if size is not None and seed is not None else None
+
+    def _match(self, tree: Any) -> Match | None:
+        found = self._mapping(tree, self.schema["$defs"]["match"], "match")
+        cases, level, seed = (self._text(found.get(name), f"match: {name}") for name in ("cases", "level", "seed"))
+        ratio, at_least = self._whole(found, "ratio", "match", None), self._whole(found, "at_least", "match", 1)
+        exact = self._texts(found["exact"], "match: exact") if "exact" in found else ()
+        replacement = self._text(found.get("replacement", "false"), "match: replacement")
+        if replacement not in ("true", "false"):
+            self._fault("match: replacement", f"{_shown(replacement)} is not true or false")
+        risk_set = None
+        if "risk_set" in found:
+            where = "match: risk_set"
+            risk_set = self._event(self._mapping(found["risk_set"], self.schema["$defs"]["event"], where), where)
+        caliper = tuple(self._caliper(found["caliper"])) if "caliper" in found else ()
+        if cases is None or level is None or ratio is None or seed is None:
+            return None
+        most = 1 if at_least is None else at_least
+        return Match(cases, cast(Any, level), ratio, seed, exact, caliper, replacement == "true", most, risk_set)
+
+    def _caliper(self, tree: Any) -> Iterator[tuple[str, float]]:
+        if not isinstance(tree, dict) or not tree:
+            return self._fault("match: caliper", f"must be a mapping such as {{age_at: 2}}, not {_shown(tree)}")
+        for name, value in tree.items():
+            text = value.removesuffix("d") if isinstance(value, str) and _DAYS.fullmatch(value) else value
+            number = self._typed(text, "number", f"match: caliper: {name}") if isinstance(text, str) else None
+            if number is not None:
+                yield name, cast(float, number)
+            elif not isinstance(text, str):
+                self._fault(f"match: caliper: {name}", f"must be one number, not {_shown(value)}")
 
     def _split(self, tree: Any) -> Split | None:
         found = self._mapping(tree, self.schema["$defs"]["split"], "split")

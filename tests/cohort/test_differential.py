@@ -34,7 +34,7 @@ def connection():
 
 def expected_answer(question, plan, rows):
     """The attrition, counted row by row from the interpreter's answers."""
-    policies = ["exclude", *(step.unknown for step in question.steps), "exclude", "exclude", "exclude"]
+    policies = ["exclude", *(step.unknown for step in question.steps), *["exclude"] * 4]
     levels, left = [], rows
     for index, step in enumerate(plan.steps):
         answers = [row.answers[index - 1] for row in left] if index else []
@@ -63,6 +63,10 @@ def differential(connection, question, tables, mutate=None):
     assert sorted(row[:6] for row in found) == expected_rows(rows)
     if question.split is not None:
         assert {row[0]: row[6] for row in found} == {row.one.id: row.part for row in rows}
+    if plan.pairs is not None:
+        pairs = connection.execute(plan.pairs.sql("duckdb")).fetchall()
+        wanted = [(row.one.id, control, place) for row in rows for place, control in enumerate(row.controls, start=1)]
+        assert sorted(pairs) == sorted(wanted)
     if plan.shown is not None:
         connection.execute(f"CREATE OR REPLACE TEMP TABLE flags AS {plan.sql('duckdb')}")
         assert duck.shown(connection, plan, members=False) == (show(question, codes, rows) if plan.columns else {})
@@ -262,6 +266,21 @@ def undated_scans_are_sure(node):
     return exp.true() if sure and node.args["ifs"][0].args["true"] == exp.true() else node
 
 
+def one_control_of_two_cases(node):
+    free = isinstance(node, exp.Is) and isinstance(node.this, exp.Column) and node.this.table == "taken"
+    return exp.true() if free else node
+
+
+def cases_are_their_own_controls(node):
+    others = isinstance(node, exp.Is) and isinstance(node.this, exp.Column) and node.this.table == "of_case"
+    return exp.true() if others else node
+
+
+def risk_sets_of_the_healthy(node):
+    later = isinstance(node, exp.GT) and node.this.name == "had_day"
+    return exp.false() if later else node
+
+
 def clean_before_text(node):
     if isinstance(node, exp.Case) and len(node.args["ifs"]) == 3 and node.args["ifs"][0].args["true"].name == "text":
         return exp.Case(ifs=[branch.copy() for branch in reversed(node.args["ifs"])], default=exp.null())
@@ -279,6 +298,9 @@ MUTANTS = {
     "the first home for ever": lambda flags: flags.transform(first_home_for_ever),
     "a patient on both sides of a split": lambda flags: flags.transform(both_sides_of_the_split),
     "a scan without a day is surely near": in_steps(undated_scans_are_sure),
+    "one control of two cases": lambda flags: flags.transform(one_control_of_two_cases),
+    "cases are controls of one another": lambda flags: flags.transform(cases_are_their_own_controls),
+    "risk sets of those who never had it": lambda flags: flags.transform(risk_sets_of_the_healthy),
     "clean before text": lambda flags: flags.transform(clean_before_text),
     "less for at most": in_steps(less_for_at_most),
     "window one day off": in_steps(window_one_day_off),
@@ -470,9 +492,30 @@ sample: {size: 2, seed: one}
 """
 
 
+MATCHED = """
+cohort: 1
+id: matched
+unit: series
+population: all
+steps:
+  - {id: any, where: {scan_date: {is_missing: false}}}
+match: {cases: old-series, level: series, ratio: 2, seed: one, caliper: {scan_date: 20d}}
+"""
+AT_RISK = """
+cohort: 1
+id: at-risk
+unit: study
+population: all
+steps:
+  - {id: any, where: {scan_date: {is_missing: false}}}
+match: {cases: old-people, level: patient, ratio: 3, seed: "2", replacement: true, risk_set: {event: diagnosis}}
+sample: {size: 3, seed: one}
+"""
+
+
 def dense_cases(count):
     """The questions, in turn, of ever other dense tables."""
-    asked = [yaml_face.from_yaml(text) for text in (EVENTS, SCANS, TIES, SAMPLED, STAYS, NEAR, PARTS)]
+    asked = [yaml_face.from_yaml(text) for text in (EVENTS, SCANS, TIES, SAMPLED, STAYS, NEAR, PARTS, MATCHED, AT_RISK)]
     return ((question, dense_tables(number)) for number in range(count) for question in asked)
 
 

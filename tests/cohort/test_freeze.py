@@ -5,87 +5,35 @@ import json
 from dataclasses import replace
 
 import pytest
-from cohort_cases import rows
 from cohort_delta import publish
+from on_drug import QUESTION, TABLES, hexed, published
 
-from pictures_spark import tables
+from pictures_spark import audit, tables
+from pictures_spark.cli import main
 from pictures_spark.cohort import commands, duck
+from pictures_spark.cohort import spark as spark_side
 from pictures_spark.cohort.faults import QuestionError
 from pictures_spark.cohort.members import frozen
 from pictures_spark.errors import ChecksFailedError, ConfigError, ZoneViolationError
 from pictures_spark.job import run_job
-from pictures_spark.schema import table
+from pictures_spark.readers import ANALYST, Reader
 from pictures_spark.zones import Zones
 
+EXACT = Reader("coordinator", exact=True, purpose="test")
 pytestmark = pytest.mark.spark
 
-TABLES = {
-    "patient": """
-        patient_id | death_date
-        p1         |
-        p2         | +5
-    """,
-    "residence": """
-        patient_id | from_date | to_date
-        p1         | -900      |
-        p2         | -900      |
-    """,
-    "source_cover": """
-        source | site | from_date | to_date | lag_days | kinds
-        pis    | demo | -200      | +300    | 0        | dispensing
-    """,
-    "event": """
-        event_id | patient_id | source | kind       | system | code    | date
-        e1       | p1         | pis    | dispensing | bnf    | 0208020 | +9
-    """,
-    "series": """
-        series_id | study_id | patient_id | scan_date | modality | age_years | image_count | frame_count | n_objects
-        s1        | t1       | p1         | +10       | CT       | 70        | 5           | 5           | 5
-        s2        | t1       | p1         | +10       | CT       | 70        | 9           | 9           | 9
-        s3        | t2       | p2         | +10       | CT       | 70        | 5           | 5           | 5
-        s4        | t2       | p2         | +4        | CT       | 70        | 5           | 5           | 5
-        s5        | t3       |            | +10       | CT       |           | 5           | 5           | 5
-        s6        | t1       | p1         | +10       | MR       | 70        | 5           | 5           | 5
-    """,
-}
-QUESTION = """
-cohort: 1
-id: on-drug
-unit: series
-codelists: {drug: {system: bnf, codes: [0208020]}}
-steps:
-  - {id: ct, where: {modality: CT}}
-  - {id: age, where: {age_at: {between: [65, 80]}}, unknown: include}
-  - {id: thickness, where: {slice_thickness_max: {le: 1.5}}, unknown: report}
-  - {id: on_drug, has: {event: dispensing, codes: drug, window: [-90d, -1d]}}
-pick: {one_per: patient, order: [scan_date, -image_count]}
-"""
+WRITTEN = ("cohort_member", "cohort_flag", "cohort_attrition", "cohort_level", "cohort_breakdown", "cohort_run")
 
 
-def hexed(name):
-    """A pseudonym, as the writer wants them."""
-    return hashlib.md5(name.encode()).hexdigest()
-
-
-def published(config, more=""):
-    """Publish the tables with pseudonyms in the place of ids, and a release of them."""
-    made = {name: rows(name, text + (more if name == "series" else "")) for name, text in TABLES.items()}
-    for name, found in made.items():
-        keyed = [column.name for column in table("deidentified", name).columns if column.deid == "pseudonym"]
-        for row in found:
-            row |= {column: hexed(row[column]) for column in keyed if row.get(column)} | {"release": "r1", "run_id": "run"}
-    publish(Zones(config, "publisher").path("deidentified", mode="write"), made)
-
-
-def freeze(config, tmp_path, text=QUESTION, role="deidentified"):
+def freeze(config, tmp_path, text=QUESTION, role="deidentified", reader=EXACT):
     path = tmp_path / "question.yaml"
     path.write_text(text)
-    return run_job("select", config, role, lambda job: commands.freeze(job, path))
+    return run_job("select", config, role, lambda job: commands.freeze(job, path, reader))
 
 
 def written(spark, config):
     zones = Zones(config, "deidentified")
-    return {name: tables.version(spark, zones, "deidentified", name) for name in ("cohort_member", "cohort_attrition", "cohort_run")}
+    return {name: tables.version(spark, zones, "deidentified", name) for name in WRITTEN}
 
 
 def test_a_freeze_is_what_both_engines_say_and_twice_is_once(spark, config, tmp_path, capsys, monkeypatch):
@@ -103,8 +51,21 @@ def test_a_freeze_is_what_both_engines_say_and_twice_is_once(spark, config, tmp_
         ChecksFailedError, match="the engines disagree at step pick: the embedded reader keeps 99 units of 1 patients, Spark 1"
     ):
         freeze(config, tmp_path)
+    # The numbers are for those who may see them.
+    with pytest.raises(ChecksFailedError, match=r"^the engines disagree; nothing was frozen: a data manager who freezes it is told where$"):
+        freeze(config, tmp_path, reader=ANALYST)
     monkeypatch.undo()
-    assert written(spark, config) == {"cohort_member": None, "cohort_attrition": None, "cohort_run": None}
+    assert written(spark, config) == dict.fromkeys(WRITTEN)
+
+    # Engines that agree at the unit's own level and on its patients, but not on the studies.
+    true_counts = spark_side.counts
+    monkeypatch.setattr(
+        spark_side, "counts", lambda plan, rows: tuple(replace(x, kept=x.kept + (x.level == "study")) for x in true_counts(plan, rows))
+    )
+    with pytest.raises(ChecksFailedError, match="the engines disagree at step start on the level study: the embedded reader keeps 3"):
+        freeze(config, tmp_path)
+    monkeypatch.undo()
+    assert written(spark, config) == dict.fromkeys(WRITTEN)
 
     # A freeze that dies before its last table; the next one finds its rows.
     def dies(*_):
@@ -131,14 +92,14 @@ def test_a_freeze_is_what_both_engines_say_and_twice_is_once(spark, config, tmp_
     assert "pick                   1             1             0             1" in said.replace("thickness ", "")
 
     # Members, attrition and manifest.
-    class Reader:
+    class Frozen:
         zones = Zones(config, "extractor", "demo")
 
         @staticmethod
         def read(zone, name):
-            return tables.read(spark, Reader.zones, zone, name)
+            return tables.read(spark, Frozen.zones, zone, name)
 
-    run, members = frozen(Reader, "on-drug")
+    run, members = frozen(Frozen, "on-drug")
     (member,) = members.collect()
     # Bits of start, population, ct, age, on_drug and pick; thickness is unknown, and reported as such.
     assert (member.unit_id, member.patient_id, member.steps) == (hexed("s2"), hexed("p1"), 0b1101111)
@@ -148,7 +109,7 @@ def test_a_freeze_is_what_both_engines_say_and_twice_is_once(spark, config, tmp_
     assert manifest["counts"] == {"seen": 6, "members": 1, "patients": 1}
     assert run.content_sha256 == hashlib.sha256(f"{hexed('s2')}\n".encode()).hexdigest()
     assert set(manifest["sql"]) == {"duckdb", "spark"}
-    lines = Reader.read("deidentified", "cohort_attrition").orderBy("step_index").collect()
+    lines = Frozen.read("deidentified", "cohort_attrition").orderBy("step_index").collect()
     assert [(x.step_id, x.kept, x.failed, x.unknown) for x in lines] == [
         ("start", 6, 0, 0),
         ("population", 4, 2, 0),
@@ -159,6 +120,42 @@ def test_a_freeze_is_what_both_engines_say_and_twice_is_once(spark, config, tmp_
         ("pick", 1, 1, 0),
     ]
 
+    # At all levels: s1, s2 and s6 are of one study, s3 and s4 of another, s5 of nobody.
+    counted = {(x.step_index, x.level): (x.kept, x.failed, x.unknown) for x in Frozen.read("deidentified", "cohort_level").collect()}
+    assert {level: counted[0, level] for level in ("patient", "study", "series", "image")} == {
+        "patient": (2, 0, 0),
+        "study": (3, 0, 0),
+        "series": (6, 0, 0),
+        "image": (34, 0, 0),
+    }
+    assert [counted[index, "study"] for index in range(7)] == [(3, 0, 0), (2, 1, 0), (2, 0, 0), (2, 0, 0), (2, 0, 2), (1, 1, 0), (1, 0, 0)]
+    assert [counted[index, "image"] for index in range(7)] == [
+        (34, 0, 0),
+        (24, 10, 0),
+        (19, 5, 0),
+        (19, 0, 0),
+        (19, 0, 19),
+        (14, 5, 0),
+        (9, 5, 0),
+    ]
+    assert [counted[index, "series"] for index in range(7)] == [(x.kept, x.failed, x.unknown) for x in lines]
+
+    # What the members are.
+    parts = {(x.breakdown, x.value): (x.units, x.patients) for x in Frozen.read("deidentified", "cohort_breakdown").collect()}
+    assert {name: parts[name] for name in parts if name[0] in ("modality", "age_band")} == {
+        ("modality", "CT"): (1, 1),
+        ("age_band", "70-79"): (1, 1),
+    }
+    assert sum(units for (name, _), (units, _) in parts.items() if name == "sex") == 1
+    assert {manifest[name] for name in ("who", "by", "purpose")} == {audit.account(), "coordinator", "test"}
+    assert len(manifest["levels"]) == 7 * 4
+
+    # Every unit's answers are kept: s3 was lost at the population.
+    flags = {x.unit_id: x for x in Frozen.read("deidentified", "cohort_flag").collect()}
+    assert len(flags) == 6
+    assert flags[hexed("s3")].passed == 0
+    assert flags[hexed("s2")].passed == 6
+
     # Again: nothing is written, and the report still adds up.
     before = written(spark, config)
     again = freeze(config, tmp_path, "# the same question\n" + QUESTION)
@@ -167,16 +164,44 @@ def test_a_freeze_is_what_both_engines_say_and_twice_is_once(spark, config, tmp_
 
     # The same id asked otherwise, then as before: the freeze that was asked for last is made newest, without new members.
     other_run = freeze(config, tmp_path, QUESTION.replace("[-90d, -1d]", "[-80d, -1d]")).details["cohort_run_id"]
-    assert frozen(Reader, "on-drug")[0].cohort_run_id == other_run
+    assert frozen(Frozen, "on-drug")[0].cohort_run_id == other_run
     members_before = written(spark, config)["cohort_member"]
     freeze(config, tmp_path)
-    assert frozen(Reader, "on-drug")[0].cohort_run_id == run.cohort_run_id
+    assert frozen(Frozen, "on-drug")[0].cohort_run_id == run.cohort_run_id
     assert written(spark, config)["cohort_member"] == members_before
 
     with pytest.raises(ConfigError, match=r"no cohort 'of-drug' is frozen \(there is on-drug\)"):
-        frozen(Reader, "of-drug")
+        frozen(Frozen, "of-drug")
     with pytest.raises(ZoneViolationError):
         freeze(config, tmp_path, QUESTION.replace("on-drug", "other"), role="counter")
+
+    # Whoever may not see exact counts can freeze, and sees none of them, nor does a report of theirs hold any.
+    capsys.readouterr()
+    report = freeze(config, tmp_path, reader=ANALYST)
+    said = capsys.readouterr().out
+    assert "pick                 <10           <10           <10           <10" in said.replace("thickness ", "")
+    assert report.counts == {}
+    assert "patients" not in report.details
+
+    # What was frozen by Spark is repeated by the embedded reader.
+    trusted = ["--as", "coordinator", "--purpose", "test", "--conf-file", str(config.path)]
+    assert main(["cohort", "replay", run.cohort_run_id, *trusted]) == 0
+    assert main(["cohort", "why", "on-drug", hexed("s2"), *trusted]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"the same 1 members of 1 patients, content {run.content_sha256}\nseries {hexed('s2')} is in the cohort on-drug")
+
+    # Each freeze is an event of a chain that holds, and reports say where it was.
+    path = Zones(config, "auditor").path("governance", "audit.jsonl")
+    events = [event for event in audit.read(path) if event["action"] == "freeze"]
+    assert [(event["action"], event["shown"], event.get("again")) for event in events] == [
+        ("freeze", "exact", None),  # the one that died after it
+        ("freeze", "exact", None),
+        ("freeze", "exact", True),
+        ("freeze", "exact", None),
+        ("freeze", "exact", True),
+        ("freeze", "default-1", True),
+    ]
+    assert audit.verify(path, [audit.parse_head(report.details["audit"])])[1] == []
 
 
 def test_a_key_that_is_not_unique_is_refused(spark, config, tmp_path):
@@ -202,6 +227,17 @@ count:
 """
 
 
+CONTROLS = """
+cohort: 1
+id: controls
+unit: series
+population: linked
+steps:
+  - {id: ct, where: {modality: CT}}
+match: {cases: on-drug, level: series, ratio: 3, seed: one, caliper: {age_at: 0}}
+"""
+
+
 def test_a_frozen_cohort_can_be_asked_for_and_outputs_are_frozen_with_the_members(spark, config, tmp_path, capsys):
     published(config)
     freeze(config, tmp_path)
@@ -211,8 +247,17 @@ def test_a_frozen_cohort_can_be_asked_for_and_outputs_are_frozen_with_the_member
     assert s1 == {"part": "after", "age": "70", "drug_gap": "-1", "drug_date": "2010-02-10"}
     assert {row.unit_id for row in found} == {hexed(name) for name in ("s1", "s2", "s6")}
     capsys.readouterr()
-    commands.run("count", str(tmp_path / "question.yaml"), config)
+    commands.run("count", str(tmp_path / "question.yaml"), config, EXACT)
     assert "  modality  series  patients  studies  images\n  CT             2         1        1      14\n" in capsys.readouterr().out
+    # Whoever may not see exact counts sees the same table through the gate: too few people for any line.
+    commands.run("count", str(tmp_path / "question.yaml"), config)
+    assert "  people by modality\n  modality        people\n  total              <10\n" in capsys.readouterr().out
+    freeze(config, tmp_path, CONTROLS)
+    found = tables.read(spark, Zones(config, "deidentified"), "deidentified", "cohort_output").where("column LIKE 'control%'").collect()
+    assert {row.unit_id for row in found} == {hexed("s2")}
+    assert {row.column for row in found} == {"control_1", "control_2"}
+    assert {row.value for row in found} == {hexed("s3"), hexed("s4")}
+    freeze(config, tmp_path, OF_THEM)
     # Another release: people and scans may be others.
     publish(Zones(config, "publisher").path("deidentified", mode="write"), {}, "r2")
     with pytest.raises(QuestionError, match="cohort on-drug was frozen on release r1, and this question is asked of r2"):

@@ -380,3 +380,12 @@ def test_what_is_kept_names_nobody(config):
         told.people(cell(keyed))
     content = (config.home / "governance" / "answers.jsonl").read_text()
     assert not any(name in content for name in names)
+
+
+def test_quite_different_cells_are_told_anew_and_near_the_truth_however_many_were_told(fresh):
+    rng = np.random.default_rng(7)
+    everybody = people(3000)
+    asked = [cell(rng.choice(everybody, size=int(rng.integers(45, 2000)), replace=False)) for _ in range(350)]
+    said = [fresh.people(one) for one in asked]
+    assert all(entry.new for entry in fresh.history.told["patient"])
+    assert max(abs(value - len(one.persons)) for value, one in zip(said, asked, strict=True)) <= policy().at_most + policy().rounding

@@ -40,6 +40,7 @@ def pick(text, **given):
     return question("{id: s, where: {sex: F}}", more=f"pick: {{{text}}}, index: 2016-01-01", **given)
 
 
+CASES = "cases: a, level: patient, ratio: 4, seed: a"
 REFUSED = {
     # the whole
     "not a mapping": ("[1, 2]", "must be a mapping that starts with cohort: 1"),
@@ -53,7 +54,6 @@ REFUSED = {
     "bad id": (question(id="CT_Head"), "id: 'CT_Head' must be lower-case"),
     "id that leaves its folder": (question(id="../x"), "id: '../x' must be lower-case"),
     "unknown key": (question(more="populaton: all"), "unknown key 'populaton', did you mean population\\?"),
-    "not yet: match": (question(more="match: {ratio: 4}"), "match \\(matched controls\\) is not available yet"),
     "unknown population": (question(more="population: everyone"), "population: unknown value 'everyone'"),
     "index is no date": (question(more="index: modality"), "index: 'modality' is not a date column of series"),
     "index is no day": (question(more="index: 2016-02-30"), "index: '2016-02-30' is not a date"),
@@ -190,6 +190,20 @@ REFUSED = {
     ),
     "split in three at a date": (question(more="split: {parts: [a, b, c], at: 2015-01-01}"), "at a date there are two parts"),
     "part of no name": (question(more="split: {parts: [A part, b], at: 2015-01-01}"), "split: part 'A part' must be lower-case"),
+    # match
+    "match of no cases": (question(more="match: {level: patient, ratio: 1, seed: a}"), "match: needs cases"),
+    "more controls than may be": (question(more=f"match: {{{CASES}, at_least: 5}}"), "at_least 5 is more than the 4 controls"),
+    "match of no ratio": (question(more="match: {cases: a, level: patient, ratio: 0, seed: a}"), "ratio and at_least must be 1 or more"),
+    "match by a set": (question(more=f"match: {{{CASES}, exact: [body_region]}}"), "exact: body_region has several values"),
+    "match by no column": (question(more=f"match: {{{CASES}, exact: [modalty]}}"), "unknown column 'modalty', did you mean modality\\?"),
+    "near a word": (question(more=f"match: {{{CASES}, caliper: {{modality: 2}}}}"), "caliper: modality is no number or date"),
+    "near nothing": (question(more=f"match: {{{CASES}, caliper: {{kvp: near}}}}"), "match: caliper: kvp: 'near' is not a number"),
+    "match twice": (question(more=f"match: {{{CASES}, exact: [kvp], caliper: {{kvp: 2}}}}"), "match: names kvp twice"),
+    "match again": (question(more=f"match: {{{CASES}, replacement: perhaps}}"), "replacement: 'perhaps' is not true or false"),
+    "risk set in a window": (
+        question(more=f"match: {{{CASES}, risk_set: {{event: death, window: [0d, 9d]}}}}"),
+        "match: risk_set: window does not go with it",
+    ),
     # index of an event
     "index of two events": (
         question(more="index: {first: {event: death}, last: {event: death}}"),

@@ -10,7 +10,7 @@ import pytest
 from cohort_cases import full, into_duckdb, rows
 
 from pictures_spark.cohort import codelists, duck, yaml_face
-from pictures_spark.cohort.compile import compiled
+from pictures_spark.cohort.compile import Saved, compiled
 from pictures_spark.cohort.interpreter import interpret, show
 
 SAID = {True: "T", False: "F", None: "?"}
@@ -1183,3 +1183,37 @@ def test_follow_up_ends_with_the_outcome_or_where_nobody_would_know_of_it():
     with duckdb.connect() as connection:
         into_duckdb(connection, data)
         assert duck.shown(connection, plan, members=False) == wanted
+
+
+def test_cases_are_given_controls_that_are_like_them_and_nobody_twice():
+    """SHA-256 of one:a:x begins with 78, of one:a:y with f2, of one:b:x with 9f and of one:b:y with 01: x goes with a, y with b."""
+    asked = yaml_face.from_yaml(
+        "{cohort: 1, id: spec, unit: series, population: all, steps: [{id: all, where: {scan_date: {is_missing: false}}}], "
+        "match: {cases: old, level: series, ratio: 1, seed: one, exact: [modality], caliper: {scan_date: 5d}}}"
+    )
+    data = {
+        "series": rows(
+            "series",
+            """
+            series_id | patient_id | modality | scan_date
+            a         | p1         | CT       | +10
+            b         | p2         | CT       | +10
+            lonely    | p3         | MR       | +10
+            x         | p4         | CT       | +5
+            y         | p5         | CT       | +15
+            far       | p6         | CT       | +16
+            own       | p1         | CT       | +10
+            """,
+        ),
+        "cohort_member": [{"cohort_run_id": "r", "unit_id": name} for name in ("a", "b", "lonely")],
+    }
+    found = interpret(asked, {}, full(data), {"old": ("series", frozenset({"a", "b", "lonely"}))})
+    assert {row.one.id for row in found if row.answers[-1]} == {"a", "b", "x", "y"}
+    assert {row.one.id: row.controls for row in found if row.controls} == {"a": ("x",), "b": ("y",)}
+    plan = compiled(asked, {}, {"old": Saved("r", "series")})
+    with duckdb.connect() as connection:
+        into_duckdb(connection, data)
+        passed = connection.execute(f"SELECT unit_id FROM ({plan.sql('duckdb')}) WHERE passed = {plan.last}").fetchall()
+        pairs = connection.execute(plan.pairs.sql("duckdb")).fetchall()
+    assert {row[0] for row in passed} == {"a", "b", "x", "y"}
+    assert sorted(pairs) == sorted((row.one.id, control, 1) for row in found for control in row.controls)

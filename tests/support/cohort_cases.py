@@ -36,6 +36,7 @@ from pictures_spark.cohort.model import (
     IndexEvent,
     Lacks,
     Last,
+    Match,
     Member,
     Nearest,
     NoneOf,
@@ -405,11 +406,12 @@ def _question(ask: Asking) -> Question:
     population = ask.one_of("all", "all", "all", "all", "all", "linked", "alive_and_resident")
     pick = ask.node(Pick) if ask.unit != "patient" and ask.one_of(True, False, False) else None
     sample = ask.node(Sample) if ask.one_of(True, False, False, False) else None
+    match = ask.node(Match) if ask.one_of(*[False] * 11, True) else None
     split = ask.node(Split) if ask.one_of(True, False, False, False) else None
     outputs = tuple(ask.node(Output) for _ in range(ask.one_of(0, 0, 1, 2)))
     outputs = tuple(replace(output, id=f"shown_{n}") for n, output in enumerate(outputs))
     breakdowns = (ask.node(Breakdown),) if ask.one_of(True, False, False) else ()
-    question = Question(ask.draw(ids()), ask.unit, ask.index, population, (), steps, pick, sample, split, outputs, breakdowns)
+    question = Question(ask.draw(ids()), ask.unit, ask.index, population, (), steps, pick, sample, split, outputs, breakdowns, match)
     used = {name for _, asked in asked_events(question) for name in asked.codes}
     return replace(question, codelists=tuple(codelist for name, codelist in ask.codelists.items() if name in used))
 
@@ -592,6 +594,20 @@ def _member(ask: Asking) -> Member:
     return Member(*ask.one_of(*fits))
 
 
+def _match(ask: Asking) -> Match:
+    member = ask.node(Member)
+    names = _sortable(ask.unit, "text", "choice", "whole", "flag", "date")
+    exact = tuple(ask.some(names, 0, 1)) if ask.one_of(True, False) else ()
+    near = [name for name in _sortable(ask.unit, "number", "whole", "date") if name not in exact]
+    caliper = ((ask.one_of(*near), ask.one_of(0.0, 7.0, 20.0)),) if near and ask.one_of(True, False, False) else ()
+    risk_set = None
+    if ask.index is not None and ask.one_of(True, False):
+        risk_set = replace(_events(ask), window=EVER, at_least=1, anchor="index")
+    ratio = ask.one_of(1, 2, 3)
+    again = ask.one_of(True, False)
+    return Match(member.cohort, member.level, ratio, ask.one_of("one", "2"), exact, caliper, again, ask.one_of(1, ratio), risk_set)
+
+
 def _split(ask: Asking) -> Split:
     if ask.one_of(True, False) and ask.index is not None:
         return Split(("train", "test"), at=ask.draw(DAYS))
@@ -668,6 +684,7 @@ NODES: dict[Any, Callable[[Asking], Any]] = {
     Pick: _pick,
     Sample: _sample,
     Split: _split,
+    Match: _match,
     FollowUp: _follow_up,
     Output: _output,
     Breakdown: _breakdown,

@@ -1,23 +1,23 @@
 """Identity schemes: whether a text is a person identifier, and its one form. schemas/identity/ says how; another scheme is another file.
 
-Enters: an identifier as found. Leaves: an `Identity` in Python (`normalise`), or Spark columns that say the same (`tidied`, `refusal`); a
-test holds the two against each other. Pure; expressions run on executors and broadcast nothing.
+Enters: an identifier as found. Leaves: an `Identity` (`normalise`), or what it is under the first of several schemes that fits
+(`read_as`). Pure.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import cache, reduce
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 from pictures_spark.errors import ConfigError
 from pictures_spark.records import steps
 from pictures_spark.resources import load_schema, schemas_dir
 
-if TYPE_CHECKING:
-    from pyspark.sql import Column
-
 _FIELDS = {"scheme", "label", "steps", "masked", "pattern", "date", "checks", "sex"}
+# What counts before what, of the reasons that schemes give of one text.
+_RANKS = {None: 0, "check_digit": 1}
 _WIDTHS = {"%d": 2, "%m": 2, "%y": 2, "%Y": 4}
 
 
@@ -137,6 +137,29 @@ def normalise(declared: Scheme, text: str | None) -> Identity:
     return Identity(found, None, held, sex)
 
 
+class Reading(NamedTuple):
+    """What a text is under one of several schemes: ``number`` is the tidied text, ``value`` and ``reason`` are as in `Identity`."""
+
+    scheme: str
+    number: str
+    value: str | None
+    reason: str | None
+
+
+def read_as(declared: Sequence[Scheme], text: str) -> Reading:
+    """A text under the first scheme of which it is an identifier; else the first that only its check digit fails; else the first.
+
+    Examples
+    --------
+    >>> read_as([scheme("nhs"), scheme("chi")], "010101 1237")
+    Reading(scheme='chi', number='0101011237', value='0101011237', reason=None)
+    """
+    found = [(one, normalise(declared=one, text=text)) for one in declared]
+    # The first of the best, in the order in which schemes are tried.
+    one, told = min(found, key=lambda pair: _RANKS.get(pair[1].reason, len(_RANKS)))
+    return Reading(one.name, steps.apply(one.steps, text), told.value, told.reason)
+
+
 def _date_holds(declared: Scheme, text: str) -> bool:
     if declared.date_at is None:
         return True
@@ -157,39 +180,3 @@ def _date_parts(declared: Scheme) -> list[tuple[int, int]]:
         places[directive.lower()] = (at, width)
         at += width
     return [places["%y"], places["%m"], places["%d"]]
-
-
-def tidied(declared: Scheme, column: "Column") -> "Column":
-    """The one form of an identifier, if `refusal` finds nothing; empty where there is no text. To be a column of its own first."""
-    from pyspark.sql import functions as F
-
-    return F.coalesce(steps.express(declared.steps, column), F.lit(""))
-
-
-def refusal(declared: Scheme, text: "Column") -> "Column":
-    """Why a `tidied` text is no identifier, as `normalise` has it; null where it is one."""
-    from pyspark.sql import functions as F
-
-    blank = reduce(lambda left, right: left | right, [steps.matches(text, pattern) for pattern in declared.masked], text == "")
-    shape = steps.matches(text, declared.pattern)
-    if declared.date_at is not None:
-        (year_at, year_width), (month_at, _), (day_at, _) = _date_parts(declared)
-        century = F.lit("20" if year_width == 2 else "")
-        year, month, day = F.substring(text, year_at + 1, year_width), F.substring(text, month_at + 1, 2), F.substring(text, day_at + 1, 2)
-        shape = shape & F.concat(century, year, F.lit("-"), month, F.lit("-"), day).try_cast("date").isNotNull()
-    reason = F.when(blank, F.lit("no_identifier")).when(~shape, F.lit("not_an_identifier"))
-    if declared.checks:
-        held = reduce(lambda left, right: left | right, [_holds(check, text) for check in declared.checks])
-        reason = reason.when(~held, F.lit("check_digit"))
-    return reason
-
-
-def _holds(check: Check, text: "Column") -> "Column":
-    from pyspark.sql import functions as F
-
-    total = F.lit(0)
-    for place, weight in enumerate(check.weights, start=1):
-        # The character's number, because a cast of a letter would stop the job.
-        product = (F.ascii(F.substring(text, place, 1)) - 48) * weight
-        total = total + (F.when(product > 9, product - 9).otherwise(product) if check.fold else product)
-    return F.pmod(total, F.lit(check.modulus)) == 0

@@ -12,6 +12,7 @@ White space around a text is always taken off first.
 """
 
 import re
+from collections.abc import Callable
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
@@ -45,19 +46,34 @@ def apply(steps: Steps, text: str) -> str:
     >>> apply([{"remove": ". "}, {"upper": True}], " i63.9")
     'I639'
     """
-    text = text.strip(BLANK)
-    for step in steps:
-        ((name, argument),) = step.items()
-        match name:
-            case "remove":
-                text = text.translate(dict.fromkeys(map(ord, argument)))
-            case "upper":
-                text = text.translate(_CAPITALS) if argument else text
-            case "strip_end":
-                text = text.rstrip(argument)
-            case "pad_left":
-                text = text.rjust(argument["to"], argument["with"]) if re.fullmatch(argument["when"], text) else text
-            case "rewrite":
-                found = re.fullmatch(argument["pattern"], text)
-                text = found.expand(re.sub(r"\$(\d)", r"\\g<\1>", argument["with"])) if found else text
-    return text
+    return compiled(steps)(text)
+
+
+def compiled(steps: Steps) -> Callable[[str], str]:
+    """`apply` of some steps, for many texts."""
+    each = [_step(name, argument) for step in steps for name, argument in step.items()]
+
+    def tidy(text: str) -> str:
+        text = text.strip(BLANK)
+        for step in each:
+            text = step(text)
+        return text
+
+    return tidy
+
+
+def _step(name: str, argument: Any) -> Callable[[str], str]:
+    match name:
+        case "remove":
+            gone = dict.fromkeys(map(ord, argument))
+            return lambda text: text.translate(gone)
+        case "upper":
+            return lambda text: text.translate(_CAPITALS) if argument else text
+        case "strip_end":
+            return lambda text: text.rstrip(argument)
+        case "pad_left":
+            when, width, filler = re.compile(argument["when"]), argument["to"], argument["with"]
+            return lambda text: text.rjust(width, filler) if when.fullmatch(text) else text
+        case _:
+            pattern, into = re.compile(argument["pattern"]), re.sub(r"\$(\d)", r"\\g<\1>", argument["with"])
+            return lambda text: found.expand(into) if (found := pattern.fullmatch(text)) else text

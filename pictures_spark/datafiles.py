@@ -48,7 +48,7 @@ class DataFile:
 
 
 def write(parts: Iterable[pa.Table], declared: Table, folder: str, unique: tuple[str, ...] = (), bounds: tuple[str, ...] = ()) -> DataFile:
-    """Write tables as one file of a declared table, each as a row group.
+    """Write tables as one file of a declared table, each as a row group; where they have no rows, there is no file.
 
     Parameters
     ----------
@@ -77,6 +77,9 @@ def write(parts: Iterable[pa.Table], declared: Table, folder: str, unique: tuple
             rows = _declared(part, declared, schema)
             told.add(rows)
             writer.write_table(rows, row_group_size=max(rows.num_rows, 1))
+    if not told.rows:
+        path.unlink()
+        return DataFile(path.name, 0, 0, told.as_json())
     return DataFile(path.name, path.stat().st_size, told.rows, told.as_json())
 
 

@@ -47,6 +47,12 @@ def test_a_file_is_as_declared_and_says_what_is_in_it(tmp_path):
     assert (told["numRecords"], told["nullCount"]) == (3, {"id": 0, "n": 1, "day": 2, "run_id": 0})
 
 
+def test_where_there_are_no_rows_no_file_is_left(tmp_path):
+    for parts in ([], [rows(["a"]).slice(1)]):
+        assert datafiles.write(parts, DECLARED, str(tmp_path)).rows == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("part", "says"),
     [

@@ -1,23 +1,23 @@
 """Identity schemes: whether a text is a person identifier, and its one form. schemas/identity/ says how; another scheme is another file.
 
-Enters: an identifier as found. Leaves: an `Identity` in Python (`normalise`), or Spark columns that say the same (`tidied`, `refusal`); a
-test holds the two against each other. Pure; expressions run on executors and broadcast nothing.
+Enters: an identifier as found. Leaves: an `Identity` (`normalise`), or what it is under the first of several schemes that fits
+(`read_as`). Pure.
 """
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import cache, reduce
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cache, cached_property
+from typing import Any, NamedTuple
 
 from pictures_spark.errors import ConfigError
 from pictures_spark.records import steps
 from pictures_spark.resources import load_schema, schemas_dir
 
-if TYPE_CHECKING:
-    from pyspark.sql import Column
-
 _FIELDS = {"scheme", "label", "steps", "masked", "pattern", "date", "checks", "sex"}
+# What counts before what, of the reasons that schemes give of one text.
+_RANKS = {None: 0, "check_digit": 1}
 _WIDTHS = {"%d": 2, "%m": 2, "%y": 2, "%Y": 4}
 
 
@@ -41,8 +41,13 @@ class Check:
         >>> Check("mod11", 11, (10, 9, 8, 7, 6, 5, 4, 3, 2, 1), False).holds("0101011237")
         True
         """
-        products = [int(digit) * weight for digit, weight in zip(digits, self.weights, strict=True)]
-        return sum(p - 9 if self.fold and p > 9 else p for p in products) % self.modulus == 0
+        # What a digit counts in each place is looked up: a register of millions is checked number by number.
+        return sum([counts[digit] for counts, digit in zip(self._counts, digits, strict=True)]) % self.modulus == 0
+
+    @cached_property
+    def _counts(self) -> list[dict[str, int]]:
+        products = [[digit * weight for digit in range(10)] for weight in self.weights]
+        return [{str(digit): p - 9 if self.fold and p > 9 else p for digit, p in enumerate(each)} for each in products]
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,32 @@ class Scheme:
     date_format: str | None
     checks: tuple[Check, ...]
     sex: dict[str, Any] | None
+
+    @cached_property
+    def tidy(self) -> Callable[[str], str]:
+        """The steps as a function."""
+        return steps.compiled(self.steps)
+
+    @cached_property
+    def blank(self) -> re.Pattern[str]:
+        """What is masked, or nothing at all."""
+        return re.compile("|".join(["", *(f"(?:{pattern})" for pattern in self.masked)]))
+
+    @cached_property
+    def shape(self) -> re.Pattern[str]:
+        """The pattern."""
+        return re.compile(self.pattern)
+
+    @cached_property
+    def date_parts(self) -> tuple[tuple[int, int], ...]:
+        """(first character from 0, width) of year, month and day. Two digits of year are read as 20YY: 29 February holds in 00 too."""
+        places: dict[str, tuple[int, int]] = {}
+        at = (self.date_at or 1) - 1
+        for directive in re.findall(r"%.|.", self.date_format or ""):
+            width = _WIDTHS.get(directive, 1)
+            places[directive.lower()] = (at, width)
+            at += width
+        return places["%y"], places["%m"], places["%d"]
 
 
 class Identity(NamedTuple):
@@ -123,10 +154,14 @@ def normalise(declared: Scheme, text: str | None) -> Identity:
     >>> normalise(scheme("chi"), "010101 1237").value, normalise(scheme("chi"), "0101011238").reason
     ('0101011237', 'check_digit')
     """
-    found = steps.apply(declared.steps, text or "")
-    if not found or any(re.fullmatch(pattern, found) for pattern in declared.masked):
+    return _judged(declared, declared.tidy(text or ""))
+
+
+def _judged(declared: Scheme, found: str) -> Identity:
+    """What a tidied text is."""
+    if declared.blank.fullmatch(found):
         return Identity(None, "no_identifier")
-    if not re.fullmatch(declared.pattern, found) or not _date_holds(declared, found):
+    if not declared.shape.fullmatch(found) or not _date_holds(declared, found):
         return Identity(None, "not_an_identifier")
     held = next((check.name for check in declared.checks if check.holds(found)), None)
     if declared.checks and held is None:
@@ -137,59 +172,45 @@ def normalise(declared: Scheme, text: str | None) -> Identity:
     return Identity(found, None, held, sex)
 
 
+class Reading(NamedTuple):
+    """What a text is under one of several schemes: ``number`` is the tidied text, ``value`` and ``reason`` are as in `Identity`."""
+
+    scheme: str
+    number: str
+    value: str | None
+    reason: str | None
+
+
+def read_as(declared: Sequence[Scheme], text: str) -> Reading:
+    """A text under the first scheme of which it is an identifier; else the first that only its check digit fails; else the first.
+
+    Examples
+    --------
+    >>> read_as([scheme("nhs"), scheme("chi")], "010101 1237")
+    Reading(scheme='chi', number='0101011237', value='0101011237', reason=None)
+    """
+    best: Reading | None = None
+    for one in declared:
+        number = one.tidy(text)
+        told = _judged(one, number)
+        if best is None or _rank(told.reason) < _rank(best.reason):
+            best = Reading(one.name, number, told.value, told.reason)
+        if told.reason is None:
+            break
+    assert best is not None
+    return best
+
+
+def _rank(reason: str | None) -> int:
+    return _RANKS.get(reason, len(_RANKS))
+
+
 def _date_holds(declared: Scheme, text: str) -> bool:
     if declared.date_at is None:
         return True
-    year, month, day = (int(text[first : first + width]) for first, width in _date_parts(declared))
+    year, month, day = (int(text[first : first + width]) for first, width in declared.date_parts)
     try:
         date(year if year > 99 else 2000 + year, month, day)
     except ValueError:
         return False
     return True
-
-
-def _date_parts(declared: Scheme) -> list[tuple[int, int]]:
-    """(first character from 0, width) of year, month and day. Two digits of year are read as 20YY: 29 February holds in 00 too."""
-    places: dict[str, tuple[int, int]] = {}
-    at = (declared.date_at or 1) - 1
-    for directive in re.findall(r"%.|.", declared.date_format or ""):
-        width = _WIDTHS.get(directive, 1)
-        places[directive.lower()] = (at, width)
-        at += width
-    return [places["%y"], places["%m"], places["%d"]]
-
-
-def tidied(declared: Scheme, column: "Column") -> "Column":
-    """The one form of an identifier, if `refusal` finds nothing; empty where there is no text. To be a column of its own first."""
-    from pyspark.sql import functions as F
-
-    return F.coalesce(steps.express(declared.steps, column), F.lit(""))
-
-
-def refusal(declared: Scheme, text: "Column") -> "Column":
-    """Why a `tidied` text is no identifier, as `normalise` has it; null where it is one."""
-    from pyspark.sql import functions as F
-
-    blank = reduce(lambda left, right: left | right, [steps.matches(text, pattern) for pattern in declared.masked], text == "")
-    shape = steps.matches(text, declared.pattern)
-    if declared.date_at is not None:
-        (year_at, year_width), (month_at, _), (day_at, _) = _date_parts(declared)
-        century = F.lit("20" if year_width == 2 else "")
-        year, month, day = F.substring(text, year_at + 1, year_width), F.substring(text, month_at + 1, 2), F.substring(text, day_at + 1, 2)
-        shape = shape & F.concat(century, year, F.lit("-"), month, F.lit("-"), day).try_cast("date").isNotNull()
-    reason = F.when(blank, F.lit("no_identifier")).when(~shape, F.lit("not_an_identifier"))
-    if declared.checks:
-        held = reduce(lambda left, right: left | right, [_holds(check, text) for check in declared.checks])
-        reason = reason.when(~held, F.lit("check_digit"))
-    return reason
-
-
-def _holds(check: Check, text: "Column") -> "Column":
-    from pyspark.sql import functions as F
-
-    total = F.lit(0)
-    for place, weight in enumerate(check.weights, start=1):
-        # The character's number, because a cast of a letter would stop the job.
-        product = (F.ascii(F.substring(text, place, 1)) - 48) * weight
-        total = total + (F.when(product > 9, product - 9).otherwise(product) if check.fold else product)
-    return F.pmod(total, F.lit(check.modulus)) == 0

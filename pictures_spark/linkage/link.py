@@ -16,6 +16,7 @@ A header that names a phantom, a test patient, or nobody yet is held back first.
 
 import shutil
 from contextlib import contextmanager
+from copy import copy
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
+    from pyarrow import RecordBatch
     from pyspark.sql import Column, DataFrame
 
 IMAGES, RECORDS = "dicom", "records"
@@ -56,8 +58,9 @@ def run(job: Job) -> None:
     with _scratch(job) as folder:
         job.say("identifiers")
         seen = settled(images(job.read("identifiable", "header_instance"), job.read("identifiable", "header_series"), rules))
-        first = settled(exact(seen, people, rules))
-        second = settled(nested(first, people, rules))
+        register = settled(registered(people, rules))
+        first = settled(exact(seen, register, rules))
+        second = settled(nested(first, register, rules))
         job.say("names and dates")
         candidates = likely(second, people, rules, folder)
         found = decided(second, candidates, rules)
@@ -94,7 +97,7 @@ def _scratch(job: Job) -> "Iterator[Path]":
 def settled(frame: "DataFrame") -> "DataFrame":
     """The frame, computed now and kept on the executors' disks.
 
-    Without this Spark pushes every later filter through the long expressions of the identity schemes, and plans for minutes (measured).
+    Without this Spark does what comes before once for each of several uses, and plans for minutes (measured).
     """
     return frame.localCheckpoint(eager=True)
 
@@ -122,26 +125,28 @@ def images(headers: "DataFrame", series: "DataFrame", rules: dict[str, Any]) -> 
 
 
 def read_as(rows: "DataFrame", schemes: list[str]) -> "DataFrame":
-    """Rows with ``scheme``, ``number`` (tidied), ``person_id`` (where it is one) and ``reason`` of their ``source_id``.
+    """Rows with what `identity.read_as` says of their ``source_id``: ``scheme``, ``number``, ``person_id`` (where it is one), ``reason``.
 
-    The first scheme under which it is an identifier counts; else the first under which only the check digit is wrong; else the first.
+    In Arrow, each distinct text of a batch once: as Spark expressions the check rules are evaluated again and again.
     """
-    from pyspark.sql import functions as F
-
     declared = [identity.scheme(name) for name in schemes]
-    tidied = rows.select("*", *[identity.tidied(one, F.col("source_id")).alias(f"_tidied_{one.name}") for one in declared])
-    told = tidied.select("*", *[identity.refusal(one, F.col(f"_tidied_{one.name}")).alias(f"_reason_{one.name}") for one in declared])
-    first = declared[0].name
-    ranked = [(one.name, F.col(f"_reason_{one.name}").isNull()) for one in declared]
-    ranked += [(one.name, F.col(f"_reason_{one.name}") == "check_digit") for one in declared]
-    scheme = reduce(lambda other, rule: F.when(rule[1], F.lit(rule[0])).otherwise(other), reversed(ranked), F.lit(first))
-    chosen = told.withColumn("scheme", scheme)
+    names = ("scheme", "number", "person_id", "reason")
 
-    def of_chosen(prefix: str) -> "Column":
-        return F.coalesce(*[F.when(F.col("scheme") == one.name, F.col(f"{prefix}{one.name}")) for one in declared])
+    def read(batches: "Iterator[RecordBatch]") -> "Iterator[RecordBatch]":
+        import pyarrow as pa
 
-    read = chosen.select(*rows.columns, "scheme", of_chosen("_tidied_").alias("number"), of_chosen("_reason_").alias("reason"))
-    return read.withColumn("person_id", F.when(F.col("reason").isNull(), F.col("number")))
+        for batch in batches:
+            texts = batch.column("source_id").dictionary_encode()
+            told = [identity.read_as(declared, text) for text in texts.dictionary.to_pylist()]
+            parts = [pa.array([one[at] for one in told], pa.string()).take(texts.indices) for at in range(len(names))]
+            yield pa.RecordBatch.from_arrays([*batch.columns, *parts], names=[*batch.schema.names, *names])
+
+    layout = copy(rows.schema)
+    layout.fields = [*rows.schema.fields]
+    layout.names = [*rows.schema.names]
+    for name in names:
+        layout.add(name, "string")
+    return rows.mapInArrow(read, layout)
 
 
 def registered(people: "DataFrame", rules: dict[str, Any]) -> "DataFrame":
@@ -158,15 +163,16 @@ def registered(people: "DataFrame", rules: dict[str, Any]) -> "DataFrame":
     return people.select("scheme", "person_id", "upi", "current").join(in_use, "upi", "left")
 
 
-def exact(seen: "DataFrame", people: "DataFrame", rules: dict[str, Any]) -> "DataFrame":
+def exact(seen: "DataFrame", register: "DataFrame", rules: dict[str, Any]) -> "DataFrame":
     """One row per statement, linked where its identifier is in the register: ``upi``, ``method``, ``score`` or ``reason``.
 
     Of several headers with one identifier any that contradicts the register in everything makes it ambiguous for all. A value missing on
     either side contradicts nothing. A header that gives the name of the person's twin is ambiguous: one of name and number is the other's.
     """
+    from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    joined = seen.join(registered(people, rules), ["scheme", "person_id"], "left")
+    joined = seen.join(register, ["scheme", "person_id"], "left")
     compared = rules["exact"]["ambiguous_when_all_differ"]
     differs = {name: F.coalesce(F.col(name) != F.col(f"register_{name}"), F.lit(False)) for name in compared}
     everything = reduce(lambda left, right: left & right, differs.values())
@@ -180,16 +186,16 @@ def exact(seen: "DataFrame", people: "DataFrame", rules: dict[str, Any]) -> "Dat
             **{f"{name}_differs": differ for name, differ in differs.items()},
         }
     )
-    contradicted = rows.where("contradicts").select("scheme", "source_id").distinct().withColumn("contradicted", F.lit(True))
-    rows = rows.join(_twins(people, rules), ["register_birth_date", "register_surname"], "left").join(
-        contradicted, ["scheme", "source_id"], "left"
-    )
+    # Only a number of the register can be contradicted; of the others, which are often all alike, each is a group of its own.
+    same = Window.partitionBy("scheme", F.when(F.col("upi").isNotNull(), F.col("source_id")).otherwise(F.col("evidence_id")))
+    rows = rows.withColumn("contradicted", F.max("contradicts").over(same))
+    rows = rows.join(_twins(register), ["register_birth_date", "register_surname"], "left")
     names_the_twin = (F.col("forename") != F.col("register_forename")) & F.array_contains("twins", F.col("forename"))
     reason = (
         F.when(F.col("held_back"), F.col("nobody"))
         .when(F.col("reason").isNotNull(), F.col("reason"))
         .when(F.col("upi").isNull(), F.lit("unknown_person"))
-        .when(F.coalesce("contradicted", F.lit(False)) | F.coalesce(names_the_twin, F.lit(False)), F.lit("ambiguous"))
+        .when(F.col("contradicted") | F.coalesce(names_the_twin, F.lit(False)), F.lit("ambiguous"))
     )
     linked = F.col("reason").isNull()
     return rows.withColumn("reason", reason).select(
@@ -202,21 +208,21 @@ def exact(seen: "DataFrame", people: "DataFrame", rules: dict[str, Any]) -> "Dat
     )
 
 
-def _twins(people: "DataFrame", rules: dict[str, Any]) -> "DataFrame":
+def _twins(register: "DataFrame") -> "DataFrame":
     """Forenames of the people of one birth date and surname, where there are several: register_birth_date, register_surname, twins."""
     from pyspark.sql import functions as F
 
-    in_use = registered(people.where("current"), rules).groupBy("register_birth_date", "register_surname")
+    in_use = register.where("current").groupBy("register_birth_date", "register_surname")
     return in_use.agg(F.collect_set("register_forename").alias("twins")).where(F.size("twins") > 1)
 
 
-def nested(rows: "DataFrame", people: "DataFrame", rules: dict[str, Any]) -> "DataFrame":
+def nested(rows: "DataFrame", register: "DataFrame", rules: dict[str, Any]) -> "DataFrame":
     """The rows, those linked too that another identifier in the header leads to one person of the register who agrees with the header."""
     from pyspark.sql import functions as F
 
     still = rows.where(F.col("reason").isin(*_OPEN))
     others = still.select("evidence_id", "surname", "birth_date", F.explode("others").alias("source_id"))
-    known = settled(read_as(others, rules["schemes"])).join(registered(people, rules), ["scheme", "person_id"])
+    known = settled(read_as(others, rules["schemes"])).join(register, ["scheme", "person_id"])
     agrees = reduce(
         lambda left, right: left | right,
         [F.coalesce(F.col(name) == F.col(f"register_{name}"), F.lit(False)) for name in rules["nested"]["agrees_in"]],

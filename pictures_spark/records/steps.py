@@ -1,7 +1,6 @@
 """Text steps: the few ways in which schemas/ may say that a text is tidied before it is judged.
 
-Each step is one entry of a list in YAML, ``{name: argument}``, and means the same in Python (`apply`) and as a Spark expression
-(`express`); a test holds the two against each other. Pure; expressions run on executors.
+Each step is one entry of a list in YAML, ``{name: argument}``. Pure.
 
 remove : characters that are taken out.
 upper : capitals of the letters a to z, where true; others stay, so that no language or library decides what a code is.
@@ -13,13 +12,11 @@ White space around a text is always taken off first.
 """
 
 import re
+from collections.abc import Callable
 from string import ascii_lowercase, ascii_uppercase
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pictures_spark.errors import ConfigError
-
-if TYPE_CHECKING:
-    from pyspark.sql import Column
 
 Steps = list[dict[str, Any]]
 
@@ -49,51 +46,34 @@ def apply(steps: Steps, text: str) -> str:
     >>> apply([{"remove": ". "}, {"upper": True}], " i63.9")
     'I639'
     """
-    text = text.strip(BLANK)
-    for step in steps:
-        ((name, argument),) = step.items()
-        match name:
-            case "remove":
-                text = text.translate(dict.fromkeys(map(ord, argument)))
-            case "upper":
-                text = text.translate(_CAPITALS) if argument else text
-            case "strip_end":
-                text = text.rstrip(argument)
-            case "pad_left":
-                text = text.rjust(argument["to"], argument["with"]) if re.fullmatch(argument["when"], text) else text
-            case "rewrite":
-                found = re.fullmatch(argument["pattern"], text)
-                text = found.expand(re.sub(r"\$(\d)", r"\\g<\1>", argument["with"])) if found else text
-    return text
+    return compiled(steps)(text)
 
 
-def express(steps: Steps, column: "Column") -> "Column":
-    """The same as a Spark expression; null stays null."""
-    from pyspark.sql import functions as F
+def compiled(steps: Steps) -> Callable[[str], str]:
+    """`apply` of some steps, for many texts."""
+    each = [_step(name, argument) for step in steps for name, argument in step.items()]
 
-    column = F.btrim(column, F.lit(BLANK))
-    for step in steps:
-        ((name, argument),) = step.items()
-        match name:
-            case "remove":
-                column = F.translate(column, argument, "")
-            case "upper":
-                column = F.translate(column, ascii_lowercase, ascii_uppercase) if argument else column
-            case "strip_end":
-                column = F.rtrim(column, F.lit(argument))
-            case "pad_left":
-                padded = F.lpad(column, argument["to"], argument["with"])
-                column = F.when(matches(column, argument["when"]), padded).otherwise(column)
-            case "rewrite":
-                column = F.regexp_replace(column, whole(argument["pattern"]), argument["with"])
-    return column
+    def tidy(text: str) -> str:
+        text = text.strip(BLANK)
+        for step in each:
+            text = step(text)
+        return text
+
+    return tidy
 
 
-def whole(pattern: str) -> str:
-    """A regular expression for all of a text; Java's ``$`` alone would let a last line end through."""
-    return rf"\A(?:{pattern})\z"
-
-
-def matches(column: "Column", pattern: str) -> "Column":
-    """Whether all of a text matches; null stays null."""
-    return column.rlike(whole(pattern))
+def _step(name: str, argument: Any) -> Callable[[str], str]:
+    match name:
+        case "remove":
+            gone = dict.fromkeys(map(ord, argument))
+            return lambda text: text.translate(gone)
+        case "upper":
+            return lambda text: text.translate(_CAPITALS) if argument else text
+        case "strip_end":
+            return lambda text: text.rstrip(argument)
+        case "pad_left":
+            when, width, filler = re.compile(argument["when"]), argument["to"], argument["with"]
+            return lambda text: text.rjust(width, filler) if when.fullmatch(text) else text
+        case _:
+            pattern, into = re.compile(argument["pattern"]), re.sub(r"\$(\d)", r"\\g<\1>", argument["with"])
+            return lambda text: found.expand(into) if (found := pattern.fullmatch(text)) else text

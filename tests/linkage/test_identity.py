@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pictures_spark.errors import ConfigError
-from pictures_spark.linkage import identity
 from pictures_spark.linkage.identity import Check, Identity, normalise, scheme, scheme_from
 
 CHI = scheme("chi")
@@ -177,8 +176,10 @@ def test_an_undeclared_scheme_says_where_to_declare_it():
 
 
 @pytest.mark.spark
-def test_the_expressions_say_what_the_python_says(spark):
+def test_the_job_reads_identifiers_as_the_schemes_say(spark):
     import random
+
+    from pictures_spark.linkage.link import read_as
 
     rng = random.Random(11)
     texts = [
@@ -191,10 +192,25 @@ def test_the_expressions_say_what_the_python_says(spark):
         + [f"{text[:6]} {text[6:]}" for text in texts[:20]]
         + [f"{text}.0" for text in texts[:20]]
     )
-    texts += ["", None, " ", "XXXX", "0000000000", "2902011234", "0101011237\n5", "4010232137", "٠١٠١٠١١٢٣٧", "\x00", "x" * 200]
-    rows = spark.createDataFrame([(at, text) for at, text in enumerate(texts)], "at long, text string")
-    for declared in (CHI, NHS):
-        tidied = rows.select("at", identity.tidied(declared, rows.text).alias("tidied"))
-        told = tidied.select("at", "tidied", identity.refusal(declared, tidied.tidied).alias("reason")).collect()
-        got = {row.at: (row.tidied if row.reason is None else None, row.reason) for row in told}
-        assert got == {at: normalise(declared, text)[:2] for at, text in enumerate(texts)}
+    texts += [
+        "",
+        " ",
+        "XXXX",
+        "0000000000",
+        "2902011234",
+        "0101011237\n5",
+        "4010232137",
+        "٠١٠١٠١١٢٣٧",
+        "\x00",
+        "x" * 200,
+        "9434765919",
+        "943476 5918",
+    ]
+    rows = spark.createDataFrame([(at, text) for at, text in enumerate(texts)], "at long, source_id string")
+    for names in (["chi", "nhs"], ["nhs", "chi"], ["nhs"]):
+        got = {row.at: (row.scheme, row.person_id, row.reason) for row in read_as(rows, names).collect()}
+        for at, text in enumerate(texts):
+            told = {name: normalise(scheme(name), text) for name in names}
+            fits = [name for name in names if told[name].reason is None] + [name for name in names if told[name].reason == "check_digit"]
+            chosen = (fits or names)[0]
+            assert got[at] == (chosen, told[chosen].value, told[chosen].reason), text

@@ -240,7 +240,8 @@ def test_data_files_hold_the_rows_and_events_but_for_those_that_are_left_out(fou
         }
         (made,) = worker.writing_events({found.name: found}, str(tmp_path / "events"), "run")(iter([pa.RecordBatch.from_pydict(plan)]))
         told_file = json.loads(made.column("file").to_pylist()[0])
-        written = pq.read_table(tmp_path / "events" / told_file["name"]).sort_by("event_key").to_pylist()
+        place = tmp_path / "events" / told_file["name"]
+        written = pq.read_table(place).sort_by("event_key").to_pylist() if place.is_file() else []
         people = {PEOPLE[n] for n in range(3) if n + 1 not in left_out}
         assert written == [{**event, "run_id": "run"} for event in events if event["person_id"] in people]
         assert len({event["person_id"] for event in written}) == kept

@@ -151,6 +151,7 @@ class Deidentifier:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self._people: dict[tuple, _Person] = {}
+        self._statements: dict[bool, dict[int, bytes]] = {}
 
     def __call__(self, data: bytes, identity: Identity) -> Deidentified:
         """The de-identified instance, the same whatever was de-identified before.
@@ -235,7 +236,7 @@ class Deidentifier:
         if person is None:
             if len(self._people) >= _PEOPLE:
                 self._people.clear()
-            person = self._people[who] = _Person(identity)
+            person = self._people[who] = _Person(identity, self._statements)
         return person
 
 
@@ -244,11 +245,9 @@ def _head(plan: Plan, sop_class: str, image_uid: str, syntax: str) -> bytes:
     return file_head(sop_class, image_uid, syntax, written["implementation_class_uid"], written["implementation_version_name"])
 
 
-def _statements(plan: Plan, identity: Identity, image: bool) -> Iterator[Element]:
-    """What every result says of itself (PS3.15 E.1, PS3.3 C.7.1.1 and C.12.1)."""
+def _statements(plan: Plan, image: bool) -> Iterator[Element]:
+    """What every result says of itself, but for whose it is (PS3.15 E.1, PS3.3 C.7.1.1 and C.12.1)."""
     written, options = plan.policy["written"], plan.policy["options"]
-    yield text(_PATIENT_ID, "LO", identity.patient)
-    yield text(_PATIENT_NAME, "PN", identity.patient)
     yield text(0x00120062, "CS", "YES")  # PatientIdentityRemoved: no image comes here without a verdict on its pixels
     yield text(0x00120063, "LO", f"{written['method']} {plan.name}")  # DeidentificationMethod
     names = sorted({*written["method_codes"], *(_OPTION_CODES[option] for option in options), *([_CLEAN_PIXELS] if image else [])})
@@ -287,8 +286,9 @@ _NOTHING = _Said(frozenset(), frozenset())
 class _Person:
     """What was learned of one person's files: what elements say about people, and what became of them."""
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(self, identity: Identity, statements_of_all: dict[bool, dict[int, bytes]]) -> None:
         self.identity = identity
+        self.statements_of_all = statements_of_all
         self._said: dict[tuple, dict[bytes, _Said]] = {}
         self._treatments: dict[tuple, _Treatment] = {}
         self._statements: dict[bool, dict[int, bytes]] = {}
@@ -299,7 +299,12 @@ class _Person:
         """What every result of the person says of itself, encoded, by tag."""
         made = self._statements.get(image)
         if made is None:
-            made = self._statements[image] = {e.tag: encode_one(e) for e in _statements(plan, self.identity, image)}
+            shared = self.statements_of_all.get(image)
+            if shared is None:
+                shared = self.statements_of_all[image] = {e.tag: encode_one(e) for e in _statements(plan, image)}
+            patient = self.identity.patient
+            own = {tag: encode_one(text(tag, vr, patient)) for tag, vr in ((_PATIENT_ID, "LO"), (_PATIENT_NAME, "PN"))}
+            made = self._statements[image] = shared | own
         return made
 
     def by_template(self, data: bytes) -> Deidentified | None:
@@ -420,6 +425,8 @@ def _charsets(raw: bytes) -> list[str]:
 
 
 def _decoded(value: bytes, charsets: list[str]) -> str:
+    if value.isascii() and b"\x1b" not in value:
+        return value.decode("ascii").strip(" \0")  # letters that all of DICOM's character sets share
     try:
         return decode_bytes(value, charsets, TEXT_VR_DELIMS).strip(" \0")
     except Exception:  # noqa: BLE001 - bytes that are not of the declared character set

@@ -254,7 +254,7 @@ def vocabulary() -> frozenset[str]:
             for meaning, cids, *_ in values.values():
                 if groups.intersection(cids):
                     words.update(_VOCABULARY_WORDS.findall(meaning.lower()))
-    return frozenset(word for word in words if not word.isdigit())
+    return frozenset(word for word in words if not word.isdigit()) - set(declared["eponyms"])
 
 
 def normal(value: str) -> str:

@@ -89,6 +89,14 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,12}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 _TIME = re.compile(r"[0-2][0-9](:?[0-5][0-9](:?[0-6][0-9](\.[0-9]{1,6})?)?)?")
 _AGE = re.compile(r"([0-9]{3})([DWMY])")
+# Explicitly encoded numbers and times in the standard's form that are too short to be anybody's: they stay byte for byte.
+_PLAIN = {
+    "DS": re.compile(rb"-?[0-9]{1,5}(?:\.[0-9]{1,5})?(?:\\-?[0-9]{1,5}(?:\.[0-9]{1,5})?)* ?"),
+    "IS": re.compile(rb"-?[0-9]{1,5}(?:\\-?[0-9]{1,5})* ?"),
+    "TM": re.compile(rb"[0-2][0-9][0-5][0-9][0-6][0-9](?:\.[0-9]{1,6})? ?"),
+    "US": re.compile(rb"..", re.DOTALL),
+    "SS": re.compile(rb"..", re.DOTALL),
+}
 _DATE = re.compile(r"([0-9]{4})(\.?)([0-9]{2})\2([0-9]{2})")
 _DATE_TIME = re.compile(r"([0-9]{8})(([0-2][0-9])?([0-5][0-9])?([0-6][0-9](\.[0-9]{1,6})?)?([+-][0-9]{4})?)")
 _PATH = re.compile(r"\s*(?:\\\\|[A-Za-z]:\\)")
@@ -524,6 +532,9 @@ class _Treatment:
                 place = source.places[tag]
                 raw = data[place.start : place.end]
                 made = memory.get(raw)
+            if made is None and raw and not source.implicit and self._is_plain(tag, raw, place.vr, place.value - place.start):
+                result[tag] = raw
+                continue
             if made is None:
                 element = self._treated(source.node(tag), self.charsets, self.creators, source.raw)
                 made = encode_one(element) if element is not None else b""
@@ -552,6 +563,8 @@ class _Treatment:
                     return None
             elif not wanted:
                 return b""
+            elif not implicit and self._is_plain(tag, raw, place.vr, place.value):
+                return raw
             else:
                 node = Node(tag, place.vr, raw[place.value :])
             element = self._treated(node, self.charsets, self.creators, lambda _: b"") if wanted else None
@@ -561,6 +574,14 @@ class _Treatment:
                     self._memory.clear()
                 self._memory[raw] = made
         return None if not made and self._wanted(tag, self.creators) else made
+
+    def _is_plain(self, tag: int, raw: bytes, vr: str, start: int) -> bool:
+        """Whether an element that the plan keeps is the same when it is encoded again; ``start`` is where its value is in ``raw``."""
+        pattern = _PLAIN.get(vr)
+        if pattern is None or len(raw) % 2 or pattern.fullmatch(raw, start) is None:
+            return False
+        known = DicomDictionary.get(tag)
+        return known is not None and known[0] == vr and tag not in self.plan.accept and self.plan.decide(tag).action is Action.KEEP
 
     def items(self, nodes: dict[int, Node], charsets: list[str]) -> Items:
         """The elements of an item that stay, treated."""

@@ -467,6 +467,19 @@ def _said(node: Node, charsets: list[str], plan: Plan) -> _Said:
     return _Said(frozenset(names), frozenset(others)) if names or others else _NOTHING
 
 
+@lru_cache(1 << 13)
+def _codes(value: bytes) -> tuple[tuple[str, ...], frozenset[str]] | None:
+    """Each value of an encoded code string as it is compared, and its words; None where one may not stay or is not spelt as it would be."""
+    if len(value) % 2 or not value.isascii():
+        return None
+    values = value.decode("ascii").removesuffix(" ").split("\\")
+    if any(part != part.strip(" \0") or not _CODE_STRING.fullmatch(part) or not known_code(part) for part in values):
+        return None
+    if any(len(run) > 3 for part in values for run in _DIGITS.findall(part)):
+        return None
+    return tuple(map(normal, values)), frozenset(normal(word) for part in values for word in (part, *_WORDS.findall(part)))
+
+
 def _spelt_dates(value: str) -> list[str]:
     """The digits of a DA value in the orders that people write them in."""
     match = _DATE.fullmatch(value)
@@ -577,11 +590,21 @@ class _Treatment:
 
     def _is_plain(self, tag: int, raw: bytes, vr: str, start: int) -> bool:
         """Whether an element that the plan keeps is the same when it is encoded again; ``start`` is where its value is in ``raw``."""
+        if vr == "CS":
+            return self._is_plain_code(tag, raw[start:])
         pattern = _PLAIN.get(vr)
         if pattern is None or len(raw) % 2 or pattern.fullmatch(raw, start) is None:
             return False
         known = DicomDictionary.get(tag)
         return known is not None and known[0] == vr and tag not in self.plan.accept and self.plan.decide(tag).action is Action.KEEP
+
+    def _is_plain_code(self, tag: int, value: bytes) -> bool:
+        read, known = _codes(value), DicomDictionary.get(tag)
+        if read is None or known is None or known[0] != "CS" or tag in self.plan.accept or self.plan.decide(tag).action is not Action.KEEP:
+            return False
+        wholes, words = read
+        mine = self.values.words
+        return mine.isdisjoint(words) and not any(word in whole for whole in wholes for word in self.values.inside)
 
     def items(self, nodes: dict[int, Node], charsets: list[str]) -> Items:
         """The elements of an item that stay, treated."""

@@ -166,13 +166,16 @@ def _parser() -> argparse.ArgumentParser:
         ("plan", "what happens to every attribute, tab-separated"),
         ("import-ctp", "a policy from a script of CTP's DICOM anonymizer, with what could not be carried"),
         ("inventory", "every text that is left in the images of a delivery, for review before it is handed over"),
+        ("sign", "say that somebody has read these texts, for policies that leave free text"),
     ):
         sub = actions.add_parser(action, parents=[shared], help=text, description=text)
         if action == "import-ctp":
             sub.add_argument("script", metavar="FILE", help="the script, XML or lines")
-        elif action == "inventory":
+        elif action in ("inventory", "sign"):
             sub.add_argument("cohort", help="id of a delivered cohort")
             sub.add_argument("--project", required=True, help="name of the project private zone")
+            if action == "sign":
+                sub.add_argument("--by", required=True, metavar="NAME", help="who has read them; kept in the identifiable zone")
         else:
             sub.add_argument("--policy", default="default", metavar="NAME", help="conf/deid/<NAME>.yaml (default: default)")
         if action == "explain":
@@ -245,6 +248,8 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
             import_module("pictures_spark.maintain").run(config, arguments.zone, arguments.dry_run)
         case "deid" if arguments.action == "inventory":
             import_module("pictures_spark.delivery.review").print_inventory(config, arguments.project, arguments.cohort)
+        case "deid" if arguments.action == "sign":
+            import_module("pictures_spark.delivery.review").sign(config, arguments.project, arguments.cohort, arguments.by)
         case "deid":
             explained = import_module("pictures_spark.deid.explain")
             match arguments.action:

@@ -89,6 +89,14 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,12}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 _TIME = re.compile(r"[0-2][0-9](:?[0-5][0-9](:?[0-6][0-9](\.[0-9]{1,6})?)?)?")
 _AGE = re.compile(r"([0-9]{3})([DWMY])")
+# Explicitly encoded numbers and times in the standard's form that are too short to be anybody's: they stay byte for byte.
+_PLAIN = {
+    "DS": re.compile(rb"-?[0-9]{1,5}(?:\.[0-9]{1,5})?(?:\\-?[0-9]{1,5}(?:\.[0-9]{1,5})?)* ?"),
+    "IS": re.compile(rb"-?[0-9]{1,5}(?:\\-?[0-9]{1,5})* ?"),
+    "TM": re.compile(rb"[0-2][0-9][0-5][0-9][0-6][0-9](?:\.[0-9]{1,6})? ?"),
+    "US": re.compile(rb"..", re.DOTALL),
+    "SS": re.compile(rb"..", re.DOTALL),
+}
 _DATE = re.compile(r"([0-9]{4})(\.?)([0-9]{2})\2([0-9]{2})")
 _DATE_TIME = re.compile(r"([0-9]{8})(([0-2][0-9])?([0-5][0-9])?([0-6][0-9](\.[0-9]{1,6})?)?([+-][0-9]{4})?)")
 _PATH = re.compile(r"\s*(?:\\\\|[A-Za-z]:\\)")
@@ -151,6 +159,7 @@ class Deidentifier:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self._people: dict[tuple, _Person] = {}
+        self._statements: dict[bool, dict[int, bytes]] = {}
 
     def __call__(self, data: bytes, identity: Identity) -> Deidentified:
         """The de-identified instance, the same whatever was de-identified before.
@@ -235,7 +244,7 @@ class Deidentifier:
         if person is None:
             if len(self._people) >= _PEOPLE:
                 self._people.clear()
-            person = self._people[who] = _Person(identity)
+            person = self._people[who] = _Person(identity, self._statements)
         return person
 
 
@@ -244,11 +253,9 @@ def _head(plan: Plan, sop_class: str, image_uid: str, syntax: str) -> bytes:
     return file_head(sop_class, image_uid, syntax, written["implementation_class_uid"], written["implementation_version_name"])
 
 
-def _statements(plan: Plan, identity: Identity, image: bool) -> Iterator[Element]:
-    """What every result says of itself (PS3.15 E.1, PS3.3 C.7.1.1 and C.12.1)."""
+def _statements(plan: Plan, image: bool) -> Iterator[Element]:
+    """What every result says of itself, but for whose it is (PS3.15 E.1, PS3.3 C.7.1.1 and C.12.1)."""
     written, options = plan.policy["written"], plan.policy["options"]
-    yield text(_PATIENT_ID, "LO", identity.patient)
-    yield text(_PATIENT_NAME, "PN", identity.patient)
     yield text(0x00120062, "CS", "YES")  # PatientIdentityRemoved: no image comes here without a verdict on its pixels
     yield text(0x00120063, "LO", f"{written['method']} {plan.name}")  # DeidentificationMethod
     names = sorted({*written["method_codes"], *(_OPTION_CODES[option] for option in options), *([_CLEAN_PIXELS] if image else [])})
@@ -287,8 +294,9 @@ _NOTHING = _Said(frozenset(), frozenset())
 class _Person:
     """What was learned of one person's files: what elements say about people, and what became of them."""
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(self, identity: Identity, statements_of_all: dict[bool, dict[int, bytes]]) -> None:
         self.identity = identity
+        self.statements_of_all = statements_of_all
         self._said: dict[tuple, dict[bytes, _Said]] = {}
         self._treatments: dict[tuple, _Treatment] = {}
         self._statements: dict[bool, dict[int, bytes]] = {}
@@ -299,7 +307,12 @@ class _Person:
         """What every result of the person says of itself, encoded, by tag."""
         made = self._statements.get(image)
         if made is None:
-            made = self._statements[image] = {e.tag: encode_one(e) for e in _statements(plan, self.identity, image)}
+            shared = self.statements_of_all.get(image)
+            if shared is None:
+                shared = self.statements_of_all[image] = {e.tag: encode_one(e) for e in _statements(plan, image)}
+            patient = self.identity.patient
+            own = {tag: encode_one(text(tag, vr, patient)) for tag, vr in ((_PATIENT_ID, "LO"), (_PATIENT_NAME, "PN"))}
+            made = self._statements[image] = shared | own
         return made
 
     def by_template(self, data: bytes) -> Deidentified | None:
@@ -420,6 +433,8 @@ def _charsets(raw: bytes) -> list[str]:
 
 
 def _decoded(value: bytes, charsets: list[str]) -> str:
+    if value.isascii() and b"\x1b" not in value:
+        return value.decode("ascii").strip(" \0")  # letters that all of DICOM's character sets share
     try:
         return decode_bytes(value, charsets, TEXT_VR_DELIMS).strip(" \0")
     except Exception:  # noqa: BLE001 - bytes that are not of the declared character set
@@ -450,6 +465,19 @@ def _said(node: Node, charsets: list[str], plan: Plan) -> _Said:
     names.discard("")
     others.discard("")
     return _Said(frozenset(names), frozenset(others)) if names or others else _NOTHING
+
+
+@lru_cache(1 << 13)
+def _codes(value: bytes) -> tuple[tuple[str, ...], frozenset[str]] | None:
+    """Each value of an encoded code string as it is compared, and its words; None where one may not stay or is not spelt as it would be."""
+    if len(value) % 2 or not value.isascii():
+        return None
+    values = value.decode("ascii").removesuffix(" ").split("\\")
+    if any(part != part.strip(" \0") or not _CODE_STRING.fullmatch(part) or not known_code(part) for part in values):
+        return None
+    if any(len(run) > 3 for part in values for run in _DIGITS.findall(part)):
+        return None
+    return tuple(map(normal, values)), frozenset(normal(word) for part in values for word in (part, *_WORDS.findall(part)))
 
 
 def _spelt_dates(value: str) -> list[str]:
@@ -517,6 +545,9 @@ class _Treatment:
                 place = source.places[tag]
                 raw = data[place.start : place.end]
                 made = memory.get(raw)
+            if made is None and raw and not source.implicit and self._is_plain(tag, raw, place.vr, place.value - place.start):
+                result[tag] = raw
+                continue
             if made is None:
                 element = self._treated(source.node(tag), self.charsets, self.creators, source.raw)
                 made = encode_one(element) if element is not None else b""
@@ -545,6 +576,8 @@ class _Treatment:
                     return None
             elif not wanted:
                 return b""
+            elif not implicit and self._is_plain(tag, raw, place.vr, place.value):
+                return raw
             else:
                 node = Node(tag, place.vr, raw[place.value :])
             element = self._treated(node, self.charsets, self.creators, lambda _: b"") if wanted else None
@@ -554,6 +587,24 @@ class _Treatment:
                     self._memory.clear()
                 self._memory[raw] = made
         return None if not made and self._wanted(tag, self.creators) else made
+
+    def _is_plain(self, tag: int, raw: bytes, vr: str, start: int) -> bool:
+        """Whether an element that the plan keeps is the same when it is encoded again; ``start`` is where its value is in ``raw``."""
+        if vr == "CS":
+            return self._is_plain_code(tag, raw[start:])
+        pattern = _PLAIN.get(vr)
+        if pattern is None or len(raw) % 2 or pattern.fullmatch(raw, start) is None:
+            return False
+        known = DicomDictionary.get(tag)
+        return known is not None and known[0] == vr and tag not in self.plan.accept and self.plan.decide(tag).action is Action.KEEP
+
+    def _is_plain_code(self, tag: int, value: bytes) -> bool:
+        read, known = _codes(value), DicomDictionary.get(tag)
+        if read is None or known is None or known[0] != "CS" or tag in self.plan.accept or self.plan.decide(tag).action is not Action.KEEP:
+            return False
+        wholes, words = read
+        mine = self.values.words
+        return mine.isdisjoint(words) and not any(word in whole for whole in wholes for word in self.values.inside)
 
     def items(self, nodes: dict[int, Node], charsets: list[str]) -> Items:
         """The elements of an item that stay, treated."""

@@ -161,7 +161,7 @@ def _clean(stream: "memoryview | bytes") -> bytes | None:
 
 def _jpeg(stream: "memoryview | bytes") -> tuple[list[_Edit], int]:
     """(comments and application segments, where the image ends); the end of the bytes where it has no end marker."""
-    edits = []
+    edits: list[_Edit] = []
     position = 2
     while position + 2 <= len(stream) and stream[position] == 0xFF:
         marker = stream[position + 1]

@@ -65,6 +65,9 @@ class Scrub:
         parts = {part for other in others for part in _split(other) if len(part) >= shortest and not known_word(part)}
         self.words = self.names | {word for word in whole if len(word) >= shortest} | parts
         self.long = tuple(sorted(word for word in self.words if len(word) >= LONG))
+        self.by_length: dict[int, list[str]] = {}
+        for word in self.long:
+            self.by_length.setdefault(len(word), []).append(word)
 
     def spans(self, text: str) -> list[Span]:
         """Where identifiers are, in order, none overlapping another."""
@@ -112,11 +115,17 @@ def _with_prefix(text: str, span: Span) -> Span:
     return span
 
 
+@lru_cache(4096)
+def _words_of(text: str) -> tuple[tuple[str, Span], ...]:
+    """The words of a text, as they are compared, and where each is."""
+    return tuple((normal(match.group()), match.span()) for match in _WORDS.finditer(text))
+
+
 def _own_words(scrub: Scrub, text: str) -> Iterator[Span]:
     """Words that are an identifier, or part of a name."""
-    for match in _WORDS.finditer(text):
-        if normal(match.group()) in scrub.words:
-            yield match.span()
+    for word, span in _words_of(text):
+        if word in scrub.words:
+            yield span
 
 
 def _own_anywhere(scrub: Scrub, text: str) -> Iterator[Span]:
@@ -139,18 +148,17 @@ def _own_anywhere(scrub: Scrub, text: str) -> Iterator[Span]:
 
 def _slips(scrub: Scrub, text: str) -> Iterator[Span]:
     """Words that are one slip of the pen away from an identifier: a letter more, less, other, or two transposed."""
-    for match in _WORDS.finditer(text):
-        word = normal(match.group())
-        if len(word) >= LONG - 1 and any(abs(len(own) - len(word)) <= 1 and one_slip(own, word) for own in scrub.long):
-            yield match.span()
+    for word, span in _words_of(text):
+        size = len(word)
+        if size >= LONG - 1 and any(one_slip(own, word) for near in (size - 1, size, size + 1) for own in scrub.by_length.get(near, ())):
+            yield span
 
 
 def _cut_short(scrub: Scrub, text: str) -> Iterator[Span]:
     """Words that are the start of a name of the person, as fields and user names cut it."""
-    for match in _WORDS.finditer(text):
-        word = normal(match.group())
+    for word, span in _words_of(text):
         if len(word) >= LONG - 1 and not known_word(word) and any(name.startswith(word) for name in scrub.names if len(name) > len(word)):
-            yield match.span()
+            yield span
 
 
 def _scheme_numbers(scrub: Scrub, text: str) -> Iterator[Span]:
@@ -254,7 +262,7 @@ def vocabulary() -> frozenset[str]:
             for meaning, cids, *_ in values.values():
                 if groups.intersection(cids):
                     words.update(_VOCABULARY_WORDS.findall(meaning.lower()))
-    return frozenset(word for word in words if not word.isdigit())
+    return frozenset(word for word in words if not word.isdigit()) - set(declared["eponyms"])
 
 
 def normal(value: str) -> str:

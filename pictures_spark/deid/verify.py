@@ -215,7 +215,7 @@ def _structure(elements: list, meta: list[DataElement], policy: dict[str, Any], 
             if not _private_allowed(element, holder, policy):
                 findings.append(Finding("tag"))
             continue
-        if group < 8 or (0x5000 <= group <= 0x60FF and group != 0x5200) or not dictionary_has_tag(tag):
+        if group < 8 or group >> 8 in (0x50, 0x60) or not dictionary_has_tag(tag):
             findings.append(Finding("tag"))
             continue
         vr, keyword = str(element.VR), str(element.keyword)

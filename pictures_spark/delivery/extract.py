@@ -22,10 +22,10 @@ from pictures_spark.cohort.members import frozen
 from pictures_spark.deid.plan import load_plan
 from pictures_spark.delivery import package
 from pictures_spark.delivery.records import events_of, patients_of
-from pictures_spark.delivery.review import looked_at, write_review
+from pictures_spark.delivery.review import is_signed, looked_at, write_review
 from pictures_spark.delivery.select import images_of, located
 from pictures_spark.delivery.write import RESULT_TYPE, REVIEW_COLUMNS, Task, writer
-from pictures_spark.errors import ConfigError
+from pictures_spark.errors import ConfigError, NotPermittedError
 from pictures_spark.job import Job
 from pictures_spark.keys import pseudonym
 from pictures_spark.pixels.supervise import Limits
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
 
-POLICY = "default"
 _COHORT_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _INPUTS = ("object", "header_instance", "pixel_text", "crosswalk", "person")
 _BYTES_PER_PARTITION = 256 << 20
@@ -49,13 +48,16 @@ def run(job: Job, cohort_id: str) -> None:
     ------
     ConfigError
         The cohort's name is not a plain one, or it was never frozen.
+    NotPermittedError
+        The policy leaves free text that nobody has signed for.
     ChecksFailedError
         A table of the delivery holds what its schema does not allow; nothing is delivered.
     """
     if not _COHORT_ID.fullmatch(cohort_id):
         raise ConfigError("a cohort is named by its id: lower-case letters, digits, - and _, starting with a letter or digit")
     freeze, members = frozen(job, cohort_id)
-    plan = load_plan(POLICY)
+    policy = job.config["extract"]["policy"]
+    plan = load_plan(policy)
     project = job.key(f"project:{job.zones.project}")
     versions = {name: job.version("identifiable", name) for name in _INPUTS}
     fingerprint = job.input_fingerprint(
@@ -81,7 +83,7 @@ def run(job: Job, cohort_id: str) -> None:
         former=str(delivery),
         key=project,
         shift_limit=job.config["extract"]["date_shift_days"],
-        policy=POLICY,
+        policy=policy,
         review=str(review),
         second_look_share=job.config["extract"]["second_look_share"],
         limits=Limits(pixels["timeout_seconds"], pixels["memory_bytes"], pixels["max_pixels"]),
@@ -98,6 +100,11 @@ def run(job: Job, cohort_id: str) -> None:
     written = sum(results["fresh"].to_pylist())
     manifest = _checked(job, results.drop_columns(["fresh", *REVIEW_COLUMNS]), "image_manifest")
     inventory = write_review(review, results)
+    if plan.policy["text"] == "scrub" and not is_signed(review):
+        raise NotPermittedError(
+            f"policy {policy} leaves free text: read the {inventory} texts of the delivery with `pictures deid inventory`, say so with "
+            "`pictures deid sign`, and run extract again; nothing is delivered yet"
+        )
     job.say("writing the records")
     people = members.select("patient_id").unionByName(images.select("patient_id")).where("patient_id IS NOT NULL").distinct().persist()
     shift = task.shift_limit

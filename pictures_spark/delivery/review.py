@@ -1,10 +1,11 @@
-"""What people look at before a delivery is handed over: the verdict on each image, and every text that is left in them.
+"""What people look at before a delivery is handed over: the verdict on each image, and every text that is left in them; and that they did.
 
 What enters: the rows that the executors made, and the texts that they wrote down. What leaves: two Parquet files in
 ``review/<project>/<cohort>/<delivery>/`` of the identifiable zone. They name objects and may, where the engine failed, hold an identifier:
-that is what they are read for. Driver.
+that is what they are read for. A third file, ``signed.json``, says who has read the texts. Driver.
 """
 
+import hashlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -15,9 +16,10 @@ import pyarrow.parquet as pq
 
 from pictures_spark.config import Config
 from pictures_spark.errors import InputError
+from pictures_spark.report import utc_now
 from pictures_spark.zones import Zones
 
-INVENTORY, VERDICTS = "inventory.parquet", "verdicts.parquet"
+INVENTORY, VERDICTS, SIGNED = "inventory.parquet", "verdicts.parquet", "signed.json"
 
 
 def write_review(folder: Path, results: pa.Table) -> int:
@@ -29,6 +31,9 @@ def write_review(folder: Path, results: pa.Table) -> int:
     """
     folder.mkdir(parents=True, exist_ok=True)
     texts: Counter[tuple[str, str]] = Counter()
+    if (folder / INVENTORY).is_file():
+        # Of images that an earlier run of the same delivery finished.
+        texts.update({(row["element"], row["value"]): row["images"] for row in pq.read_table(folder / INVENTORY).to_pylist()})
     logs = sorted(folder.glob("*.texts"))
     for log in logs:
         for line in log.read_text(encoding="ascii").splitlines():
@@ -45,6 +50,41 @@ def write_review(folder: Path, results: pa.Table) -> int:
     for log in logs:
         log.unlink()
     return len(rows)
+
+
+def sign(config: Config, project: str, cohort: str, by: str) -> None:
+    """Write down that somebody has read every text of a delivery and that it may be handed over with them.
+
+    Raises
+    ------
+    InputError
+        The delivery was never made.
+    """
+    folder = _folder(config, project, cohort)
+    said = {"inventory_sha256": _sha256(folder / INVENTORY), "by": by, "at": utc_now().isoformat()}
+    (folder / SIGNED).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+
+
+def is_signed(folder: Path) -> bool:
+    """Whether somebody has signed these very texts; another text, and they are to be read again."""
+    try:
+        said = json.loads((folder / SIGNED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(said["inventory_sha256"] == _sha256(folder / INVENTORY))
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _folder(config: Config, project: str, cohort: str) -> Path:
+    """Where the newest inventory of a delivery is."""
+    folder = Zones(config, "identifiable").path("identifiable", "review", project, cohort)
+    found = sorted(folder.glob(f"*/{INVENTORY}"), key=lambda path: path.stat().st_mtime_ns)
+    if not found:
+        raise InputError(f"there is no inventory of cohort {cohort} in project {project}: run `pictures extract` first")
+    return found[-1].parent
 
 
 def looked_at(results: pa.Table) -> dict[str, int]:
@@ -65,9 +105,5 @@ def print_inventory(config: Config, project: str, cohort: str) -> None:
     InputError
         The delivery was never made.
     """
-    folder = Zones(config, "identifiable").path("identifiable", "review", project, cohort)
-    found = sorted(folder.glob(f"*/{INVENTORY}"))
-    if not found:
-        raise InputError(f"there is no inventory of cohort {cohort} in project {project}: run `pictures extract` first")
-    for row in pq.read_table(found[-1]).to_pylist():
+    for row in pq.read_table(_folder(config, project, cohort) / INVENTORY).to_pylist():
         print(row["element"], row["images"], row["value"], sep="\t")

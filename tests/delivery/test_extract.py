@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from dataclasses import replace
 from datetime import date
 from io import BytesIO
 from pathlib import Path
@@ -15,8 +16,8 @@ from instances import dicom_bytes
 from pydicom import dcmread
 from pydicom.uid import UID_dictionary
 
-from pictures_spark.delivery import extract, package
-from pictures_spark.errors import ConfigError
+from pictures_spark.delivery import extract, package, review
+from pictures_spark.errors import ConfigError, NotPermittedError
 from pictures_spark.job import run_job
 from pictures_spark.keys import date_shift_days, key_ref, pseudonym, pseudonymous_uid
 
@@ -126,8 +127,8 @@ def test_what_was_found_is_in_the_identifiable_zone_only(house, delivered):
     report, files = delivered
     assert report.details["verdict_clean"] == 6
     assert report.details["second_look_clean"] >= 1  # the redacted one, and whichever the sample holds
-    review = Path(house.config.location(house.config["zones"]["identifiable"])) / "review" / "demo" / COHORT
-    (one,) = review.iterdir()
+    place = Path(house.config.location(house.config["zones"]["identifiable"])) / "review" / "demo" / COHORT
+    (one,) = place.iterdir()
     assert sorted(path.name for path in one.iterdir()) == ["inventory.parquet", "verdicts.parquet"]
     verdicts = pq.read_table(one / "verdicts.parquet").to_pylist()
     assert len(verdicts) == 10
@@ -222,6 +223,21 @@ def test_two_projects_cannot_be_joined(house, delivered):
     assert {e[0] for e in shared if e[1] in ("LO", "SH", "ST", "LT", "UT", "UC")} <= {
         "DeidentificationMethod", "ImplementationVersionName", "CodeValue", "CodingSchemeDesignator", "CodeMeaning", "SeriesDescription",
     }  # fmt: skip
+
+
+def test_free_text_waits_for_somebody_who_reads_it(house):
+    other = replace(house.config, values={**house.config.values, "extract": {**house.config["extract"], "policy": "detailed"}})
+
+    def run():
+        return run_job("extract", other, "extractor", lambda job: extract.run(job, COHORT), "third")
+
+    with pytest.raises(NotPermittedError, match="nothing is delivered yet"):
+        run()
+    assert not folder(house, "third").exists()
+    review.sign(other, "third", COHORT, "A Reader")
+    report = run()
+    assert report.counts["seen"] == report.counts["written"] + sum(n for name, n in report.counts.items() if name.startswith("skipped_"))
+    assert package.is_whole(folder(house, "third"))
 
 
 @pytest.mark.parametrize("cohort", ["../heads", "Heads", "", ".staging", "nobody-froze-this"])

@@ -8,7 +8,7 @@ from located import BOX, DATA, new_task, write
 
 from pictures_spark.deid.verify import Checked, Finding
 from pictures_spark.delivery import write as writing
-from pictures_spark.delivery.review import INVENTORY, VERDICTS, looked_at, print_inventory, write_review
+from pictures_spark.delivery.review import INVENTORY, VERDICTS, is_signed, looked_at, print_inventory, sign, write_review
 from pictures_spark.delivery.second_look import SecondLook
 from pictures_spark.errors import InputError
 from pictures_spark.pixels.faults import PixelFault
@@ -114,6 +114,16 @@ def test_the_inventory_has_every_text_once_and_the_verdicts_every_image(task, tm
     assert "Modality\t3\tCT\n" in capsys.readouterr().out
     with pytest.raises(InputError, match="no inventory"):
         print_inventory(config, "demo", "other")
+
+    assert not is_signed(place / "abc")
+    sign(config, "demo", "heads", "A Reader")
+    assert is_signed(place / "abc")
+    # A run that goes on adds to what was read; what is signed is these very texts.
+    assert write_review(place / "abc", pa.Table.from_pylist(lines, writing._schema())) == texts
+    assert is_signed(place / "abc")
+    (place / "abc" / "more.texts").write_text('{"element": "SeriesDescription", "value": "new", "images": 1}\n')
+    assert write_review(place / "abc", pa.Table.from_pylist(lines, writing._schema())) == texts + 1
+    assert not is_signed(place / "abc")
 
 
 def test_a_text_is_written_down_before_its_image_counts_as_done(task, tmp_path, monkeypatch):

@@ -274,8 +274,16 @@ class Measurement:
                 self._sources.setdefault(entry["from"], _SOURCES[entry["from"]](image))
 
     def add(self, frame: np.ndarray) -> None:
-        """Take in the next frame, as decoded (palette as indices)."""
+        """Take in the next frame, as decoded (palette as indices).
+
+        Raises
+        ------
+        PixelFault
+            ``undecodable``: it has no colours though it says so; that is the image's fault and not a feature's.
+        """
         one = Frame(self._image, self._count, frame)
+        if self._image.palette:
+            _ = one.shown
         for source in self._sources.values():
             source.add(one)
         self._count += 1

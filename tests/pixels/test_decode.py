@@ -93,8 +93,8 @@ def test_lossy_syntaxes_are_near_a_second_decoder():
     compared = 0
     for path in with_pixels():
         dataset = pydicom.dcmread(path, force=True)
-        syntax = dataset.file_meta.TransferSyntaxUID
-        if path.name in UNDECODABLE or syntax in LOSSLESS or not syntax.is_encapsulated:
+        syntax = dataset.file_meta.get("TransferSyntaxUID")
+        if path.name in UNDECODABLE or syntax is None or syntax in LOSSLESS or not syntax.is_encapsulated:
             continue
         _, ours = decoded(path.read_bytes())
         decoder = get_decoder(syntax)
@@ -226,6 +226,7 @@ def test_fragments_and_offsets_in_every_way(how):
     assert np.array_equal(next(image.frames([last])), pixels[last])
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_a_frame_that_is_missing_is_no_other_frame():
     made, encoded = rle_frames(RNG.integers(0, 50, (3, 30, 20)).astype(np.uint16))
     made.PixelData = encapsulate(encoded[:2], has_bot=False)

@@ -187,13 +187,16 @@ def _read_region(frame8: np.ndarray, region: _Region, rule: dict[str, Any]) -> l
     certainty = max(second_look(part, line) for line in lines)
     if certainty < rules()["heat"]["second"]:
         return []
-    # A large part costs no more than a whole frame.
-    most = min(rule["max_upscale"], rule["max_side"] / max(part.shape[:2]), (rule["max_area"] / (part.shape[0] * part.shape[1])) ** 0.5)
+    # A large part costs no more than a whole frame, and half of that if it is read again.
+    most, most_again = (
+        min(rule["max_upscale"], rule["max_side"] / max(part.shape[:2]), (area / (part.shape[0] * part.shape[1])) ** 0.5)
+        for area in (rule["max_area"], rule["max_area_again"])
+    )
     factor = min(rule["line"] / region.line, most)
     found = _read(part, factor, frame8.shape[0])
     if found or certainty < rule["again"]:
         return [box.moved(region.x0, region.y0) for box in found]
-    larger = min(max(factor * rule["again_factor"], rule["line"] / region.core), most)
+    larger = min(max(factor * rule["again_factor"], rule["line"] / region.core), most_again)
     if larger > factor:
         found = _read(part, larger, frame8.shape[0])
     if not found and not region.upright:

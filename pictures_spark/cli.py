@@ -60,6 +60,12 @@ def _parser() -> argparse.ArgumentParser:
         if job.name == "catalogue":
             sub.add_argument("--limit", type=_count, metavar="N", help="read at most N files in this run; the rest is for the next")
             sub.add_argument("--dry-run", action="store_true", help="print what a run would do and how long it may take; write nothing")
+        if job.name == "pixels":
+            which = sub.add_mutually_exclusive_group()
+            which.add_argument(
+                "--audit", type=_count, metavar="N", help="examine nothing; write contact sheets of N clean images per modality and maker"
+            )
+            which.add_argument("--audited", action="store_true", help="examine nothing; print what the audit's filled list says")
         if job.name == "link":
             sub.add_argument(
                 "--clerical-sample", type=_count, metavar="N", help="link nothing; write N headers that need review into the zone"
@@ -153,6 +159,11 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
                 import_module("pictures_spark.dicom.catalogue").print_preview(config, arguments.limit)
             else:
                 run_job("catalogue", config, "identifiable", lambda job: heart(job, arguments.limit))
+        case "pixels" if arguments.audit or arguments.audited:
+            audit = import_module("pictures_spark.pixels.audit")
+            run_job(
+                "pixels-audit", config, "identifiable", audit.read if arguments.audited else lambda job: audit.draw(job, arguments.audit)
+            )
         case "link" if arguments.clerical_sample:
             sample = import_module("pictures_spark.linkage.review").sample
             run_job("link-review", config, "identifiable", lambda job: sample(job, arguments.clerical_sample))

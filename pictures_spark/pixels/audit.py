@@ -32,7 +32,7 @@ _TILE, _ACROSS, _DOWN = 320, 5, 4
 
 
 def draw(job: Job, size: int) -> None:
-    """Write ``audit/audit.csv`` and ``audit/sheet-<n>.png``: ``size`` clean images of every modality and maker, in an order that tells nothing.
+    """Write ``audit/audit.csv`` and ``audit/sheet-<n>.png``: ``size`` clean images of every modality and maker, in a meaningless order.
 
     Of an image with several frames a tile shows the darkest and the brightest value of every pixel.
 

@@ -152,7 +152,7 @@ def check_audit(archive, config):
     assert {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()} == {"audit.csv": 0o600, "sheet-1.png": 0o600}
     listed = folder / "audit.csv"
     assert "o-mr,MR" in listed.read_text()
-    with pytest.raises(InputError, match="1 images of audit/.* have neither yes nor no"):
+    with pytest.raises(InputError, match=r"1 images of audit/.* have neither yes nor no"):
         run_job("pixels-audit", config, "identifiable", audit.read)
     listed.write_text(listed.read_text().rstrip() + "no\n")
     assert run_job("pixels-audit", config, "identifiable", audit.read).details["text_seen"] == 0

@@ -61,6 +61,12 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--limit", type=_count, metavar="N", help="read at most N files in this run; the rest is for the next")
             sub.add_argument("--dry-run", action="store_true", help="print what a run would do and how long it may take; write nothing")
         if job.name == "pixels":
+            sub.add_argument(
+                "--feature", action="append", default=[], metavar="NAME[@VERSION]", help="only this feature, and no text; may be repeated"
+            )
+            sub.add_argument(
+                "--where", action="append", default=[], metavar="COLUMN=VALUE", help="only images whose header says so; may be repeated"
+            )
             which = sub.add_mutually_exclusive_group()
             which.add_argument(
                 "--audit", type=_count, metavar="N", help="examine nothing; write contact sheets of N clean images per modality and maker"
@@ -161,9 +167,12 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
                 run_job("catalogue", config, "identifiable", lambda job: heart(job, arguments.limit))
         case "pixels" if arguments.audit or arguments.audited:
             audit = import_module("pictures_spark.pixels.audit")
-            run_job(
-                "pixels-audit", config, "identifiable", audit.read if arguments.audited else lambda job: audit.draw(job, arguments.audit)
-            )
+            heart = audit.read if arguments.audited else lambda job: audit.draw(job, arguments.audit)
+            run_job("pixels-audit", config, "identifiable", heart)
+        case "pixels":
+            heart = _heart("pictures_spark.pixels.job")
+            asked = import_module("pictures_spark.pixels.job").choice(arguments.feature, arguments.where)
+            run_job("pixels", config, "identifiable", lambda job: heart(job, asked))
         case "link" if arguments.clerical_sample:
             sample = import_module("pictures_spark.linkage.review").sample
             run_job("link-review", config, "identifiable", lambda job: sample(job, arguments.clerical_sample))

@@ -20,6 +20,7 @@ def pages() -> dict[str, str]:
     return {
         "data-dictionary.md": _dictionary(),
         "deid-plan.md": page(load_plan("default")),
+        "pixel-features.md": _features(),
         "quarantine.md": _quarantine(),
         "settings.md": _settings(),
     }
@@ -89,6 +90,41 @@ def _quarantine() -> str:
         "|---|---|---|---|",
     ]
     lines += [f"| {job} | `{code}` | {meaning} | {'yes' if storage else ''} |" for job, code, meaning, storage in reasons()]
+    return "\n".join(lines) + "\n"
+
+
+def _features() -> str:
+    lines = [
+        "# Pixel features",
+        "",
+        "Generated from `schemas/features.yaml` by `make docs`; change it there. `pictures pixels` measures them, once per image and",
+        "version; `pictures pixels --feature NAME[@VERSION] --where modality=CT` measures one of some images. Rows are in",
+        "`pixel_feature`; `publish` gives those marked *published* to `image_feature`, of images and, rolled up, of series. What cannot be",
+        "had has status `failed` and a reason ([quarantine](quarantine.md) lists them): a CT feature of an image whose values are not",
+        "Hounsfield units is missing, never guessed.",
+        "",
+        "Definitions are append-only: a changed one gets a new version, and the old one stays. *ms*: on one core, of a 512 x 512 slice,",
+        "asked alone (`python benchmarks/pixels.py --costs`); together they cost far less than their sum, for they share decoding,",
+        "histogram and masks.",
+        "",
+        "| feature | what | of | unit | series | published | IBSI | source | ms |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for entry in load_schema("features.yaml")["features"]:
+        of = ", ".join(entry.get("applies", ["any"]))
+        cells = [
+            f"`{entry['name']}@{entry['version']}`",
+            entry["meaning"],
+            of,
+            entry.get("unit", ""),
+            entry.get("rollup", ""),
+            "yes" if entry["publish"] and entry["level"] == "image" else "series only" if entry["publish"] else "no",
+            entry.get("ibsi", ""),
+            entry["source"],
+            str(entry["cost"]),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", *load_schema("pixels/measures.yaml")["words"].strip().splitlines()]
     return "\n".join(lines) + "\n"
 
 

@@ -107,7 +107,7 @@ def run(job: Job) -> None:
         "image": from_images.image(images, studies, series),
         "tag": from_images.tag_rows(tags),
         "study_tag": from_images.tag_rows(study_tags, "study_tag"),
-        "image_feature": from_images.image_feature(images, inputs["pixel_feature"]),
+        "image_feature": from_images.image_feature(images, inputs["pixel_feature"], inputs["pixel_text"]),
         "burned_in_text": from_images.burned_in_text(images, inputs["pixel_text"]),
         "event": events,
         "stay": from_people.stay(linked),

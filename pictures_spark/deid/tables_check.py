@@ -165,7 +165,7 @@ def _secrets(source: DataFrame, values: Column, shortest: int, kind: str) -> Dat
 
 def _declared_values() -> set[str]:
     """Every scalar text that the schemas of published values declare: closed lists, keywords, features, units."""
-    files = ["vocabularies.yaml", "tags.yaml", "features.yaml", "derive/body_region.yaml"]
+    files = ["vocabularies.yaml", "tags.yaml", "features.yaml", "pixels/reasons.yaml", "derive/body_region.yaml"]
     return {text for file in files for text in _scalars(load_schema(file))}
 
 

@@ -6,7 +6,7 @@ over Arrow batches on executors (`derive_images`); the rest is Spark's own aggre
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any, cast
 
 import pyarrow as pa
@@ -32,6 +32,7 @@ from pictures_spark.deid.tables_guard import copied, guard, withheld_names
 from pictures_spark.errors import ConfigError
 from pictures_spark.keys import KeyRef, pseudonym
 from pictures_spark.linkage.evidence import evidence_id
+from pictures_spark.pixels.boxes import covered
 from pictures_spark.resources import load_schema
 from pictures_spark.schema import Column as Declared
 from pictures_spark.schema import Table, table
@@ -415,13 +416,69 @@ def tag_rows(tags: DataFrame, name: str = "tag") -> DataFrame:
     return _only(tags.where(F.col("vr").isNotNull() & (F.col("n_distinct") > 0)), name)
 
 
-def image_feature(images: DataFrame, pixel_feature: DataFrame) -> DataFrame:
-    """The features that schemas/features.yaml publishes, of published images."""
-    published = [(f["name"], f["version"]) for f in load_schema("features.yaml")["features"] if f["publish"]]
-    wanted = pixel_feature.where(F.concat_ws("|", "feature", "version").isin([f"{name}|{version}" for name, version in published]))
-    frame = _of_images(images, wanted, table("deidentified", "image_feature"))
-    return _only(
-        frame.withColumn("id", F.when(F.col("level") == "image", F.col("image_id")).otherwise(F.col("series_id"))), "image_feature"
+def image_feature(images: DataFrame, pixel_feature: DataFrame, pixel_text: DataFrame) -> DataFrame:
+    """The features that schemas/features.yaml publishes: of published images, and of their series by each feature's roll-up."""
+    published = {f"{f['name']}@{f['version']}": f for f in load_schema("features.yaml")["features"] if f["publish"]}
+    wanted = pixel_feature.where(F.concat_ws("@", "feature", "version").isin(list(published)))
+    texts = [_text_area(images, pixel_text, entry) for entry in published.values() if entry["from"] == "text"]
+    every = reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), texts, wanted)
+    frame = _of_images(images, every, table("deidentified", "image_feature")).withColumn("id", F.col("image_id"))
+    of_images = [name for name, entry in published.items() if entry["level"] == "image"]
+    own = frame.where(F.concat_ws("@", "feature", "version").isin(of_images))
+    return _only(own.unionByName(_of_series(frame, published), allowMissingColumns=True), "image_feature")
+
+
+def _text_area(images: DataFrame, pixel_text: DataFrame, entry: Mapping[str, Any]) -> DataFrame:
+    """Rows of pixel_feature for the share of an image's samples that lie in a box of text."""
+    box = F.struct("frame_from", "frame_to", "x0", "y0", "x1", "y1")
+    in_pixels = (F.col("plane") == "pixel") & F.col("x0").isNotNull()
+    found = pixel_text.groupBy("sop_uid", "content_sha256").agg(
+        F.bool_or(F.col("verdict") == "not_determined").alias("unsure"), F.collect_list(F.when(in_pixels, box)).alias("boxes")
+    )
+    of = images.select("sop_uid", "content_sha256", *[F.col(f"image__{name}") for name in ("frames", "rows", "columns")])
+    area = F.when(F.size("boxes") > 0, F.udf(lambda boxes: covered(map(tuple, boxes)), "long")("boxes")).otherwise(0)
+    value = area / (F.col("image__frames") * F.col("image__rows") * F.col("image__columns"))
+    # An image of unknown size, too, is one of which nothing is known.
+    sure = ~F.col("unsure") & value.isNotNull()
+    return found.join(of, ["sop_uid", "content_sha256"]).select(
+        "sop_uid",
+        "content_sha256",
+        F.lit("image").alias("level"),
+        F.lit(entry["name"]).alias("feature"),
+        F.lit(entry["version"]).alias("version"),
+        F.when(sure, value).alias("value"),
+        F.lit(entry["unit"]).alias("unit"),
+        F.when(sure, "ok").otherwise("failed").alias("status"),
+        F.when(~sure, "text_not_determined").alias("reason"),
+    )
+
+
+def _of_series(frame: DataFrame, published: Mapping[str, Mapping[str, Any]]) -> DataFrame:
+    """One row per series and feature: the roll-up of the images that have a value; failed, with a reason of theirs, where none has.
+
+    Of several reasons that of most images, the first by name on a tie.
+    """
+    rules = F.create_map(*[F.lit(text) for name, entry in published.items() for text in (name, entry["rollup"])])
+    value = F.when(F.col("status") == "ok", F.col("value"))
+    ways = {"mean": F.mean, "median": F.median, "min": F.min, "max": F.max, "sum": F.sum}
+    rolled = frame.groupBy("series_id", "feature", "version").agg(
+        F.struct(*[way(value).alias(name) for name, way in ways.items()]).alias("by"),
+        F.first("unit", True).alias("unit"),
+        F.mode(F.when(F.col("status") != "ok", F.col("reason")), True).alias("why"),
+    )
+    rule = rules[F.concat_ws("@", "feature", "version")]
+    chosen = F.coalesce(*[F.when(rule == name, F.col(f"by.{name}")) for name in ways])
+    return rolled.select(
+        F.lit("series").alias("level"),
+        F.col("series_id").alias("id"),
+        "series_id",
+        "feature",
+        "version",
+        chosen.alias("value"),
+        "unit",
+        F.when(chosen.isNotNull(), "ok").otherwise("failed").alias("status"),
+        F.when(chosen.isNull(), F.col("why")).alias("reason"),
+        F.array().cast("array<string>").alias("counted"),
     )
 
 

@@ -11,20 +11,23 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import cv2
 import numpy as np
 
-from pictures_spark.pixels import text, wire
+from pictures_spark.pixels import features, text, wire
 from pictures_spark.pixels.examine import Examined, Examiner, Locator, Looks
 from pictures_spark.pixels.faults import PixelFault
 from pictures_spark.pixels.heat import Suspect
 from pictures_spark.roots import Root
 
 _PR_SET_PDEATHSIG = 1
+_TELL_SECONDS = 0.1
 
 
 def fetch_from(root: Root) -> Callable[[Locator], bytes]:
@@ -47,19 +50,24 @@ def fetch_from(root: Root) -> Callable[[Locator], bytes]:
     return fetch
 
 
-def serve(make: Callable[[dict[str, Any]], Looks]) -> None:
+def serve(make: Callable[[dict[str, Any], Callable[[], None]], Looks]) -> None:
     """Answer requests until standard input ends.
 
     Parameters
     ----------
-    make : gives the one who does the work, from the settings in the first argument (JSON).
+    make : gives the one who does the work, from the settings in the first argument (JSON) and a function to call after each frame, which
+        tells the parent that there is progress.
     """
     settings = json.loads(sys.argv[1])
     _die_with(settings["parent"])
     requests, answers = _private_streams()
-    worker = make(settings)
-    text.engine()
-    text.find_text(np.zeros((64, 64), np.uint8), whole=True)
+    worker = make(settings, _telling(answers))
+    # Parallelism is Spark's.
+    cv2.setNumThreads(1)
+    features.load()
+    if settings["text"]:
+        text.engine()
+        text.find_text(np.zeros((64, 64), np.uint8), whole=True)
     _limit_memory(settings["memory_bytes"])
     answers.write(wire.pack({"ready": True}))
     while True:
@@ -68,6 +76,20 @@ def serve(make: Callable[[dict[str, Any]], Looks]) -> None:
             return
         request, arrays = wire.unpack(requests.read(wire.LENGTH.unpack(length)[0]))
         answers.write(_answer(worker, request, arrays))
+
+
+def _telling(answers: BinaryIO) -> Callable[[], None]:
+    """A function that tells the parent of progress, now and then."""
+    told = time.monotonic()
+
+    def tell() -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told >= _TELL_SECONDS:
+            told = now
+            answers.write(wire.pack({"progress": True}))
+
+    return tell
 
 
 def _answer(worker: Looks, request: dict[str, Any], arrays: dict[str, np.ndarray]) -> bytes:
@@ -128,4 +150,4 @@ def _limit_memory(growth: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(lambda settings: Examiner(fetch_from(Root(**settings["root"])), settings["max_samples"]))
+    serve(lambda settings, done: Examiner(fetch_from(Root(**settings["root"])), settings["max_samples"], done))

@@ -81,11 +81,13 @@ class Examiner:
     ----------
     fetch : gives an object's bytes.
     max_samples : samples an image may claim.
+    done : called whenever a frame is done with.
     """
 
-    def __init__(self, fetch: Callable[[Locator], bytes], max_samples: int) -> None:
+    def __init__(self, fetch: Callable[[Locator], bytes], max_samples: int, done: Callable[[], None] = lambda: None) -> None:
         self._fetch = fetch
         self._max_samples = max_samples
+        self._done = done
 
     def examine(self, locator: Locator, names: Sequence[str], text: str) -> Examined:
         """See `Looks`."""
@@ -109,7 +111,7 @@ class Examiner:
             whole = one if whole is None else Sketch(np.minimum(whole.low, one.low), np.maximum(whole.high, one.high), ())
         if whole is not None:
             whole = Sketch(whole.low, whole.high, tuple(places))
-        beside = [] if text == NOTHING else _beside(image)
+        beside = [] if text == NOTHING else _beside(image, self._done)
         return Examined(image.frame_count, measures.results(measurement, names), whole, boxes, beside)
 
     def read_frames(self, locator: Locator, places: Mapping[int, Sequence[Suspect]]) -> dict[int, list[Box]]:
@@ -129,14 +131,15 @@ class Examiner:
         data = self._fetch(locator)
         if hashlib.sha256(data).hexdigest() != locator.content_sha256:
             raise PixelFault("changed")
-        return decode(data, self._max_samples)
+        return decode(data, self._max_samples, self._done)
 
 
-def _beside(image: Image) -> list[Beside]:
-    """Text in the planes beside the image."""
+def _beside(image: Image, done: Callable[[], None]) -> list[Beside]:
+    """Text in the planes beside the image; ``done`` is called after each."""
     last = image.frame_count - 1
     found = []
     for number, picture in enumerate(pictures(image)):
+        done()
         if picture.pixels is None:
             found.append(Beside(picture.plane, picture.frame_from, picture.frame_to, Box(0, 0, image.columns, image.rows)))
             continue

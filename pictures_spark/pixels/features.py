@@ -1,23 +1,34 @@
 """Frames -> numbers (schemas/features.yaml). Pure; runs in the supervised child.
 
-Every feature of an image comes from one pass over its frames and one exact histogram. To add one: an entry in schemas/features.yaml, a
-function in `FEATURES`, a row in the table test.
+Every feature of an image comes from one pass over its frames, each decoded once and counted once. To add one: an entry in
+schemas/features.yaml, the function that it names in `pictures_spark.pixels.measures`, a row in the table test.
+
+A feature is named ``name@version``. Versions are append-only: a definition that changes gets a new entry, and the old one stays.
 """
 
-import hashlib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from importlib import import_module
+from typing import Any, Protocol
 
 import numpy as np
-from pydicom.dataset import Dataset
-from pydicom.pixels import apply_modality_lut
 
+from pictures_spark.cohort.faults import nearest
+from pictures_spark.errors import ConfigError
 from pictures_spark.pixels.decode import Image
 from pictures_spark.pixels.faults import PixelFault
+from pictures_spark.pixels.frame import Frame, counted
+from pictures_spark.pixels.measures.body import lung
+from pictures_spark.pixels.measures.identity import Digest
+from pictures_spark.pixels.measures.intensity import Distribution
 from pictures_spark.resources import load_schema
 
-_LUMA_PER_MILLE = np.array([299, 587, 114], np.int64)
+# Where a feature comes from that is not computed from samples but by publish, from table pixel_text.
+TEXT = "text"
+# Distinct values kept apart before they are merged: bounds the memory of an image of many frames.
+_PARTS = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -33,30 +44,211 @@ class Feature:
     reason: str | None = None
 
 
-@dataclass(frozen=True)
-class Distribution:
-    """Distinct values in rising order, and how often each occurs."""
+@cache
+def declared() -> dict[str, dict[str, Any]]:
+    """Every declared feature by ``name@version``."""
+    return {f"{entry['name']}@{entry['version']}": entry for entry in load_schema("features.yaml")["features"]}
 
-    values: np.ndarray
-    counts: np.ndarray
 
-    def mean(self) -> float:
-        """Arithmetic mean."""
-        return float(np.dot(self.values, self.counts) / self.counts.sum())
+@cache
+def computed() -> dict[str, dict[str, Any]]:
+    """The declared features that are computed from samples, by ``name@version``."""
+    return {name: entry for name, entry in declared().items() if entry["from"] != TEXT}
 
-    def percentile(self, q: float) -> float:
-        """Percentile, linearly interpolated between the two nearest ranks, as NumPy's default.
 
-        Examples
-        --------
-        >>> Distribution(np.array([0.0, 10.0]), np.array([1, 1])).percentile(25)
-        2.5
-        """
-        ends = np.cumsum(self.counts)
-        rank = (ends[-1] - 1) * q / 100
-        lower = int(np.floor(rank))
-        below, above = (float(self.values[np.searchsorted(ends, r, side="right")]) for r in (lower, min(lower + 1, ends[-1] - 1)))
-        return below + (above - below) * (rank - lower)
+def applicable(modality: str | None, names: Iterable[str] | None = None) -> list[str]:
+    """Those of some features (all computed ones where None) that apply to images of a modality."""
+    known = computed()
+    return [name for name in (known if names is None else names) if applies(known[name], modality)]
+
+
+def applies(entry: dict[str, Any], modality: str | None) -> bool:
+    """Whether a feature is asked of images of a modality."""
+    return "applies" not in entry or modality in entry["applies"]
+
+
+def named(wanted: Sequence[str]) -> list[str]:
+    """What a user calls features (``name`` for its newest version, or ``name@version``) as names of `computed`.
+
+    Raises
+    ------
+    ConfigError
+        One is not declared, or is not computed from samples; all that are wrong are named.
+    """
+    known = computed()
+    newest = {entry["name"]: name for name, entry in known.items()}
+    wrong = [name for name in wanted if name not in known and name not in newest]
+    if wrong:
+        told = "; ".join(f"{name!r}{nearest(name, [*known, *newest])}" for name in wrong)
+        raise ConfigError(f"no such feature is computed from pixels: {told}; schemas/features.yaml has them all")
+    return list(dict.fromkeys(newest.get(name, name) for name in wanted))
+
+
+class _Source(Protocol):
+    """What one kind of features comes from: takes in each frame in order, then gives what their functions take."""
+
+    def add(self, frame: Frame) -> None:
+        """Take in the next frame."""
+
+    def result(self) -> Any:
+        """What was gathered; raises PixelFault where there is nothing to tell."""
+
+
+class _Pixels:
+    """All samples."""
+
+    def __init__(self, image: Image) -> None:
+        self._digest = Digest(image.frame_count)
+
+    def add(self, frame: Frame) -> None:
+        self._digest.add(frame.samples)
+
+    def result(self) -> Digest:
+        return self._digest
+
+
+class _Middle:
+    """The frame in the middle, the later one of two."""
+
+    def __init__(self, image: Image) -> None:
+        self._at = image.frame_count // 2
+        self._frame: Frame | None = None
+
+    def add(self, frame: Frame) -> None:
+        if frame.index == self._at:
+            self._frame = frame
+
+    def result(self) -> Frame:
+        assert self._frame is not None
+        return self._frame
+
+
+class _Pool:
+    """The distribution of modality values of certain pixels of all frames.
+
+    Parameters
+    ----------
+    pick : distinct values of a frame and how often each occurs. Where it finds nothing to count in a frame it raises; that becomes the
+        answer only where there is nothing in any frame.
+    """
+
+    def __init__(self, pick: Callable[[Frame], tuple[np.ndarray, np.ndarray]]) -> None:
+        self._pick = pick
+        self._parts: list[tuple[np.ndarray, np.ndarray]] = []
+        self._fault: PixelFault | None = None
+
+    def add(self, frame: Frame) -> None:
+        try:
+            self._parts.append(self._pick(frame))
+        except PixelFault as fault:
+            self._fault = self._fault or fault
+            return
+        if sum(len(values) for values, _ in self._parts) > _PARTS:
+            self._parts = [self._merged()]
+
+    def result(self) -> Distribution:
+        if not self._parts or (self._fault is not None and self._fault.reason in _FATAL):
+            raise self._fault or PixelFault("only_padding")
+        values, counts = self._merged()
+        if not len(values):
+            raise PixelFault("only_padding")
+        return Distribution(values, counts)
+
+    def _merged(self) -> tuple[np.ndarray, np.ndarray]:
+        if len(self._parts) == 1 and (np.diff(self._parts[0][0]) > 0).all():
+            return self._parts[0]
+        # A falling slope turns the order round, and different stored values may mean the same.
+        values, where = np.unique(np.concatenate([v for v, _ in self._parts]), return_inverse=True)
+        counts = np.zeros(len(values), np.int64)
+        np.add.at(counts, where, np.concatenate([c for _, c in self._parts]))
+        return values, counts
+
+
+# One frame of which this is true spoils the image's distribution: it is not known what the others would be compared with.
+_FATAL = ("not_finite", "no_rescale", "not_hu")
+
+
+class _Frames:
+    """Each frame by itself."""
+
+    def __init__(self, function: Callable[[Frame], float], rule: str) -> None:
+        self._function = function
+        self._rule = rule
+        self._values: list[float] = []
+        self._fault: PixelFault | None = None
+
+    def add(self, frame: Frame) -> None:
+        try:
+            self._values.append(self._function(frame))
+        except PixelFault as fault:
+            self._fault = self._fault or fault
+
+    def result(self) -> float:
+        if not self._values:
+            raise self._fault or PixelFault("only_padding")
+        return roll_up(self._rule, self._values)
+
+
+def roll_up(rule: str, values: Sequence[float]) -> float:
+    """Values of the frames of an image, or of the images of a series, as one value.
+
+    Parameters
+    ----------
+    rule : ``mean``, ``median``, ``min``, ``max`` or ``sum``; publish has the same rules for series.
+    """
+    return float(_ROLL_UPS[rule](np.asarray(values, np.float64)))
+
+
+_ROLL_UPS: dict[str, Callable[[np.ndarray], float]] = {"mean": np.mean, "median": np.median, "min": np.min, "max": np.max, "sum": np.sum}
+
+
+def _of_values(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+    return frame.levels, frame.counts[1]
+
+
+def _without_padding(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+    if not frame.kept.any():
+        raise PixelFault("only_padding")
+    return frame.levels[frame.kept], frame.counts[1][frame.kept]
+
+
+def _within(frame: Frame, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Hounsfield units of the pixels of a mask."""
+    values, counts = counted(frame.grey[mask])
+    return frame.levels[np.searchsorted(frame.counts[0], values)], counts
+
+
+def _body(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+    return _within(frame, frame.body > 0)
+
+
+def _lung(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+    return _within(frame, lung(frame))
+
+
+_SOURCES: dict[str, Callable[[Image], _Source]] = {
+    "pixels": _Pixels,
+    "middle": _Middle,
+    "values and padding": lambda image: _Pool(_of_values),
+    "values": lambda image: _Pool(_without_padding),
+    "body": lambda image: _Pool(_body),
+    "lung": lambda image: _Pool(_lung),
+}
+FRAME = "frame"
+
+
+@cache
+def _function(name: str) -> Callable[[Any], float | str]:
+    """The function that an entry names, ``module.function`` below `pictures_spark.pixels.measures`."""
+    module, _, function = name.rpartition(".")
+    found: Callable[[Any], float | str] = getattr(import_module(f"pictures_spark.pixels.measures.{module}"), function)
+    return found
+
+
+def load() -> None:
+    """Import what features are computed by: now, because later it would count towards an image's limits."""
+    for entry in computed().values():
+        _function(entry["function"])
 
 
 class Measurement:
@@ -65,79 +257,66 @@ class Measurement:
     Parameters
     ----------
     image : the image the frames are of.
-    names : features wanted; only what they need is gathered.
+    names : features wanted, ``name@version``; only what they need is gathered.
     """
 
     def __init__(self, image: Image, names: Sequence[str]) -> None:
         self._image = image
-        self._names = names
-        self._frame = 0
-        self._digest: Any = None
-        self._histograms: dict[int, _Histogram] = {}
+        self._count = 0
+        self._sources: dict[str, _Source] = {}
+        self._gathered: dict[str, Any] = {}
+        known = declared()
+        for name in names:
+            entry = known[name]
+            if entry["from"] == FRAME:
+                self._sources[name] = _Frames(_function(entry["function"]), entry["rollup"])  # type: ignore[arg-type]
+            else:
+                self._sources.setdefault(entry["from"], _SOURCES[entry["from"]](image))
 
     def add(self, frame: np.ndarray) -> None:
-        """Take in the next frame, as decoded (palette as indices)."""
-        if "pixel_sha256" in self._names:
-            canonical = frame.astype(frame.dtype.newbyteorder("<"), copy=False)
-            if self._digest is None:
-                shape = "x".join(map(str, (self._image.frame_count, *frame.shape)))
-                self._digest = hashlib.sha256(f"{canonical.dtype.str}|{shape}|".encode())
-            self._digest.update(np.ascontiguousarray(canonical).data)
-        if any(name.startswith("intensity_") for name in self._names):
-            # One histogram per modality transformation: functional groups may give each frame its own.
-            group = self._frame if _per_frame_transformation(self._image.dataset) else -1
-            self._histograms.setdefault(group, _Histogram()).add(self._image.colours(frame))
-        self._frame += 1
-
-    def sha256(self) -> str:
-        """Digest of all samples."""
-        return str(self._digest.hexdigest())
-
-    def intensity(self) -> Distribution:
-        """Distribution of the modality values of all frames.
+        """Take in the next frame, as decoded (palette as indices).
 
         Raises
         ------
         PixelFault
-            ``no_rescale``, ``not_finite``.
+            ``undecodable``: it has no colours though it says so; that is the image's fault and not a feature's.
         """
-        parts = []
-        for group, histogram in self._histograms.items():
-            values, counts = histogram.distinct()
-            if not np.isfinite(values).all():
-                raise PixelFault("not_finite")
-            parts.append((_modality_values(values, self._image, group), counts))
-        values, where = np.unique(np.concatenate([v for v, _ in parts]), return_inverse=True)
-        counts = np.zeros(len(values), np.int64)
-        np.add.at(counts, where, np.concatenate([c for _, c in parts]))
-        if not np.isfinite(values).all():
-            raise PixelFault("no_rescale")
-        return Distribution(values, counts)
+        one = Frame(self._image, self._count, frame)
+        if self._image.palette:
+            _ = one.shown
+        for source in self._sources.values():
+            source.add(one)
+        self._count += 1
 
+    def value(self, name: str) -> float | str:
+        """A feature of all frames taken in; no more frames may come after.
 
-FEATURES: dict[str, Callable[[Measurement], float | str]] = {
-    "intensity_mean": lambda m: m.intensity().mean(),
-    "intensity_p05": lambda m: m.intensity().percentile(5),
-    "intensity_p50": lambda m: m.intensity().percentile(50),
-    "intensity_p95": lambda m: m.intensity().percentile(95),
-    "pixel_sha256": lambda m: m.sha256(),
-}
-
-
-def declared() -> dict[str, dict[str, Any]]:
-    """Every declared feature by name."""
-    return {entry["name"]: entry for entry in load_schema("features.yaml")["features"]}
+        Raises
+        ------
+        PixelFault
+            Why there is none.
+        """
+        entry = declared()[name]
+        source = name if entry["from"] == FRAME else entry["from"]
+        if source not in self._gathered:
+            self._gathered[source] = self._sources[source].result()
+        gathered = self._gathered[source]
+        found: float | str = gathered if entry["from"] == FRAME else _function(entry["function"])(gathered)
+        if isinstance(found, float) and not math.isfinite(found):
+            raise PixelFault("not_finite")
+        return found
 
 
 def features(image: Image, frames: Iterable[np.ndarray] | None = None, names: Sequence[str] | None = None) -> list[Feature]:
-    """All wanted features of an image, from one pass over its frames.
+    """All wanted features of an image, from one pass over its frames; those that apply to its modality where ``names`` is None.
 
     Raises
     ------
     PixelFault
         The image does not decode. A feature that fails by itself is returned with its reason.
     """
-    wanted = list(declared()) if names is None else list(names)
+    modality = image.dataset.get("Modality")
+    wanted = applicable(None if modality is None else str(modality)) if names is None else list(names)
     measurement = Measurement(image, wanted)
     for frame in image.frames() if frames is None else frames:
         measurement.add(frame)
@@ -149,89 +328,17 @@ def results(measurement: Measurement, names: Sequence[str]) -> list[Feature]:
     found = []
     for name in names:
         try:
-            value = FEATURES[name](measurement)
+            value = measurement.value(name)
         except PixelFault as fault:
             found.append(failed(name, fault.reason))
             continue
         entry = declared()[name]
         number, text = (None, value) if isinstance(value, str) else (float(value), None)
-        found.append(Feature(name, entry["version"], entry.get("unit"), number, text))
+        found.append(Feature(entry["name"], entry["version"], entry.get("unit"), number, text))
     return found
 
 
 def failed(name: str, reason: str) -> Feature:
     """The row of a feature that could not be had."""
     entry = declared()[name]
-    return Feature(name, entry["version"], entry.get("unit"), status="failed", reason=reason)
-
-
-class _Histogram:
-    """Exact counts of distinct samples: a table for up to 16 bits and luma of 8-bit colour, sorted values else."""
-
-    def __init__(self) -> None:
-        self._table: np.ndarray | None = None
-        self._low = 0
-        self._scale = 1
-        self._parts: list[tuple[np.ndarray, np.ndarray]] = []
-
-    def add(self, frame: np.ndarray) -> None:
-        if frame.ndim == 3:
-            self._scale = 1000
-            frame = frame.astype(np.int64) @ _LUMA_PER_MILLE
-            low, size = 0, 255_001
-        elif frame.dtype.kind in "iu" and frame.dtype.itemsize <= 2:
-            low = int(np.iinfo(frame.dtype).min)
-            size = 1 << (8 * frame.dtype.itemsize)
-        else:
-            low, size = 0, 0
-        if size and int(frame.max()) - low < size:
-            if self._table is None:
-                self._table, self._low = np.zeros(size, np.int64), low
-            self._table += np.bincount((frame.astype(np.int32) - low).ravel(), minlength=size)
-        else:
-            values, counts = np.unique(frame, return_counts=True)
-            self._parts.append((values.astype(np.float64), counts))
-
-    def distinct(self) -> tuple[np.ndarray, np.ndarray]:
-        parts = list(self._parts)
-        if self._table is not None:
-            found = np.flatnonzero(self._table)
-            parts.append(((found + self._low).astype(np.float64), self._table[found]))
-        return np.concatenate([v for v, _ in parts]) / self._scale, np.concatenate([c for _, c in parts])
-
-
-def _functional_groups(dataset: Dataset, frame: int) -> Dataset | None:
-    """The item with Rescale Slope and Intercept of an enhanced image's frame (PS3.3 C.7.6.16.2.9), if there is one."""
-    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
-    shared = dataset.get("SharedFunctionalGroupsSequence") or []
-    for groups in ([per_frame[frame]] if 0 <= frame < len(per_frame) else []) + list(shared[:1]):
-        item = groups.get("PixelValueTransformationSequence")
-        if item:
-            found: Dataset = item[0]
-            return found
-    return None
-
-
-def _per_frame_transformation(dataset: Dataset) -> bool:
-    groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
-    return bool(groups) and "PixelValueTransformationSequence" in groups[0]
-
-
-def _modality_values(values: np.ndarray, image: Image, frame: int) -> np.ndarray:
-    """Modality values of stored values (PS3.3 C.11.1); colours and images without a transformation stay as they are."""
-    dataset = image.dataset
-    if image.samples > 1 or image.palette:
-        return values
-    try:
-        if "ModalityLUTSequence" in dataset:
-            return np.asarray(apply_modality_lut(values.astype(np.int64), dataset), np.float64)
-        source = _functional_groups(dataset, frame) or dataset
-        slope, intercept = source.get("RescaleSlope"), source.get("RescaleIntercept")
-        if slope is None and intercept is None:
-            return values
-        factor = 1.0 if slope is None else float(slope)
-        if factor == 0:
-            raise ValueError
-        return values * factor + (0.0 if intercept is None else float(intercept))
-    except (AttributeError, IndexError, KeyError, NotImplementedError, OverflowError, TypeError, ValueError):
-        raise PixelFault("no_rescale") from None
+    return Feature(entry["name"], entry["version"], entry.get("unit"), status="failed", reason=reason)

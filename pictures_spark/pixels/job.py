@@ -1,23 +1,26 @@
 """`pictures pixels`: every image not yet examined -> tables pixel_feature and pixel_text. Identifiable zone.
 
+`--feature` and `--where` ask for certain features of certain images only, and no text.
+
 The driver plans (which instances, in which groups, tasks and batches) and writes the plan first. Executors open the objects by locator:
 each Spark task has one supervised child in which decoders and the text detector run. A batch is computed once; then its failures are merged
 into quarantine, its features appended, and its verdicts last, so that an instance with a verdict is done, and whatever an interruption
 left undone is planned again, and only that.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
 
 from pictures_spark import tables
-from pictures_spark.errors import ChecksFailedError
+from pictures_spark.cohort.faults import nearest
+from pictures_spark.errors import ChecksFailedError, ConfigError
 from pictures_spark.job import Job
 from pictures_spark.pixels import plan
 from pictures_spark.pixels.examine import Locator
-from pictures_spark.pixels.features import declared
+from pictures_spark.pixels.features import computed, named
 from pictures_spark.pixels.groups import FRAME, NOT_DETERMINED, PROJECTION, Instance, Result, examine_group
 from pictures_spark.pixels.supervise import COMMAND, ChildCannotStartError, Limits, Supervised
 from pictures_spark.pixels.text import engine_version
@@ -42,15 +45,68 @@ _RESULT = (
 )
 
 
-def run(job: Job) -> None:
+@dataclass(frozen=True)
+class Choice:
+    """What a run is asked for: everything, or certain features (``name@version``), of all images or of those whose header says so."""
+
+    features: tuple[str, ...] = ()
+    where: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    @property
+    def wanted(self) -> dict[str, dict[str, Any]]:
+        """Entries of the features wanted, by ``name@version``."""
+        known = computed()
+        return {name: known[name] for name in self.features} if self.features else known
+
+    @property
+    def engine(self) -> str | None:
+        """The text engine wanted; None where features were asked for."""
+        return None if self.features else engine_version()
+
+    def among(self, headers: "DataFrame") -> "DataFrame":
+        """The rows of header_instance that are asked for."""
+        from pyspark.sql import functions as F
+
+        for column, values in self.where:
+            headers = headers.where(F.col(column).cast("string").isin(list(values)))
+        return headers
+
+
+def choice(features: Sequence[str], where: Sequence[str]) -> Choice:
+    """What a user asks for.
+
+    Parameters
+    ----------
+    features : names, or ``name@version``.
+    where : ``column=value`` or ``column=value,value``, with columns of header_instance that are no arrays; all must hold.
+
+    Raises
+    ------
+    ConfigError
+        A feature or a column is not known, or a condition has another form.
+    """
+    columns = {c.name for c in table(ZONE, "header_instance").columns if not c.type.startswith("array")}
+    conditions = []
+    for text in where:
+        column, equals, values = text.partition("=")
+        if not equals or not values:
+            raise ConfigError(f"--where {text!r} must be like modality=CT, or modality=CT,MR")
+        if column not in columns:
+            raise ConfigError(f"--where: header_instance has no single-valued column {column!r}{nearest(column, columns)}")
+        conditions.append((column, tuple(values.split(","))))
+    return Choice(tuple(named(features)), tuple(conditions))
+
+
+def run(job: Job, asked: Choice = Choice()) -> None:
     """Examine what is not examined yet.
 
-    Counts: seen = instances with pixels; written = examined by this run; unchanged = by earlier ones; quarantined = those without a
-    verdict, of this and earlier runs; skipped_vanished = not examined, and no object with that content is in the archive any more.
+    Counts: seen = instances with pixels that are asked for; written = examined by this run; unchanged = by earlier ones; quarantined =
+    those without a verdict (or, where features are asked for, without these), of this and earlier runs; skipped_vanished = not examined,
+    and no object with that content is in the archive any more.
     """
     from pyspark.sql import functions as F
 
-    todo = _unexamined(job)
+    todo = _unexamined(job, asked)
     # Not for longer than the plan takes: Spark computes a cached frame anew once a table it reads is written.
     todo.persist()
     undone, planned = todo.agg(F.count("*"), F.count("path")).collect()[0]
@@ -58,7 +114,7 @@ def run(job: Job) -> None:
         _write_plan(job, todo.where("path IS NOT NULL"))
     todo.unpersist()
     sums = _work_off(job) if planned else {}
-    _count(job, undone, planned)
+    _count(job, asked, undone, planned)
     job.report.details.update({name: sums.get(name, 0) for name in ("frames", "text_instances", "text_boxes", "ocr_calls")})
     job.report.versions["text_engine"] = engine_version()
     for name in ("pixel_feature", "pixel_text"):
@@ -66,14 +122,14 @@ def run(job: Job) -> None:
     job.check_quarantine_limit()
 
 
-def _unexamined(job: Job) -> "DataFrame":
+def _unexamined(job: Job, asked: Choice) -> "DataFrame":
     """Instances that still lack something, each with the place of its bytes where there is one."""
-    wanted = {name: entry["version"] for name, entry in declared().items()}
     headers, texts, values = (job.read(ZONE, name) for name in ("header_instance", "pixel_text", "pixel_feature"))
-    return plan.located(plan.unexamined(headers, texts, values, wanted, engine_version()), job.read(ZONE, "object"))
+    undone = plan.unexamined(asked.among(headers), texts, values, asked.wanted, asked.engine)
+    return plan.located(undone, job.read(ZONE, "object"))
 
 
-def _count(job: Job, undone: int, planned: int) -> None:
+def _count(job: Job, asked: Choice, undone: int, planned: int) -> None:
     """Fill in the report's counts from the tables, after the work.
 
     Parameters
@@ -83,11 +139,11 @@ def _count(job: Job, undone: int, planned: int) -> None:
     """
     from pyspark.sql import functions as F
 
-    instances = job.read(ZONE, "header_instance").where("has_pixels").select(*plan.INSTANCE)
-    bad = _without_result(job, instances)
+    instances = asked.among(job.read(ZONE, "header_instance")).where("has_pixels").select(*plan.INSTANCE)
+    bad = _without_result(job, asked, instances)
     if undone > planned:
         # What has vanished is counted as such, whatever was known of it before.
-        bad = bad.join(_unexamined(job), plan.INSTANCE, "left_anti")
+        bad = bad.join(_unexamined(job, asked), plan.INSTANCE, "left_anti")
     mine = job.read(ZONE, "pixel_plan").where(F.col("run_id") == job.run_id).select(*plan.INSTANCE, F.lit(True).alias("now"))
     counted = bad.join(mine, plan.INSTANCE, "left").groupBy("reason", F.col("now").isNotNull().alias("now")).count().collect()
     now, before = (sum(row["count"] for row in counted if row.now is which) for which in (True, False))
@@ -100,14 +156,16 @@ def _count(job: Job, undone: int, planned: int) -> None:
         job.report.quarantined[row.reason] = job.report.quarantined.get(row.reason, 0) + row["count"]
 
 
-def _without_result(job: Job, instances: "DataFrame") -> "DataFrame":
+def _without_result(job: Job, asked: Choice, instances: "DataFrame") -> "DataFrame":
     """Instances of which nothing could be had, with the reason: no verdict on text, or features that failed with the whole image."""
     from pyspark.sql import functions as F
 
     whole = list(load_schema("pixels/reasons.yaml")["image"])
     texts = job.read(ZONE, "pixel_text").where(F.col("verdict") == NOT_DETERMINED)
     values = job.read(ZONE, "pixel_feature").where((F.col("status") == "failed") & F.col("reason").isin(whole))
-    failed = tables.union([df.select(*plan.INSTANCE, "reason") for df in (texts, values)])
+    values = values.where(F.concat_ws("@", "feature", "version").isin(list(asked.wanted)))
+    found = [values] if asked.engine is None else [texts, values]
+    failed = tables.union([df.select(*plan.INSTANCE, "reason") for df in found])
     return failed.groupBy(*plan.INSTANCE).agg(F.min("reason").alias("reason")).join(instances, plan.INSTANCE, "left_semi")
 
 
@@ -128,7 +186,7 @@ def _work_off(job: Job) -> dict[str, int]:
 
     limits = Limits(job.config["pixels"]["timeout_seconds"], job.config["pixels"]["memory_bytes"], job.config["pixels"]["max_pixels"])
     schema = to_arrow_schema(cast(StructType, StructType.fromDDL(_RESULT)))
-    examine = partial(examine_partition, root=job.zones.archive(), schema=schema, limits=limits, command=COMMAND)
+    examine_with = partial(examine_partition, root=job.zones.archive(), schema=schema, limits=limits, command=COMMAND)
     planned = job.read(ZONE, "pixel_plan")
     batches = planned.groupBy("batch").agg(
         F.max("task").alias("last"),
@@ -144,7 +202,7 @@ def _work_off(job: Job) -> dict[str, int]:
         mine = planned.where(F.col("batch") == batch.batch).repartitionById(batch.last + 1, F.col("task").cast("int"))
         ordered = mine.sortWithinPartitions("group_id", "sequence")
         # Computed once, used by every write below.
-        results = ordered.mapInArrow(examine, _RESULT).persist()
+        results = ordered.mapInArrow(partial(examine_with, text=batch.want_text), _RESULT).persist()
         (tally,) = _started(
             results.agg(
                 F.count("*").alias("rows"),
@@ -159,7 +217,8 @@ def _work_off(job: Job) -> dict[str, int]:
             raise ChecksFailedError(f"pixels: batch {batch.batch} has {batch.rows} images but {tally.rows} results; run pixels again")
         if tally.failed:
             job.quarantine(results.where("reason IS NOT NULL").select("object_id", "locator", "reason", "detail"))
-        job.release(results.where("reason IS NULL"))
+        # Whose text is not determined stays there, whatever else was measured meanwhile.
+        job.release(results.where("reason IS NULL AND want_text"))
         txn = f"{job.run_id}-{batch.batch}"
         if batch.want_features:
             tables.append(feature_rows(results, job.run_id), job.zones, ZONE, "pixel_feature", txn=txn)
@@ -231,13 +290,13 @@ def text_rows(results: "DataFrame", run_id: str) -> "DataFrame":
 
 
 def examine_partition(
-    batches: "Iterable[pa.RecordBatch]", root: Root, schema: "pa.Schema", limits: Limits, command: tuple[str, ...]
+    batches: "Iterable[pa.RecordBatch]", root: Root, schema: "pa.Schema", limits: Limits, command: tuple[str, ...], text: bool
 ) -> "Iterator[pa.RecordBatch]":
     """Plan rows of one task -> results; runs in an executor, with one supervised child for all of them."""
     import pyarrow as pa
 
     rows = (row for batch in batches for row in batch.to_pylist())
-    with Supervised(root, limits, command) as looks:
+    with Supervised(root, limits, command, text) as looks:
         for _, members in groupby(rows, key=lambda row: row["group_id"]):
             group = list(members)
             results = examine_group([_instance(row) for row in group], looks, group[0]["pattern"])

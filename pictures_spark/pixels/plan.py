@@ -4,25 +4,29 @@ Work is split by estimated seconds (schemas/pixels/work.yaml), never by file cou
 on how many tasks there are, so neither do results.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from pictures_spark.pixels.text import rules
 from pictures_spark.resources import load_schema
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
 INSTANCE = ["sop_uid", "content_sha256"]
 
 
-def unexamined(headers: "DataFrame", texts: "DataFrame", values: "DataFrame", wanted: dict[str, str], engine: str) -> "DataFrame":
-    """Instances with pixels that lack a verdict of this engine or a feature of its present version.
+def unexamined(
+    headers: "DataFrame", texts: "DataFrame", values: "DataFrame", wanted: Mapping[str, Mapping[str, Any]], engine: str | None
+) -> "DataFrame":
+    """Instances with pixels that lack a verdict of this engine or a wanted feature that applies to their modality.
 
     Parameters
     ----------
-    headers : table header_instance.
+    headers : table header_instance, or a part of it.
     texts, values : tables pixel_text and pixel_feature.
-    wanted : versions of features by name.
+    wanted : entries of schemas/features.yaml by ``name@version``.
+    engine : None where text is not looked for.
 
     Returns
     -------
@@ -31,19 +35,19 @@ def unexamined(headers: "DataFrame", texts: "DataFrame", values: "DataFrame", wa
     """
     from pyspark.sql import functions as F
 
-    verdicts = texts.groupBy(*INSTANCE).agg(F.max(F.col("engine_version") == engine).alias("has_text"))
-    present = F.array(*[F.struct(F.lit(name).alias("feature"), F.lit(version).alias("version")) for name, version in wanted.items()])
-    have = (
-        values.where(F.array_contains(present, F.struct("feature", "version")))
-        .groupBy(*INSTANCE)
-        .agg(F.collect_set("feature").alias("have"))
+    verdicts = texts.groupBy(*INSTANCE).agg(F.max(F.col("engine_version") == F.lit(engine)).alias("has_text"))
+    name = F.concat_ws("@", "feature", "version")
+    have = values.where(name.isin(list(wanted))).groupBy(*INSTANCE).agg(F.collect_set(name).alias("have"))
+    every = F.array_compact(
+        F.array(
+            *[F.when(F.col("modality").isin(entry["applies"]), key) if "applies" in entry else F.lit(key) for key, entry in wanted.items()]
+        )
     )
-    every = F.array(*map(F.lit, wanted))
     return (
         headers.where("has_pixels")
         .join(verdicts, INSTANCE, "left")
         .join(have, INSTANCE, "left")
-        .withColumn("want_text", ~F.coalesce("has_text", F.lit(False)))
+        .withColumn("want_text", F.lit(False) if engine is None else ~F.coalesce("has_text", F.lit(False)))
         .withColumn("supersedes", F.col("has_text").isNotNull() & F.col("want_text"))
         .withColumn("want_features", F.when(F.col("have").isNull(), every).otherwise(F.array_except(every, "have")))
         .where(F.col("want_text") | (F.size("want_features") > 0))
@@ -117,7 +121,7 @@ def grouped(instances: "DataFrame") -> "DataFrame":
     seconds = (
         F.lit(cost["instance"])
         + F.coalesce("length", F.lit(0)) * cost["byte"]
-        + samples.cast("double") * cost["sample"]
+        + samples.cast("double") * (F.lit(cost["sample"]) + _seconds_to_decode())
         + readings * cost["reading"]
         + looks
     )
@@ -130,6 +134,15 @@ def grouped(instances: "DataFrame") -> "DataFrame":
         .withColumn("sequence", F.row_number().over(order).cast("long"))
         .drop("together", "part", "frames", "frames_of_whole")
     )
+
+
+def _seconds_to_decode() -> "Column":
+    """Of one sample, by transfer syntax; nothing where that hardly counts."""
+    from pyspark.sql import functions as F
+
+    speeds = load_schema("pixels/decoders.yaml")["samples_per_second"]
+    slow = F.create_map(*[F.lit(value) for syntax, speed in speeds.items() for value in (syntax, 1 / speed)])
+    return F.coalesce(F.try_element_at(slow, F.col("transfer_syntax_uid")), F.lit(0.0))
 
 
 def packed(instances: "DataFrame", cores: int) -> "DataFrame":

@@ -29,12 +29,14 @@ from pictures_spark.roots import Root, root_of
 COMMAND = ("-m", "pictures_spark.pixels.child")
 # Starting means loading libraries and models; on a busy machine that takes many times its usual 1.5 s.
 _START_SECONDS = 300.0
+# An image of many frames may take so many times the limit, as long as none of its frames takes longer than that.
+_LONGEST = 60
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one image may cost: settings ``pixels``."""
+    """What one image may cost: settings ``pixels``. ``seconds`` is for each frame."""
 
     seconds: float
     memory_bytes: int
@@ -55,10 +57,16 @@ class Supervised:
     root : the archive's root.
     limits : per request. A request that exceeds them ends as PixelFault ``timeout``, ``out_of_memory`` or ``crashed``.
     command : what the interpreter is to run as the child.
+    text : whether text will be looked for; without it the child starts sooner and is smaller.
     """
 
-    def __init__(self, root: Root | str, limits: Limits, command: Sequence[str] = COMMAND) -> None:
-        self._settings = {"root": asdict(root_of(root)), "memory_bytes": limits.memory_bytes, "max_samples": limits.max_samples}
+    def __init__(self, root: Root | str, limits: Limits, command: Sequence[str] = COMMAND, text: bool = True) -> None:
+        self._settings = {
+            "root": asdict(root_of(root)),
+            "memory_bytes": limits.memory_bytes,
+            "max_samples": limits.max_samples,
+            "text": text,
+        }
         self._limits = limits
         self._command = command
         self._child: subprocess.Popen | None = None
@@ -104,8 +112,12 @@ class Supervised:
 
     def _ask(self, request: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         child = self._running()
+        end = time.monotonic() + _LONGEST * self._limits.seconds
         try:
             message, found = wire.unpack(_exchange(child, wire.pack(request, arrays), self._limits.seconds))
+            while "progress" in message:
+                left = min(self._limits.seconds, end - time.monotonic())
+                message, found = wire.unpack(_exchange(child, b"", left))
         except TimeoutError:
             self.close()
             raise PixelFault("timeout") from None

@@ -68,6 +68,13 @@ def ct_head(seed: str, shape: tuple[int, int], part: int) -> Array:
     return _smooth(head) + noise(seed, shape, 24)
 
 
+def ct_head_enhanced(seed: str, shape: tuple[int, int], part: int) -> Array:
+    """The same after contrast medium: veins behind, and a mass that takes it up."""
+    head = ct_head(seed, shape, part)
+    bright = _ellipse(shape, 680, 500, 60, 90) | _ellipse(shape, 400 + part // 50, 590, 70, 70)
+    return np.where(bright, 190 + noise(f"{seed}/medium", shape, 12), head)
+
+
 def ct_chest(seed: str, shape: tuple[int, int], part: int) -> Array:
     """A slice of a chest in Hounsfield units."""
     tissue = _resize(_sample("CT_small.dcm"), *shape) // 40
@@ -75,8 +82,17 @@ def ct_chest(seed: str, shape: tuple[int, int], part: int) -> Array:
     lungs = _ellipse(shape, 470, 290, 230 - part // 10, 150) | _ellipse(shape, 470, 710, 230 - part // 10, 150)
     body = np.where(lungs, -820 + tissue, body)
     body = np.where(_ellipse(shape, 480, 545, 120, 90 + part // 20), 45, body)
-    body = np.where(_ellipse(shape, 730, 500, 70, 60), 420, body)
+    # A vertebra: spongy inside, its shell as dense as only bone is.
+    body = np.where(_ellipse(shape, 730, 500, 70, 60), 1300, body)
+    body = np.where(_ellipse(shape, 730, 500, 52, 44), 180, body)
     return _smooth(body) + noise(seed, shape, 26)
+
+
+def ct_chest_enhanced(seed: str, shape: tuple[int, int], part: int) -> Array:
+    """The same after contrast medium: heart and aorta full of it."""
+    chest = ct_chest(seed, shape, part)
+    bright = _ellipse(shape, 480, 545, 110, 80 + part // 20) | _ellipse(shape, 590, 600, 38, 40)
+    return np.where(bright, 320 + noise(f"{seed}/medium", shape, 12), chest)
 
 
 def mr_head(seed: str, shape: tuple[int, int], part: int) -> Array:
@@ -128,7 +144,16 @@ def us(seed: str, shape: tuple[int, int], part: int) -> Array:
     return np.clip(_smooth(picture), 0, 255)
 
 
-PICTURES = {"ct_head": ct_head, "ct_chest": ct_chest, "mr_head": mr_head, "mr_spine": mr_spine, "cr_chest": cr_chest, "us": us}
+PICTURES = {
+    "ct_head": ct_head,
+    "ct_head_enhanced": ct_head_enhanced,
+    "ct_chest": ct_chest,
+    "ct_chest_enhanced": ct_chest_enhanced,
+    "mr_head": mr_head,
+    "mr_spine": mr_spine,
+    "cr_chest": cr_chest,
+    "us": us,
+}
 
 
 def text_mask(shape: tuple[int, int], lines: tuple[str, ...]) -> tuple[Array, Array]:

@@ -216,7 +216,15 @@ def test_events_stays_features_and_boxes(published):
     (stay,) = published.rows["stay"]
     assert (stay.start_date, stay.end_date, stay.patient_id) == (date(2014, 1, 5), date(2014, 1, 20), published.person("ann"))
     assert stay.episode_ids == sorted(zone_id(published.config, "event", key) for key in ("e1", "e2"))
-    assert [(row.feature, row.value) for row in published.rows["image_feature"]] == [("intensity_mean", 12.5)]
+    measured = {(row.level, row.feature): (row.value, row.status, row.unit) for row in published.rows["image_feature"]}
+    (image,) = [row for row in published.rows["image"] if row.image_id == published.rows["burned_in_text"][0].image_id]
+    area = 29 * 10 / (image.rows * image.columns * image.frames)
+    # A series has the value of its images that have one.
+    assert measured == {
+        **{(level, "intensity_mean"): (12.5, "ok", "modality value") for level in ("image", "series")},
+        **{(level, "text_area"): (area, "ok", "share") for level in ("image", "series")},
+    }
+    assert {row.id for row in published.rows["image_feature"]} == {image.image_id, image.series_id}
     (box,) = published.rows["burned_in_text"]
     assert (box.x0, box.y0, box.x1, box.y1, box.verdict) == (1, 2, 30, 12, "text")
 

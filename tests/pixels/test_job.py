@@ -12,11 +12,11 @@ from instances import dicom_bytes, instance
 from planted import anatomy, burn
 
 from pictures_spark import tables
-from pictures_spark.errors import ChecksFailedError, InputError, QuarantineLimitError
+from pictures_spark.errors import ChecksFailedError, ConfigError, InputError, QuarantineLimitError
 from pictures_spark.job import Job, run_job
 from pictures_spark.pixels import audit
 from pictures_spark.pixels import job as pixels
-from pictures_spark.pixels.features import declared
+from pictures_spark.pixels.features import applicable, computed
 from pictures_spark.pixels.text import engine_version
 from pictures_spark.report import Report
 from pictures_spark.schema import table
@@ -119,8 +119,9 @@ def test_every_image_ends_with_one_verdict_whatever_it_does(spark, house, monkey
     assert {word for row in texts for word in row.matches or ()} == {"name"}
     assert [(r.x0, r.plane, r.kind, r.rule) for r in texts if r.sop_uid == "1.2.mr"] == [(None, None, None, "frame")]
     features = archive.read("pixel_feature")
-    assert len(features) == 10 * len(declared())
-    (mean,) = [r.value for r in features if (r.sop_uid, r.feature) == ("1.2.mr", "intensity_mean")]
+    # Seven of CT, two of MR, one of US, each with what applies to it.
+    assert len(features) == 7 * len(applicable("CT")) + 2 * len(applicable("MR")) + len(applicable("US"))
+    (mean,) = [r.value for r in features if (r.sop_uid, r.feature, r.version) == ("1.2.mr", "intensity_mean", "2")]
     assert mean == pytest.approx(slices(1)[0].mean())
     assert {(r.status, r.reason) for r in features if r.sop_uid == "1.2.short"} == {("failed", "undecodable")}
     assert {(q.object_id, q.locator, q.reason) for q in archive.read("quarantine")} == {
@@ -173,20 +174,22 @@ def test_a_run_stopped_between_its_writes_is_finished_by_the_next(spark, house, 
             raise KeyboardInterrupt
         append(df, zones, zone, name, txn)
 
-    fewer = {name: entry for name, entry in declared().items() if name != "intensity_p95"}
+    fewer = {name: entry for name, entry in computed().items() if name != "intensity_p95@2"}
     with monkeypatch.context() as patched:
         patched.setattr(tables, "append", stop)
-        patched.setattr(pixels, "declared", lambda: fewer)
+        patched.setattr(pixels, "computed", lambda: fewer)
         with pytest.raises(KeyboardInterrupt):
             go(house)
-    assert len(archive.read("pixel_feature")) == 5 * len(fewer)
+    missing = len(computed()) - len(fewer)
+    assert len(archive.read("pixel_feature")) == 5 * (len(applicable("CT")) - missing)
     assert archive.read("pixel_text") == []
     assert go(house).counts == {"seen": 5, "written": 4, "unchanged": 0, "quarantined": 1}
     good = {f"ct{n}": "clean" for n in range(4)}
     assert verdicts(archive) == {**good, "short": "not_determined"}
-    assert len(archive.read("pixel_feature")) == 5 * len(declared())
+    assert len(archive.read("pixel_feature")) == 5 * len(applicable("CT"))
     # Another run wrote most features; this one only what was missing, and the verdicts.
-    assert {row.feature for row in archive.read("pixel_feature") if row.run_id == archive.read("pixel_text")[0].run_id} == {"intensity_p95"}
+    mine = [row for row in archive.read("pixel_feature") if row.run_id == archive.read("pixel_text")[0].run_id]
+    assert {(row.feature, row.version) for row in mine} == {("intensity_p95", "2")}
     assert_keys_unique(archive)
 
     held = (
@@ -216,8 +219,47 @@ def test_a_run_stopped_between_its_writes_is_finished_by_the_next(spark, house, 
     assert {row.engine_version for row in archive.read("pixel_text")} == {other}
     assert [row.object_id for row in archive.read("quarantine")] == ["o-short"]
     assert verdicts(archive) == {**good, "short": "not_determined", "ct9": "text"}
-    assert len(archive.read("pixel_feature")) == 6 * len(declared())
+    assert len(archive.read("pixel_feature")) == 5 * len(applicable("CT")) + len(applicable("CT"))
     assert_keys_unique(archive)
+
+
+def test_some_features_of_some_images(spark, house):
+    archive = Archive(spark, house)
+    archive.add("ct", image(slices(1)[0], RescaleSlope="1", RescaleIntercept="0"), "S1")
+    archive.add("short", image(slices(1)[0])[:-900], "S1", 2)
+    archive.add("mr", image(slices(1)[0]), "S2", modality="MR")
+    archive.write()
+    asked = pixels.choice(["intensity_mean@1", "air_fraction"], ["modality=CT,PT"])
+    report = run_job("pixels", house, "identifiable", lambda job: pixels.run(job, asked))
+    assert report.counts == {"seen": 2, "written": 1, "unchanged": 0, "quarantined": 1}
+    found = {(r.sop_uid, r.feature, r.version): (r.status, r.reason) for r in archive.read("pixel_feature")}
+    assert found == {
+        ("1.2.ct", "intensity_mean", "1"): ("ok", None),
+        ("1.2.ct", "air_fraction", "1"): ("ok", None),
+        ("1.2.short", "intensity_mean", "1"): ("failed", "undecodable"),
+        ("1.2.short", "air_fraction", "1"): ("failed", "undecodable"),
+    }
+    assert archive.read("pixel_text") == []
+    again = run_job("pixels", house, "identifiable", lambda job: pixels.run(job, asked))
+    assert again.counts == {"seen": 2, "written": 0, "unchanged": 1, "quarantined": 1}
+    # Then everything: what is there is not made again.
+    assert go(house).counts == {"seen": 3, "written": 2, "unchanged": 0, "quarantined": 1}
+    assert len(archive.read("pixel_feature")) == 2 * len(applicable("CT")) + len(applicable("MR"))
+    assert_keys_unique(archive)
+
+
+REFUSED = [
+    (["intensity_men"], [], "did you mean intensity_mean"),
+    ([], ["modality"], "must be like modality=CT"),
+    ([], ["modalty=CT"], "did you mean modality"),
+    ([], ["image_type=ORIGINAL"], "no single-valued column"),
+]
+
+
+@pytest.mark.parametrize(("features", "where", "said"), REFUSED)
+def test_a_choice_that_means_nothing_is_refused(features, where, said):
+    with pytest.raises(ConfigError, match=said):
+        pixels.choice(features, where)
 
 
 def test_a_child_that_cannot_start_is_said_in_one_sentence(spark, house, monkeypatch):
@@ -247,7 +289,7 @@ def test_work_is_packed_by_cost_and_groups_stay_whole(spark, house):
             job.read("identifiable", "header_instance"),
             job.read("identifiable", "pixel_text"),
             job.read("identifiable", "pixel_feature"),
-            {"f": "1"},
+            {"f@1": {}},
             "engine",
         ),
         job.read("identifiable", "object"),

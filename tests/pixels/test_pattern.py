@@ -69,7 +69,7 @@ def examined(slices, pattern=True, broken=(), want_text=True):
     """Slices, each a frame (an instance) or a list of frames."""
     frames = {str(n): s if isinstance(s, list) else [s] for n, s in enumerate(slices)}
     looks = InMemory(frames, broken)
-    instances = [Instance(Locator(path, None, None, None, ""), want_text, ("intensity_mean",)) for path in frames]
+    instances = [Instance(Locator(path, None, None, None, ""), want_text, ("intensity_mean@1",)) for path in frames]
     return examine_group(instances, looks, pattern), looks
 
 

@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 
+import broken
 import faulty_child
 import numpy as np
 import psutil
@@ -16,10 +17,10 @@ from hypothesis import strategies as st
 from instances import dicom_bytes, instance
 from planted import anatomy, burn
 
-from pictures_spark.pixels import wire
+from pictures_spark.pixels import supervise, wire
 from pictures_spark.pixels.examine import Examiner, Locator
 from pictures_spark.pixels.faults import PixelFault
-from pictures_spark.pixels.features import declared
+from pictures_spark.pixels.features import applicable
 from pictures_spark.pixels.heat import suspects
 from pictures_spark.pixels.supervise import ChildCannotStartError, Limits, Supervised
 from pictures_spark.pixels.text import find_text
@@ -27,7 +28,7 @@ from pictures_spark.pixels.window import to_8bit
 
 FAULTY = (faulty_child.__file__,)
 LIMITS = Limits(seconds=60, memory_bytes=1 << 30, max_samples=10_000_000)
-NAMES = list(declared())
+NAMES = applicable("CT")
 
 
 def put(folder, name, data):
@@ -101,6 +102,40 @@ def test_an_image_that_never_ends_ends_at_its_limit(archive, good):
         assert child.examine(good, NAMES, "nothing").frame_count == 1
 
 
+def test_an_image_of_many_frames_may_take_longer_than_one_but_not_for_ever(archive, good, monkeypatch):
+    monkeypatch.setattr(supervise, "_LONGEST", 2)
+    with Supervised(str(archive), replace(LIMITS, seconds=0.5), FAULTY, text=False) as child:
+        start = time.monotonic()
+        with pytest.raises(PixelFault) as caught:
+            child.examine(put(archive, "drip.dcm", b""), NAMES, "nothing")
+        assert caught.value.reason == "timeout"
+        # Alive beyond the limit of a frame, because frames were done with; not beyond that of the whole.
+        assert time.monotonic() - start >= 2 * 0.5
+        assert child.examine(good, NAMES, "nothing").frame_count == 1
+
+
+@pytest.fixture(scope="module")
+def small_child(archive):
+    with Supervised(str(archive), Limits(seconds=60, memory_bytes=1 << 28, max_samples=10**9), text=False) as child:
+        yield child
+
+
+@pytest.fixture(scope="module")
+def hasty_child(archive):
+    with Supervised(str(archive), Limits(seconds=6, memory_bytes=1 << 28, max_samples=10**9), text=False) as child:
+        yield child
+
+
+@pytest.mark.parametrize("fault", sorted(broken.FILES))
+def test_a_file_made_to_break_decoders_is_one_reason_and_the_next_is_done(small_child, hasty_child, archive, good, fault):
+    data, reasons = broken.FILES[fault]()
+    child = hasty_child if "timeout" in reasons else small_child
+    with pytest.raises(PixelFault) as caught:
+        child.examine(put(archive, f"{fault}.dcm", data), NAMES, "nothing")
+    assert caught.value.reason in reasons
+    assert len(child.examine(good, NAMES, "nothing").features) == len(NAMES)
+
+
 def test_what_libraries_print_goes_nowhere(child, archive, capfd):
     printing = put(archive, "print.dcm", (archive / "good.dcm").read_bytes())
     assert child.examine(printing, [], "nothing").frame_count == 1
@@ -109,7 +144,7 @@ def test_what_libraries_print_goes_nowhere(child, archive, capfd):
 
 REFUSED = [
     ("changed", lambda root: Locator("good.dcm", None, None, None, "0" * 64)),
-    ("changed", lambda root: Locator("good.dcm", 10, 10**9, "none", "0" * 64)),
+    ("changed", lambda root: Locator("good.dcm", 10, 10**8, "none", "0" * 64)),
     ("unreadable", lambda root: Locator("gone.dcm", None, None, None, "0" * 64)),
     ("too_large", lambda root: put(root, "claims.dcm", dicom_bytes(instance(Rows=60000, Columns=60000)))),
     ("undecodable", lambda root: put(root, "text.dcm", b"hello" * 100)),

@@ -15,6 +15,10 @@ class Faulty(Examiner):
         fault = locator.path.rsplit("/", 1)[-1].split(".")[0]
         if fault == "hang":
             time.sleep(3600)
+        if fault == "drip":
+            while True:
+                time.sleep(0.02)
+                self._done()
         if fault == "crash":
             ctypes.string_at(0)
         if fault == "leave":
@@ -30,4 +34,4 @@ class Faulty(Examiner):
 if __name__ == "__main__":
     if sys.argv[1] == "broken":
         sys.exit(1)
-    serve(lambda settings: Faulty(fetch_from(Root(**settings["root"])), settings["max_samples"]))
+    serve(lambda settings, done: Faulty(fetch_from(Root(**settings["root"])), settings["max_samples"], done))

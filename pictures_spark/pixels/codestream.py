@@ -1,0 +1,62 @@
+"""What a compressed frame says of its own size, and whether it is all there, read without decoding it. Pure."""
+
+import struct
+
+_J2K = b"\xff\x4f\xff\x51"
+_END = b"\xff\xd9"
+# Boxes of a JP2 file may come before its codestream.
+_LOOK = 4096
+# Markers without a length: TEM, RSTn, SOI; and frame headers SOF0-15 and SOF55 (JPEG-LS), without DHT, JPG and DAC.
+_ALONE = {0x01, *range(0xD0, 0xD9)}
+_FRAME_HEADERS = (set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}) | {0xF7}
+
+
+def size_of(frame: bytes) -> tuple[int, int] | None:
+    """Rows and columns that a JPEG, JPEG-LS or JPEG 2000 codestream claims; None where it does not say (ISO/IEC 10918-1, 14495-1, 15444-1).
+
+    Examples
+    --------
+    >>> size_of(bytes.fromhex("ffd8ffc0000b080003000401011100"))
+    (3, 4)
+    """
+    at = frame.find(_J2K, 0, _LOOK)
+    try:
+        if at >= 0:
+            width, height, left, top = struct.unpack_from(">4I", frame, at + 8)
+            return (height - top, width - left)
+        return _jpeg(frame) if frame[:2] == b"\xff\xd8" else None
+    except (struct.error, IndexError):
+        return None
+
+
+def is_cut(frame: bytes) -> bool:
+    """Whether a JPEG, JPEG-LS or JPEG 2000 codestream lacks the marker that ends it; decoders fill up what is not there without a word.
+
+    Examples
+    --------
+    >>> is_cut(bytes.fromhex("ffd8ffc0")), is_cut(bytes.fromhex("ffd8ffd900"))
+    (True, False)
+    """
+    known = frame[:2] == b"\xff\xd8" or frame.find(_J2K, 0, _LOOK) >= 0
+    # After it there may be padding.
+    return known and not frame.rstrip(b"\0\xff").endswith(_END)
+
+
+def _jpeg(frame: bytes) -> tuple[int, int] | None:
+    at = 2
+    while True:
+        if frame[at] != 0xFF:
+            return None
+        marker = frame[at + 1]
+        if marker == 0xFF:
+            at += 1
+        elif marker in _ALONE:
+            at += 2
+        elif marker in _FRAME_HEADERS:
+            rows, columns = struct.unpack_from(">2H", frame, at + 5)
+            # No rows: told after the first scan.
+            return (rows, columns) if rows else None
+        elif marker == 0xDA:
+            return None
+        else:
+            at += 2 + int(struct.unpack_from(">H", frame, at + 2)[0])

@@ -67,6 +67,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     cv2.setNumThreads(1)
+    if hasattr(os, "sched_setaffinity"):
+        # A decoder that starts threads of its own gets no second core either.
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     files = [slice_file(number) for number in range(arguments.n)]
     if arguments.costs:
         print_costs(files[:8])

@@ -78,6 +78,11 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument(
                 "--where", action="append", default=[], metavar="COLUMN=VALUE", help="only images whose header says so; may be repeated"
             )
+            which = sub.add_mutually_exclusive_group()
+            which.add_argument(
+                "--audit", type=_count, metavar="N", help="examine nothing; write contact sheets of N clean images per modality and maker"
+            )
+            which.add_argument("--audited", action="store_true", help="examine nothing; print what the audit's filled list says")
         if job.name == "link":
             sub.add_argument(
                 "--clerical-sample", type=_count, metavar="N", help="link nothing; write N headers that need review into the zone"
@@ -202,6 +207,10 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
                 import_module("pictures_spark.dicom.catalogue").print_preview(config, arguments.limit)
             else:
                 run_job("catalogue", config, "identifiable", lambda job: heart(job, arguments.limit))
+        case "pixels" if arguments.audit or arguments.audited:
+            audit = import_module("pictures_spark.pixels.audit")
+            heart = audit.read if arguments.audited else lambda job: audit.draw(job, arguments.audit)
+            run_job("pixels-audit", config, "identifiable", heart)
         case "pixels":
             heart = _heart("pictures_spark.pixels.job")
             asked = import_module("pictures_spark.pixels.job").choice(arguments.feature, arguments.where)

@@ -16,11 +16,11 @@ from pictures_spark.pixels import features as measures
 from pictures_spark.pixels.decode import Image, decode
 from pictures_spark.pixels.faults import PixelFault
 from pictures_spark.pixels.features import Feature, Measurement
-from pictures_spark.pixels.heat import Suspect
+from pictures_spark.pixels.heat import Suspect, suspects
 from pictures_spark.pixels.pattern import Sketch, sketch
 from pictures_spark.pixels.planes import pictures, written
 from pictures_spark.pixels.text import Box, find_text, read_places
-from pictures_spark.pixels.window import to_8bit
+from pictures_spark.pixels.window import to_8bit, whole_range
 
 T = TypeVar("T")
 # Of many overlays, one a frame, the first are read throughout and the others where the first stage points.
@@ -100,24 +100,28 @@ class Examiner:
             measurement.add(frame)
             if text == NOTHING:
                 continue
-            frame8 = _visible(image, frame)
+            frame8, more = _visible(image, frame)
             if text in (READ, WHOLE):
-                boxes.append(_guarded(partial(find_text, frame8, whole=text == WHOLE)))
+                found = _guarded(partial(find_text, frame8, whole=text == WHOLE))
+                boxes.append(found + [box for view in more for box in _guarded(partial(find_text, view))])
                 continue
             one = _guarded(partial(sketch, frame8))
-            places += one.places
+            places.append(one.places[0] + tuple(place for view in more for place in _guarded(partial(suspects, view))))
             # Joined without the places, which would be copied again for every frame.
             whole = one if whole is None else Sketch(np.minimum(whole.low, one.low), np.maximum(whole.high, one.high), ())
         if whole is not None:
             whole = Sketch(whole.low, whole.high, tuple(places))
-        beside = [] if text == NOTHING else _beside(image)
+        beside = [] if text == NOTHING else _beside(image, self._done)
         return Examined(image.frame_count, measures.results(measurement, names), whole, boxes, beside)
 
     def read_frames(self, locator: Locator, places: Mapping[int, Sequence[Suspect]]) -> dict[int, list[Box]]:
         """See `Looks`."""
         image = self._open(locator)
-        frames = zip(places, image.frames(list(places)), strict=True)
-        return {number: _guarded(partial(read_places, _visible(image, frame), places[number])) for number, frame in frames}
+        found = {}
+        for number, frame in zip(places, image.frames(list(places)), strict=True):
+            frame8, more = _visible(image, frame)
+            found[number] = [box for view in (frame8, *more) for box in _guarded(partial(read_places, view, places[number]))]
+        return found
 
     def read_picture(self, picture: np.ndarray) -> list[Box]:
         """See `Looks`."""
@@ -130,11 +134,12 @@ class Examiner:
         return decode(data, self._max_samples, self._done)
 
 
-def _beside(image: Image) -> list[Beside]:
-    """Text in the planes beside the image."""
+def _beside(image: Image, done: Callable[[], None]) -> list[Beside]:
+    """Text in the planes beside the image; ``done`` is called after each."""
     last = image.frame_count - 1
     found = []
     for number, picture in enumerate(pictures(image)):
+        done()
         if picture.pixels is None:
             found.append(Beside(picture.plane, picture.frame_from, picture.frame_to, Box(0, 0, image.columns, image.rows)))
             continue
@@ -146,8 +151,11 @@ def _beside(image: Image) -> list[Beside]:
     return found + [Beside(plane, 0, last, Box(*sides, 1.0, " | ".join(texts))) for (plane, sides), texts in together.items()]
 
 
-def _visible(image: Image, frame: np.ndarray) -> np.ndarray:
-    return to_8bit(image.colours(frame), image.inverted)
+def _visible(image: Image, frame: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """A frame as 8 bit, and other views of it where some text would not be seen in that one."""
+    coloured = image.colours(frame)
+    other = whole_range(coloured, image.inverted)
+    return to_8bit(coloured, image.inverted), [] if other is None else [other]
 
 
 def _guarded(look: Callable[[], T]) -> T:

@@ -186,7 +186,8 @@ class _Frames:
     def result(self) -> float:
         if not self._values:
             raise self._fault or PixelFault("only_padding")
-        return roll_up(self._rule, self._values)
+        # All rules agree on one value, and most images have one frame.
+        return self._values[0] if len(self._values) == 1 else roll_up(self._rule, self._values)
 
 
 def roll_up(rule: str, values: Sequence[float]) -> float:
@@ -274,8 +275,16 @@ class Measurement:
                 self._sources.setdefault(entry["from"], _SOURCES[entry["from"]](image))
 
     def add(self, frame: np.ndarray) -> None:
-        """Take in the next frame, as decoded (palette as indices)."""
+        """Take in the next frame, as decoded (palette as indices).
+
+        Raises
+        ------
+        PixelFault
+            ``undecodable``: it has no colours though it says so; that is the image's fault and not a feature's.
+        """
         one = Frame(self._image, self._count, frame)
+        if self._image.palette:
+            _ = one.shown
         for source in self._sources.values():
             source.add(one)
         self._count += 1

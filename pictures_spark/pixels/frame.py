@@ -70,8 +70,8 @@ class Frame:
         """(rows, columns): stored values, or of colours a thousand times their luma (0.299 R + 0.587 G + 0.114 B), which is whole."""
         if self.shown.ndim == 2:
             return self.shown
-        red, green, blue = (self.shown[:, :, n].astype(np.int64 if self.shown.dtype.itemsize > 2 else np.int32) for n in range(3))
-        mixed: np.ndarray = red * _LUMA_PER_MILLE[0] + green * _LUMA_PER_MILLE[1] + blue * _LUMA_PER_MILLE[2]
+        wide = self.shown.astype(np.int64 if self.shown.dtype.itemsize > 2 else np.int32)
+        mixed: np.ndarray = sum(weight * wide[:, :, place] for place, weight in enumerate(_LUMA_PER_MILLE))
         return mixed
 
     @cached_property
@@ -211,7 +211,7 @@ class Frame:
         largest = rule["max_hole_share"] * cv2.countNonZero(self.body)
         # A hole's outline runs through the bone around it, and so encloses more than the hole.
         holes = [o for o, (_, _, _, parent) in zip(outlines, nesting[0] if len(outlines) else (), strict=True) if parent >= 0]
-        mask = cv2.drawContours(mask, [o for o in holes if cv2.contourArea(o) <= largest], -1, 1, cv2.FILLED)
+        cv2.drawContours(mask, [o for o in holes if cv2.contourArea(o) <= largest], -1, 1, cv2.FILLED)
         side = 2 * rule["margin_pixels"] + 1
         return cv2.dilate(mask, np.ones((side, side), np.uint8)).astype(bool)
 

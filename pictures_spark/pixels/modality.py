@@ -148,13 +148,13 @@ def padding_range(image: Image) -> tuple[int, int] | None:
     """Lowest and highest stored value that is padding (PS3.3 C.7.5.1.1.2); None where none is declared."""
     if image.samples > 1:
         return None
-    ends = []
+    ends: list[int] = []
     for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
         value = image.dataset.get(keyword)
         if value is None and ends:
             value = ends[0]
         try:
-            number = int(value)  # type: ignore[arg-type]
+            number = int(value)
         except (TypeError, ValueError):
             return None
         bits = int(image.dataset.get("BitsAllocated", 16))

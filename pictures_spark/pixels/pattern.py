@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pictures_spark.pixels.heat import Suspect, overlap, suspects
+from pictures_spark.pixels.heat import Sides, Suspect, overlap, suspects
 from pictures_spark.pixels.text import Box, rules
 
 
@@ -72,12 +72,13 @@ class Track:
         """One box, around everything seen and read of the track, with a margin; its text and score are those that read best."""
         margin = rules()["tracks"]["margin"]
         best = max(boxes, key=lambda box: (box.score, box.text))
-        around = (*self.seen.values(), *boxes)
+        around: list[Sides] = [*self.seen.values(), *boxes]
+        edges = list(zip(*(one.sides for one in around), strict=True))
         return Box(
-            max(0, min(one.x0 for one in around) - margin),
-            max(0, min(one.y0 for one in around) - margin),
-            min(shape[1], max(one.x1 for one in around) + margin),
-            min(shape[0], max(one.y1 for one in around) + margin),
+            max(0, min(edges[0]) - margin),
+            max(0, min(edges[1]) - margin),
+            min(shape[1], max(edges[2]) + margin),
+            min(shape[0], max(edges[3]) + margin),
             best.score,
             best.text,
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from pydicom import Dataset
+from pydicom.uid import UID
 
 from pictures_spark.pixels.decode import Image
 
@@ -113,7 +114,7 @@ def _unused_bits(image: Image, declared: set[int]) -> Iterator[Picture]:
         return
     data = dataset.PixelData
     count = image.frame_count * image.rows * image.columns
-    if dataset.file_meta.TransferSyntaxUID.is_encapsulated or len(data) < count * allocated // 8:
+    if UID(image.transfer_syntax).is_encapsulated or len(data) < count * allocated // 8:
         if declared:
             yield Picture(OVERLAY, 0, last, None)
         return

@@ -187,13 +187,16 @@ def _read_region(frame8: np.ndarray, region: _Region, rule: dict[str, Any]) -> l
     certainty = max(second_look(part, line) for line in lines)
     if certainty < rules()["heat"]["second"]:
         return []
-    # A large part costs no more than a whole frame.
-    most = min(rule["max_upscale"], rule["max_side"] / max(part.shape[:2]), (rule["max_area"] / (part.shape[0] * part.shape[1])) ** 0.5)
+    # A large part costs no more than a whole frame, and half of that if it is read again.
+    most, most_again = (
+        min(rule["max_upscale"], rule["max_side"] / max(part.shape[:2]), (area / (part.shape[0] * part.shape[1])) ** 0.5)
+        for area in (rule["max_area"], rule["max_area_again"])
+    )
     factor = min(rule["line"] / region.line, most)
     found = _read(part, factor, frame8.shape[0])
     if found or certainty < rule["again"]:
         return [box.moved(region.x0, region.y0) for box in found]
-    larger = min(max(factor * rule["again_factor"], rule["line"] / region.core), most)
+    larger = min(max(factor * rule["again_factor"], rule["line"] / region.core), most_again)
     if larger > factor:
         found = _read(part, larger, frame8.shape[0])
     if not found and not region.upright:
@@ -259,25 +262,21 @@ def _read_anew(part: np.ndarray, factor: float | None, frame_rows: int | None) -
 def _detected(models: "RapidOCR", colour: np.ndarray, rule: dict[str, Any], factor: float | None) -> list[np.ndarray]:
     """Corner points (4, 2) of every line of text that the detector proposes, clockwise from the top left."""
     import cv2
-    from rapidocr_onnxruntime.ch_ppocr_det.utils import DetPreProcess
 
     rows, columns = colour.shape[:2]
-    shrink = min(1.0, rule["max_side"] / max(rows, columns))
+    # Larger frames are reduced; and bringing the short side of a strip to min_side would let its long side grow without bound.
+    most = rule["max_side"] / max(rows, columns)
+    if factor is None:
+        factor = max(min(1.0, most), min(rule["min_side"] / min(rows, columns), rule["max_upscale"], most))
     # What is thinner than the network's stride cannot be scaled; what is that small cannot hold text either.
-    if min(rows, columns) * shrink < rules()["box"]["min_height"]:
+    if min(rows, columns) * min(1.0, most) < rules()["box"]["min_height"]:
         return []
-    image = colour if shrink == 1.0 else cv2.resize(colour, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-    short, long = min(image.shape[:2]), max(image.shape[:2])
-    if factor is not None:
-        side = int(min(rows, columns) * factor)
-        if factor < shrink:
-            image = cv2.resize(colour, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-    else:
-        # Bringing the short side of a strip to min_side would let its long side grow without bound.
-        side = min(rule["min_side"], int(short * min(rule["max_upscale"], rule["max_side"] / long)))
-    ready = DetPreProcess(max(side, 32), "min")(image)
-    if ready is None:
-        return []
+    # Sides are multiples of the network's stride.
+    wide, tall = (max(32, round(size * factor / 32) * 32) for size in (columns, rows))
+    scaled = cv2.resize(colour, (wide, tall), interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+    # From -1 to 1, in single precision: the library's own way goes by double precision and takes a tenth of the time.
+    ready = np.multiply(scaled.transpose(2, 0, 1)[None], np.float32(1 / 127.5), dtype=np.float32)
+    ready -= 1
     output = models.text_det.infer(ready)[0]
     boxes, _ = models.text_det.postprocess_op(output, (rows, columns))
     return [models.text_det.order_points_clockwise(box).astype(np.float32) for box in boxes]

@@ -26,6 +26,24 @@ def to_8bit(frame: np.ndarray, inverted: bool = False) -> np.ndarray:
     return 255 - grey if inverted else grey
 
 
+def whole_range(frame: np.ndarray, inverted: bool = False) -> np.ndarray | None:
+    """The same frame with its whole range mapped evenly, where `to_8bit` leaves too few levels for what lies beyond the percentiles.
+
+    Text that stands on something nearly as bright, such as metal or a burned-in banner, is seen only there. None where it would add
+    nothing: 8-bit frames of colour, and frames of which no great part of the range lies beyond the percentiles.
+    """
+    if frame.ndim == 3 or frame.dtype.kind == "f" or frame.dtype.itemsize == 1:
+        return None
+    rule = load_schema("pixels/text.yaml")["window"]
+    low, high = float(frame.min()), float(frame.max())
+    percentiles = np.percentile(frame, [rule["low_percentile"], rule["high_percentile"]], method="nearest")
+    beyond = max(float(percentiles[0]) - low, high - float(percentiles[1]))
+    if beyond <= rule["beyond_share"] * (high - low):
+        return None
+    grey = ((frame.astype(np.float32) - low) * np.float32(255 / (high - low))).round().astype(np.uint8)
+    return 255 - grey if inverted else grey
+
+
 def _stretched(frame: np.ndarray) -> np.ndarray:
     rule = load_schema("pixels/text.yaml")["window"]
     low, high = float(frame.min()), float(frame.max())

@@ -147,10 +147,10 @@ def planted_series(rng: Rng, modality: str, count: int, kind: str, faces: Sequen
     lines: list[Line | None] = []
     face, place = str(rng.choice(list(faces))), int(rng.integers(1 << 30))
     for number in range(count):
-        share = np.float32(sweep * number / count)
+        share = float(sweep * number / count)
         move = cv2.getRotationMatrix2D((first.shape[1] / 2, first.shape[0] / 2), turn * number, 1 - 0.006 * number)
         pixels = cv2.warpAffine(first * (1 - share) + second * share, move, first.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
-        pixels += rng.normal(0, noise, pixels.shape).astype(np.float32)
+        pixels += np.asarray(rng.normal(0, noise, pixels.shape), np.float32)
         line = None
         if number in where:
             # The same numbers drawn again for every frame: the same place, and the same words unless these change.
@@ -208,7 +208,7 @@ def rendered(text: str, face: str, height: int, rng: Rng) -> Array:
         ImageDraw.Draw(image).text((2, 2), text, fill=255, font=font)
         made = np.asarray(image)
         # Whole multiples, as devices enlarge a bitmap.
-        times = max(1, round(height / max(1, np.ptp(np.flatnonzero(made.any(axis=1))) + 1)))
+        times = max(1, round(height / max(1, int(np.ptp(np.flatnonzero(made.any(axis=1)))) + 1)))
         made = np.kron(made, np.ones((times, times), np.uint8))
     else:
         made = _outline(text, face, height)

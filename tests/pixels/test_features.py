@@ -471,6 +471,29 @@ def test_colour_is_measured_by_its_luma():
     assert found["air_fraction"] == "not_hu"
 
 
+def palette(pixels, **values):
+    """An image of indices into tables of 256 colours."""
+    ramp = np.arange(256, dtype=np.uint16) * 257
+    tables = {f"{colour}PaletteColorLookupTable": table for colour, table in (("Red", ramp), ("Green", ramp), ("Blue", ramp[::-1]))}
+    given = {f"{name}Descriptor": [256, 0, 16] for name in tables} | {f"{name}Data": t.tobytes() for name, t in tables.items()}
+    return instance(pixels, **{"PhotometricInterpretation": "PALETTE COLOR", "Modality": "US", **given, **values})
+
+
+def test_a_palette_is_measured_by_its_colours_and_hashed_by_its_indices():
+    pixels = RNG.integers(0, 256, (9, 9)).astype(np.uint8)
+    red, blue = pixels.astype(float) * 257, (255 - pixels.astype(float)) * 257
+    found = measured(palette(pixels))
+    assert_same(found, slow.intensity((red * 886 + blue * 114) / 1000), 1e-7)
+    assert found["colour_fraction"] == pytest.approx((abs(red - blue) > 0.06 * 65535).mean())
+    assert found["pixel_sha256"] == hashlib.sha256(b"|u1|1x9x9|" + pixels.tobytes()).hexdigest()
+
+
+def test_a_palette_without_its_tables_is_undecodable():
+    with pytest.raises(PixelFault) as caught:
+        measured(palette(np.zeros((4, 4), np.uint8), RedPaletteColorLookupTableData=b""))
+    assert caught.value.reason == "undecodable"
+
+
 def test_floats_are_measured_and_what_is_no_number_is_said():
     def made(values):
         dataset = instance(np.zeros((3, 4), np.uint32), Modality="MR")

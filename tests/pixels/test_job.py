@@ -12,8 +12,9 @@ from instances import dicom_bytes, instance
 from planted import anatomy, burn
 
 from pictures_spark import tables
-from pictures_spark.errors import ChecksFailedError, ConfigError, QuarantineLimitError
+from pictures_spark.errors import ChecksFailedError, ConfigError, InputError, QuarantineLimitError
 from pictures_spark.job import Job, run_job
+from pictures_spark.pixels import audit
 from pictures_spark.pixels import job as pixels
 from pictures_spark.pixels.features import applicable, computed
 from pictures_spark.pixels.text import engine_version
@@ -24,7 +25,7 @@ from pictures_spark.zones import Zones
 pytestmark = pytest.mark.spark
 SHAPE = (64, 96)
 NAME = "MACTAVISH"
-HEADER = {"conflict": False, "template_id": "t", "differences": "{}", "has_pixels": True, "run_id": "c"}
+HEADER = {"patient_name": "MACTAVISH^MORAG", "conflict": False, "template_id": "t", "differences": "{}", "has_pixels": True, "run_id": "c"}
 
 
 @pytest.fixture
@@ -115,6 +116,7 @@ def test_every_image_ends_with_one_verdict_whatever_it_does(spark, house, monkey
     assert verdicts(archive) == {**good, **dict.fromkeys(("crash.dcm", "bomb.dcm", "short"), "not_determined")}
     texts = archive.read("pixel_text")
     assert {row.rule for row in texts if row.sop_uid == "1.2.ct3"} >= {"projection"}
+    assert {word for row in texts for word in row.matches or ()} == {"name"}
     assert [(r.x0, r.plane, r.kind, r.rule) for r in texts if r.sop_uid == "1.2.mr"] == [(None, None, None, "frame")]
     features = archive.read("pixel_feature")
     # Seven of CT, two of MR, one of US, each with what applies to it.
@@ -130,6 +132,8 @@ def test_every_image_ends_with_one_verdict_whatever_it_does(spark, house, monkey
     assert_keys_unique(archive)
     assert "secret" not in "".join(capfd.readouterr())
 
+    check_audit(archive, house)
+
     # Again: nothing to do, nothing written; what failed is still counted, and is too much for the usual limit.
     before = [archive.version(name) for name in ("pixel_text", "pixel_feature", "pixel_plan", "quarantine")]
     strict = settings(house.path.parent, pixels={"quarantine_limit": 0.2})
@@ -139,6 +143,20 @@ def test_every_image_ends_with_one_verdict_whatever_it_does(spark, house, monkey
     assert again["counts"] == {"seen": 11, "written": 0, "unchanged": 7, "quarantined": 3, "skipped_vanished": 1}
     assert again["quarantined"] == {"crashed": 1, "out_of_memory": 1, "undecodable": 1}
     assert [archive.version(name) for name in ("pixel_text", "pixel_feature", "pixel_plan", "quarantine")] == before
+
+
+def check_audit(archive, config):
+    """The one clean image is shown to people, who say what they see."""
+    report = run_job("pixels-audit", config, "identifiable", lambda job: audit.draw(job, 3))
+    assert report.counts == {"seen": 1, "written": 1, "quarantined": 0}
+    folder = archive.zones.path("identifiable", "audit")
+    assert {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()} == {"audit.csv": 0o600, "sheet-1.png": 0o600}
+    listed = folder / "audit.csv"
+    assert "o-mr,MR" in listed.read_text()
+    with pytest.raises(InputError, match=r"1 images of audit/.* have neither yes nor no"):
+        run_job("pixels-audit", config, "identifiable", audit.read)
+    listed.write_text(listed.read_text().rstrip() + "no\n")
+    assert run_job("pixels-audit", config, "identifiable", audit.read).details["text_seen"] == 0
 
 
 @pytest.mark.chaos

@@ -164,3 +164,14 @@ def test_overlays_of_single_frames_hold_for_these():
     made.add_new(0x60000015, "IS", "3")
     result = examined(made)
     assert {(text.frame_from, text.frame_to) for text in result.texts} == {(1, 2)}
+
+
+def test_text_on_a_bright_banner_beyond_the_percentiles_is_found():
+    frame = np.random.default_rng(1).integers(0, 900, (160, 240)).astype(np.uint16)
+    mask = inked((160, 240), "MACDONALD", (8, 10), height=16)
+    # A narrow banner, as bright as metal, in which the letters are a little brighter.
+    frame[6:30, 6:110] = 3200
+    frame[mask] = 3900
+    frame[100:103, 100:103] = 4095
+    result = examined(instance(frame))
+    assert "MACDONALD" in {text.box.text for text in result.texts}

@@ -1,6 +1,7 @@
 """The supervised child: whatever an image does to it, one reason comes back and the next image is done."""
 
 import hashlib
+import random
 import subprocess
 import sys
 import time
@@ -12,9 +13,10 @@ import numpy as np
 import psutil
 import pytest
 import s3
+from houses import only_chaos
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from instances import dicom_bytes, instance
+from instances import dicom_bytes, instance, pydicom_files
 from planted import anatomy, burn
 
 from pictures_spark.pixels import supervise, wire
@@ -134,6 +136,28 @@ def test_a_file_made_to_break_decoders_is_one_reason_and_the_next_is_done(small_
         child.examine(put(archive, f"{fault}.dcm", data), NAMES, "nothing")
     assert caught.value.reason in reasons
     assert len(child.examine(good, NAMES, "nothing").features) == len(NAMES)
+
+
+@pytest.mark.chaos
+@only_chaos
+def test_no_damaged_file_does_more_than_fail_by_itself(archive, good):
+    """Pixel data of pydicom's compressed files with bytes changed at random: features or a reason, and nothing else, whatever they do."""
+    rng = random.Random(20261130)
+    files = [path.read_bytes() for path in pydicom_files() if 500 < path.stat().st_size < 60_000]
+    reasons = {}
+    with Supervised(str(archive), Limits(seconds=3, memory_bytes=1 << 29, max_samples=10**8), text=False) as child:
+        for number in range(600):
+            data = bytearray(rng.choice(files))
+            start = max(132, data.rfind(b"\xe0\x7f\x10\x00"))
+            for _ in range(rng.choice([1, 2, 4, 16])):
+                data[rng.randrange(start, min(len(data), start + rng.choice([120, 2000, len(data)])))] = rng.choice([0, 1, 127, 255])
+            try:
+                child.examine(put(archive, f"damaged{number}", bytes(data)), NAMES, "nothing")
+            except PixelFault as fault:
+                reasons[fault.reason] = reasons.get(fault.reason, 0) + 1
+        assert len(child.examine(good, NAMES, "nothing").features) == len(NAMES)
+    # Some of them did end the child, or this test would show nothing.
+    assert reasons["crashed"] > 0
 
 
 def test_what_libraries_print_goes_nowhere(child, archive, capfd):

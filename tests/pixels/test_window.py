@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pictures_spark.pixels.window import to_8bit
+from pictures_spark.pixels.window import to_8bit, whole_range
 
 TYPES = [np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.float32]
 
@@ -49,3 +49,20 @@ def test_colour_of_8_bit_stays_and_deeper_colour_is_scaled():
     frame = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     assert to_8bit(frame) is frame
     assert np.abs(to_8bit(frame.astype(np.uint16) * 256).astype(int) - frame.astype(int) * 255 / 47).max() <= 0.51
+
+
+def test_text_on_something_nearly_as_bright_keeps_its_contrast_in_the_whole_range():
+    frame = np.tile(np.linspace(0, 1500, 128), (128, 1)).astype(np.uint16)
+    frame[20:24, 40:60] = 3000
+    frame[21, 42:58] = 3600
+    assert int(to_8bit(frame)[21, 50]) - int(to_8bit(frame)[20, 50]) < 15
+    other = whole_range(frame)
+    assert int(other[21, 50]) - int(other[20, 50]) >= 40
+    assert np.array_equal(whole_range(frame, inverted=True), 255 - other)
+
+
+@pytest.mark.parametrize(
+    "frame", [np.arange(4096, dtype=np.uint16).reshape(64, 64), np.zeros((4, 4), np.int16), np.zeros((4, 4, 3), np.uint8)]
+)
+def test_the_whole_range_is_looked_at_only_where_it_adds_something(frame):
+    assert whole_range(frame) is None

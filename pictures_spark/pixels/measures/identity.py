@@ -52,7 +52,7 @@ def phash(frame: Frame) -> str:
     small = cv2.resize(frame.grey.astype(np.float32) / np.float32(frame.scale), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     if frame.image.inverted:
         small = -small
-    waves = cv2.dct(np.float32(small - small.mean()))[:_WAVES, :_WAVES].ravel()
+    waves = cv2.dct((small - small.mean()).astype(np.float32))[:_WAVES, :_WAVES].ravel()
     # The first is the mean, and is left out of the median.
     bits = waves > np.median(waves[1:])
     return f"{int(''.join('1' if bit else '0' for bit in bits), 2):016x}"

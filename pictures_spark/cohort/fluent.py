@@ -223,9 +223,10 @@ def related(
     within: int | None = None,
     apart: int | None = None,
     related: Related | None = None,
+    among: Member | None = None,
 ) -> Related:
     """Other series or studies of the same study or patient."""
-    return Related(unit, of, where, Window(*window), _names(same), at_least, count or unit, within, apart, related)
+    return Related(unit, of, where, Window(*window), _names(same), at_least, count or unit, within, apart, related, among)
 
 
 def nearest(among: Events | Related, *, take: Take = "nearest", then: Where | None = None) -> Nearest:
@@ -487,7 +488,7 @@ def _written(node: Any) -> str:
         case Nearest():
             return _call("nearest", node.among, take=None if node.take == "nearest" else node.take, then=node.then)
         case Related():
-            more = {name: value for name in ("within", "apart", "related", "where") if (value := getattr(node, name)) is not None}
+            more = {name: value for name in ("within", "apart", "related", "where", "among") if (value := getattr(node, name)) is not None}
             count = None if node.count == node.unit else node.count
             at_least = None if node.at_least == 1 else node.at_least
             return _call("related", node.unit, node.of, window=_ends(node.window), same=node.same, at_least=at_least, count=count, **more)

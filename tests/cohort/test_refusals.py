@@ -190,6 +190,11 @@ REFUSED = {
     ),
     "split in three at a date": (question(more="split: {parts: [a, b, c], at: 2015-01-01}"), "at a date there are two parts"),
     "part of no name": (question(more="split: {parts: [A part, b], at: 2015-01-01}"), "split: part 'A part' must be lower-case"),
+    "among no cohort": (related("unit: series, of: patient, among: everybody"), "among: must be a mapping with cohort, level"),
+    "among below": (
+        related("unit: study, of: patient, among: {cohort: a, level: series}"),
+        "among: level: unknown value 'series'; there is study, patient",
+    ),
     # match
     "match of no cases": (question(more="match: {level: patient, ratio: 1, seed: a}"), "match: needs cases"),
     "more controls than may be": (question(more=f"match: {{{CASES}, at_least: 5}}"), "at_least 5 is more than the 4 controls"),

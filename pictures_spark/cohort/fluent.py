@@ -3,6 +3,8 @@
 Comfort alone: nothing is decided here. A `Cohort` is a question in the making, never changed but given back with more in it; `question`
 checks it as every face is checked. `to_python` writes a question as the call that makes it, without loss.
 
+The words can be imported from `pictures_spark.cohort` as well.
+
 Examples
 --------
 >>> asked = (
@@ -70,6 +72,41 @@ from pictures_spark.cohort.model import (
     Where,
     Window,
 )
+
+__all__ = [
+    "Cohort",
+    "all_of",
+    "any_of",
+    "between",
+    "chain",
+    "cover",
+    "day_of",
+    "eq",
+    "events",
+    "ever",
+    "first",
+    "follow_up",
+    "gap",
+    "ge",
+    "gt",
+    "has",
+    "lacks",
+    "last",
+    "le",
+    "lt",
+    "matches",
+    "member",
+    "missing",
+    "ne",
+    "nearest",
+    "none_of",
+    "one_of",
+    "related",
+    "report",
+    "stay",
+    "to_python",
+    "where",
+]
 
 Names = str | Sequence[str]
 Days = tuple[int | None, int | None]

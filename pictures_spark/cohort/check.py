@@ -49,6 +49,7 @@ from pictures_spark.cohort.model import (
     saved_cohorts,
 )
 from pictures_spark.cohort.pattern import PatternError, canonical
+from pictures_spark.records.source import source, source_names
 from pictures_spark.resources import load_schema
 from pictures_spark.schema import vocabulary
 
@@ -110,11 +111,17 @@ def not_held(question: Question, held: Iterable[str]) -> list[str]:
     """Event kinds that no published source can hold: such a question would be answered with nobody, or everybody."""
     kinds = set(held)
     return [
-        f"{where}: no published record source can hold events of kind {kind}, so nothing can be said about them"
+        f"{where}: no published record source can hold events of kind {kind}, so nothing can be said about them{_needed(kind)}"
         for where, events in asked_events(question)
         for kind in events.kinds
         if kind not in kinds
     ]
+
+
+def _needed(kind: str) -> str:
+    """Which record source would have to be loaded."""
+    names = [name for name in source_names() if kind in source(name).kinds]
+    return f"; {' or '.join(names)} would have to be loaded" if names else "; no record source that is declared has them"
 
 
 def _properties() -> dict[str, Any]:

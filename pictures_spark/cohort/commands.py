@@ -213,7 +213,7 @@ def _release(connection: "duckdb.DuckDBPyConnection", zones: Zones) -> Release:
 
 def _count(connection: "duckdb.DuckDBPyConnection", zones: Zones, asked: Asked, plan: Plan, release: Release) -> Answer:
     duck.pin(connection, zones, release, plan.tables)
-    if plan.touching is not None:
+    if "source_cover" in plan.tables:
         faults = check.not_held(asked.question, duck.kinds_held(connection)) or [
             f"step {name}: its window overlaps what the record sources cover for no {plan.unit} at all; check the window and the index"
             for name in duck.untouched(connection, plan)

@@ -379,7 +379,7 @@ class _Compiler:
         index = self.question.index
         if not isinstance(index, IndexEvent):
             return []
-        self.tables.add("event")
+        self.tables |= {"event", "source_cover"}  # the cover, to refuse an event that no source can hold
         first = (exp.Min if index.which == "first" else exp.Max)(this=col("date", "event"))
         person = col("patient_id", "event")
         columns = [person, named(first, "index_date")]
@@ -1153,7 +1153,7 @@ class _Compiler:
 
     def _had(self, events: Events) -> exp.Select:
         """The day of each person's first such event."""
-        self.tables.add("event")
+        self.tables |= {"event", "source_cover"}
         person, first = col("patient_id", "event"), exp.Min(this=day(col("date", "event")))
         return select([person, named(first, "had_day")], _table("event"), where=[self._is_asked(events)], group=[person])
 

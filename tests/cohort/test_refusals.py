@@ -370,7 +370,8 @@ def test_a_kind_that_no_source_holds_is_refused():
     asked = yaml_face.from_yaml(event("event: [diagnosis, tumour], codes: stroke, window: [-9d, 0d]"))
     assert check.not_held(asked, {"diagnosis", "tumour"}) == []
     (fault,) = check.not_held(asked, {"diagnosis", "dispensing"})
-    assert fault == "step s: no published record source can hold events of kind tumour, so nothing can be said about them"
+    said = "step s: no published record source can hold events of kind tumour, so nothing can be said about them"
+    assert fault == f"{said}; smr06 would have to be loaded"
 
 
 def test_saved_cohorts_of_other_releases_and_levels_are_refused():

@@ -37,6 +37,14 @@ JOBS = (
 )
 
 
+_COHORT_ARGUMENTS = {
+    "freeze": "id of a cohort (its newest freeze), or the first digits of a freeze, as `list` shows them",
+    "other": "the other freeze, likewise",
+    "manifest": "the same, or a file that `manifest` printed",
+    "unit": "id of a patient, study, series or image",
+}
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse that fails with our exit code for bad usage."""
 
@@ -65,15 +73,39 @@ def _parser() -> argparse.ArgumentParser:
                 "--clerical-sample", type=_count, metavar="N", help="link nothing; write N headers that need review into the zone"
             )
 
-    cohort = commands.add_parser("cohort", help="ask, check and freeze cohorts")
+    reading = _Parser(add_help=False)
+    reading.add_argument("--as", dest="role", metavar="ROLE", help="coordinator or data_manager, to see exact counts; needs --purpose")
+    reading.add_argument("--purpose", metavar="TEXT", help="what the counts are for, kept in the audit chain; name nobody in it")
+    reading.add_argument("--project", metavar="NAME", help="project that they are for")
+    cohort = commands.add_parser("cohort", help="ask, check, freeze, repeat and compare cohorts")
     actions = cohort.add_subparsers(dest="action", required=True, metavar="action")
     for action, text in (
         ("check", "validate a question and read it back in plain English"),
         ("count", "attrition of a question, answered by the embedded reader"),
         ("freeze", "write the cohort to the de-identified zone, by Spark"),
     ):
-        sub = actions.add_parser(action, parents=[shared], help=text, description=text)
+        parents = [shared] if action == "check" else [shared, reading]
+        sub = actions.add_parser(action, parents=parents, help=text, description=text)
         sub.add_argument("question", metavar="FILE", help="cohort specification, YAML")
+        if action == "count":
+            sub.add_argument("--by", metavar="A[,B]", help="also people by modality, year, health_board, manufacturer, sex or age_band")
+    actions.add_parser("list", parents=[shared], help="what is frozen")
+    for action, arguments, text in (
+        ("manifest", ["freeze"], "print what a freeze was made of, JSON"),
+        ("replay", ["manifest"], "ask a frozen question again of the tables that it was asked of"),
+        ("compare", ["freeze", "other"], "who entered and who left between two freezes, and why"),
+        ("why", ["freeze", "unit"], "what each step says of one unit"),
+    ):
+        sub = actions.add_parser(action, parents=[shared, reading], help=text, description=text)
+        for name in arguments:
+            sub.add_argument(name, metavar=name.upper(), help=_COHORT_ARGUMENTS[name])
+
+    audit = commands.add_parser("audit", help="what was read, frozen and delivered, by whom and what for")
+    actions = audit.add_subparsers(dest="action", required=True, metavar="action")
+    actions.add_parser("list", parents=[shared], help="every event, one a line, JSON")
+    actions.add_parser("head", parents=[shared], help="number and hash of the newest event, to be written down elsewhere")
+    sub = actions.add_parser("verify", parents=[shared], help="find any event that was changed, removed, inserted, moved or cut off")
+    sub.add_argument("--head", action="append", default=[], metavar="HEAD", help="a head that was written down; may be given again")
 
     extract = commands.add_parser("extract", parents=[shared], help="deliver a frozen cohort, de-identified, to a project")
     extract.add_argument("cohort", help="id of a frozen cohort")
@@ -157,7 +189,10 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
             sample = import_module("pictures_spark.linkage.review").sample
             run_job("link-review", config, "identifiable", lambda job: sample(job, arguments.clerical_sample))
         case "cohort":
-            import_module("pictures_spark.cohort.commands").run(arguments.action, arguments.question, config)
+            _cohort(arguments, config)
+        case "audit":
+            heads = arguments.head if arguments.action == "verify" else []
+            import_module("pictures_spark.audit").run(arguments.action, config, heads)
         case "extract":
             heart = _heart("pictures_spark.delivery.extract")
             run_job("extract", config, "extractor", lambda job: heart(job, arguments.cohort), arguments.project)
@@ -204,6 +239,22 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
         case name:
             job = next(job for job in JOBS if job.name == name)
             run_job(job.name, config, job.role, _heart(job.module))
+
+
+def _cohort(arguments: argparse.Namespace, config: Config) -> None:
+    if arguments.action == "check":
+        import_module("pictures_spark.cohort.commands").run("check", arguments.question, config)
+        return
+    if arguments.action == "list":
+        import_module("pictures_spark.cohort.explain").run("list", [], config)
+        return
+    reader = import_module("pictures_spark.readers").reader(config, arguments.role, arguments.purpose, arguments.project)
+    if arguments.action in ("count", "freeze"):
+        by = tuple(arguments.by.split(",")) if arguments.action == "count" and arguments.by else ()
+        import_module("pictures_spark.cohort.commands").run(arguments.action, arguments.question, config, reader, by)
+        return
+    names = [getattr(arguments, name) for name in ("freeze", "manifest", "other", "unit") if hasattr(arguments, name)]
+    import_module("pictures_spark.cohort.explain").run(arguments.action, names, config, reader)
 
 
 def _count(text: str) -> int:

@@ -71,6 +71,8 @@ def check_zones(config: Config) -> Finding:
             wrong.append(zone)
     if not _writable(Zones(config, "extractor", "doctor").path("project", mode="write").parent):
         wrong.append("projects")
+    if not _writable(Zones(config, "counter").path("governance", mode="append")):
+        wrong.append("governance")
     remedy = "give this user write access to the zone roots of the settings file, or change them"
     return Finding("zones", f"not writable: {', '.join(wrong)}" if wrong else "writable", remedy if wrong else None)
 

@@ -1,4 +1,4 @@
-"""The three zones, and who may touch them.
+"""The zones, and who may touch them.
 
 A zone is a storage root; a role is a row of schemas/roles.yaml. Every path a job opens comes from a :class:`Zones` object, which
 refuses what its role does not allow. Runs on the driver; executors only ever get paths that were allowed here.
@@ -13,7 +13,7 @@ from pictures_spark.errors import ConfigError, ZoneViolationError
 from pictures_spark.resources import load_schema
 from pictures_spark.roots import Root, local_path, root_at
 
-Mode = Literal["read", "write"]
+Mode = Literal["read", "write", "append"]
 _PROJECT_NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}$")
 
 
@@ -47,7 +47,8 @@ class Zones:
         self.role = role
         self.project = project
         self._allowed: dict[str, list[Mode]] = roles[role]
-        self._roots = {zone: config.location(root) for zone, root in config["zones"].items()}
+        places = {"governance": "governance"} | config["zones"]
+        self._roots = {zone: config.location(root) for zone, root in places.items()}
         self._remote = config.values.get("remote")
         if "project" in self._allowed:
             if project is None or not _PROJECT_NAME.match(project):

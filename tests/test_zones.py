@@ -12,26 +12,28 @@ from pictures_spark.zones import Zones
 MAY = {
     "synthesiser": {("archive", "read"), ("archive", "write"), ("extracts", "read"), ("extracts", "write")},
     "identifiable": {("archive", "read"), ("extracts", "read"), ("identifiable", "read"), ("identifiable", "write")},
-    "publisher": {("identifiable", "read"), ("deidentified", "read"), ("deidentified", "write")},
-    "deidentified": {("deidentified", "read"), ("deidentified", "write")},
-    "counter": {("deidentified", "read")},
+    "publisher": {("identifiable", "read"), ("deidentified", "read"), ("deidentified", "write"), ("governance", "append")},
+    "deidentified": {("deidentified", "read"), ("deidentified", "write"), ("governance", "read"), ("governance", "append")},
+    "counter": {("deidentified", "read"), ("governance", "read"), ("governance", "append")},
     "extractor": {
         ("archive", "read"),
         ("identifiable", "read"),
         ("deidentified", "read"),
         ("project", "read"),
         ("project", "write"),
+        ("governance", "append"),
     },
+    "auditor": {("governance", "read")},
     "project": {("project", "read")},
 }
-ALL_ZONES = ("archive", "extracts", "identifiable", "deidentified", "project")
+ALL_ZONES = ("archive", "extracts", "identifiable", "deidentified", "project", "governance")
 
 
 def test_every_declared_role_is_known_here():
     assert set(load_schema("roles.yaml")) == set(MAY)
 
 
-@pytest.mark.parametrize(("role", "zone", "mode"), list(itertools.product(MAY, ALL_ZONES, ("read", "write"))))
+@pytest.mark.parametrize(("role", "zone", "mode"), list(itertools.product(MAY, ALL_ZONES, ("read", "write", "append"))))
 def test_a_role_may_do_exactly_what_its_row_says(config, role, zone, mode):
     zones = Zones(config, role, "demo")
     if (zone, mode) in MAY[role]:
@@ -84,3 +86,12 @@ def test_a_remote_zone_has_tables_but_no_paths(config):
     assert zones.table("deidentified", "series") == "s3a://bucket/deidentified/tables/series"
     with pytest.raises(ConfigError, match="s3a URI"):
         zones.path("deidentified", "x")
+
+
+def test_nobody_may_rewrite_the_governance_zone():
+    assert not any("write" in modes for role in load_schema("roles.yaml").values() for zone, modes in role.items() if zone == "governance")
+
+
+def test_the_governance_zone_has_a_place_where_the_settings_do_not_say(config):
+    del config.values["zones"]["governance"]
+    assert Zones(config, "auditor").path("governance") == config.home / "governance"

@@ -1,6 +1,7 @@
 """Attrition: how many units and patients were left after each step, and why the others were not.
 
-Counts are exact here. They are shown to roles that a Safe Haven trusts with exact counts, and `lines` is the only way they are printed.
+Counts are exact here, and `lines` prints them for roles that a Safe Haven trusts with that. Everybody else sees what
+`pictures_spark.cohort.shown` makes of them.
 """
 
 import hashlib
@@ -10,6 +11,8 @@ from itertools import pairwise
 from typing import Any
 
 from pictures_spark.cohort.compile import Plan
+
+UNITS = {"patient": "patients", "study": "studies", "series": "series", "image": "images"}
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,7 @@ def skipped(found: Sequence[Level]) -> dict[str, int]:
 def lines(unit: str, found: Sequence[Level]) -> list[str]:
     """The printed table: what each step left, and how many it did not leave because the answer was no, or was unknown."""
     width = max(len(level.step_id) for level in found)
-    head = {"patient": "patients", "study": "studies", "series": "series", "image": "images"}[unit]
-    rows = [f"  {'step':<{width}}  {head:>12}  {'no':>12}  {'unknown':>12}  {'patients':>12}"]
+    rows = [f"  {'step':<{width}}  {UNITS[unit]:>12}  {'no':>12}  {'unknown':>12}  {'patients':>12}"]
     rows += [
         f"  {level.step_id:<{width}}  {level.kept:>12,}  {level.failed:>12,}  {level.unknown:>12,}  {level.kept_patients:>12,}"
         for level in found

@@ -2,17 +2,22 @@
 
 ``check`` needs no data. ``count`` is answered by the embedded reader under the role counter. ``freeze`` runs under the role deidentified:
 Spark computes the members, the embedded reader answers the same question apart, and nothing is written unless both agree at every step.
+
+What is printed is exact for a reader who may see that (`pictures_spark.readers`), and through the disclosure gate for everybody else. Every
+count and every freeze is an event of the audit chain before anything of it is printed.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pictures_spark import __version__, tables
-from pictures_spark.cohort import attrition, check, codelists, duck, sentence, spark, yaml_face
+import numpy as np
+
+from pictures_spark import __version__, audit, tables
+from pictures_spark.cohort import attrition, check, codelists, duck, gate, sentence, shown, spark, tally, yaml_face
 from pictures_spark.cohort.attrition import Answer, Level
 from pictures_spark.cohort.codelists import Codes
 from pictures_spark.cohort.compile import DIALECTS, Plan, Saved, compiled
@@ -23,6 +28,7 @@ from pictures_spark.config import Config
 from pictures_spark.errors import ChecksFailedError, ConfigError, InputError
 from pictures_spark.job import Job, run_job
 from pictures_spark.keys import fingerprint
+from pictures_spark.readers import ANALYST, Reader
 from pictures_spark.report import utc_now
 from pictures_spark.resources import code_fingerprint
 from pictures_spark.schema import table
@@ -59,8 +65,12 @@ class Asked:
         return compiled(self.question, self.codes, self.saved)
 
 
-def run(action: str, question: str, config: Config) -> None:
+def run(action: str, question: str, config: Config, reader: Reader = ANALYST, by: Sequence[str] = ()) -> None:
     """Do what ``pictures cohort <action> FILE`` says and print the result.
+
+    Parameters
+    ----------
+    by : one or two breakdowns of the people who are counted.
 
     Raises
     ------
@@ -69,15 +79,18 @@ def run(action: str, question: str, config: Config) -> None:
     """
     path = Path(question)
     if action == "freeze":
-        run_job("select", config, "deidentified", lambda job: freeze(job, path))
+        run_job("select", config, "deidentified", lambda job: freeze(job, path, reader))
         return
     asked = load(path)
+    if action == "count":
+        wrong = sorted(set(by) - set(tally.breakdowns(asked.question.unit)))
+        if wrong or len(by) > 2:
+            names = ", ".join(tally.breakdowns(asked.question.unit))
+            raise ConfigError(f"a count is broken down by one or two of {names}, not by {', '.join(by)}")
+        said = told(asked, Zones(config, "counter"), reader, by)
     print("\n".join(read_back(asked)))
     if action == "count":
-        found = count(asked, Zones(config, "counter"))
-        print("\n".join(["", *attrition.lines(asked.question.unit, found.levels)]))
-        for breakdown, cells in zip(asked.question.breakdowns, found.cells, strict=True):
-            print("\n".join(["", *attrition.cell_lines(asked.question.unit, breakdown.by, cells)]))
+        print("\n".join(["", *said]))
 
 
 def load(path: Path) -> Asked:
@@ -134,7 +147,8 @@ def count(asked: Asked, zones: Zones) -> Answer:
     with duck.reader(zones) as connection:
         release = _release(connection, zones)
         asked = with_saved(connection, zones, asked, release)
-        return _count(connection, zones, asked, asked.plan(), release)
+        plan = asked.plan()
+        return _count(connection, zones, asked, plan, release, plan.tables)
 
 
 def with_saved(connection: "duckdb.DuckDBPyConnection", zones: Zones, asked: Asked, release: Release) -> Asked:
@@ -156,8 +170,81 @@ def with_saved(connection: "duckdb.DuckDBPyConnection", zones: Zones, asked: Ask
     return replace(asked, saved={name: known[name][0] for name in names})
 
 
-def freeze(job: Job, question_path: Path) -> None:
-    """Freeze a question: members, attrition and, last, the run with its manifest. The heart of job ``select``.
+def told(asked: Asked, zones: Zones, reader: Reader, by: Sequence[str] = ()) -> list[str]:
+    """The printed attrition of a question, and its breakdown, as the reader may see them; an event of the audit chain.
+
+    Raises
+    ------
+    PicturesError
+        As for `count`.
+    """
+    with duck.reader(zones) as connection:
+        release = _release(connection, zones)
+        asked = with_saved(connection, zones, asked, release)
+        plan = asked.plan()
+        found = _count(connection, zones, asked, plan, release, tally.tables(plan) if by else plan.tables)
+        lines, counts = _as_told(connection, zones, asked, plan, found, reader, by)
+    _audit(zones, "count", asked, release, reader, counts)
+    return lines
+
+
+def _as_told(
+    connection: "duckdb.DuckDBPyConnection",
+    zones: Zones,
+    asked: Asked,
+    plan: Plan,
+    found: Answer,
+    reader: Reader,
+    by: Sequence[str] = (),
+) -> tuple[list[str], dict[str, int | None]]:
+    """Lines to print and counts to audit. Needs the plan's rows in the embedded reader, as `flags`, and of breakdowns `shown`."""
+    unit = asked.question.unit
+    values = [tally.values_sql(unit, name, "flags") for name in by]
+    if reader.exact:
+        lines = attrition.lines(unit, found.levels)
+        for breakdown, cells in zip(asked.question.breakdowns, found.cells, strict=True):
+            lines += ["", *attrition.cell_lines(unit, breakdown.by, cells)]
+        if by:
+            # Names that only this process knows: nothing is kept of them.
+            lines += ["", *shown.crossed(None, plan, _people(connection, plan, b"", values), by)]
+        return lines, {"units": found.members, "patients": found.patients}
+    with gate.Ledger(zones, reader.project) as gated:
+        rows = shown.rows(gated, plan, _people(connection, plan, gated.key))
+        lines = shown.lines(unit, rows)
+        for breakdown, keys in zip(asked.question.breakdowns, plan.keys, strict=True):
+            columns = [f"SELECT unit_id, CAST({key} AS VARCHAR) AS value FROM shown" for key in keys]
+            lines += ["", *shown.crossed(gated, plan, _people(connection, plan, gated.key, columns), breakdown.by)]
+        if by:
+            lines += ["", *shown.crossed(gated, plan, _people(connection, plan, gated.key, values), by)]
+    return [*lines, "", shown.note()], shown.audited(rows)
+
+
+def _people(connection: "duckdb.DuckDBPyConnection", plan: Plan, key: bytes, values: Sequence[str] = ()) -> shown.People:
+    found = connection.execute(tally.persons_sql(plan, "flags", values)).fetchnumpy()
+    columns = tuple(np.asarray(found[f"value_{i}"], object) for i in range(len(values)))
+    passed, unknowns, n = (np.asarray(found[name], np.int64) for name in ("passed", "unknowns", "n"))
+    persons = gate.keyed_names(key, np.asarray(found["subject"], object))
+    return shown.People(persons, np.asarray(found["linked"], bool), passed, unknowns, n, columns)
+
+
+def _audit(zones: Zones, action: str, asked: Asked, release: Release, reader: Reader, counts: Mapping[str, Any], **more: Any) -> audit.Head:
+    return audit.record(
+        zones,
+        action,
+        reader=reader.role,
+        purpose=reader.purpose,
+        project=reader.project,
+        cohort=asked.question.id,
+        question=asked.spec_sha256,
+        release=release.name,
+        shown="exact" if reader.exact else gate.policy().name,
+        counts=dict(counts),
+        **more,
+    )
+
+
+def freeze(job: Job, question_path: Path, reader: Reader = ANALYST) -> None:
+    """Freeze a question: members, flags, attrition, breakdowns and, last, the run with its manifest. The heart of job ``select``.
 
     Freezing the same question on the same release again changes nothing.
 
@@ -173,24 +260,46 @@ def freeze(job: Job, question_path: Path) -> None:
         plan = asked.plan()
         run_id = cohort_run_id(asked, plan, release)
         done = _frozen_levels(connection, job.zones, run_id, plan)
-        if done is not None:
-            job.say(f"cohort {asked.question.id} is frozen already")
-            _make_newest(job, asked.question.id, run_id)
-            _report(job, asked, release, run_id, done, fresh=False)
-            return
-        job.say(f"asking release {release.name} of the embedded reader")
-        counted = _count(connection, job.zones, asked, plan, release)
-    job.say("asking it of Spark")
-    with spark.flags(job, plan, release) as rows:
-        computed = spark.answer(plan, rows)
-        _agree(counted, computed)
-        _write(job, asked, plan, release, run_id, computed, spark.members(plan, rows))
-        if plan.columns or plan.pairs is not None or asked.question.split is not None:
-            _write_outputs(job, release, run_id, spark.outputs(plan, rows))
-    with duck.reader(job.zones) as connection:
-        _verify(connection, job.zones, run_id, computed)
-    _write_run(job, asked, plan, release, run_id, computed)
-    _report(job, asked, release, run_id, computed.levels, fresh=True)
+        job.say(f"cohort {asked.question.id} is frozen already" if done else f"asking release {release.name} of the embedded reader")
+        counted = Answer(done, "") if done else None
+        if counted is None or asked.question.breakdowns or not reader.exact:
+            counted = _count(connection, job.zones, asked, plan, release, tally.tables(plan))
+        said, counts = _as_told(connection, job.zones, asked, plan, counted, reader)
+        if done is None:
+            duck_counts = tally.counts(plan, "flags", lambda sql: connection.execute(sql).fetchone() or ())
+            parts = tally.parts(plan, "flags", lambda sql: connection.execute(sql).fetchall())
+    if done is None:
+        job.say("asking it of Spark")
+        with spark.flags(job, plan, release, tally.tables(plan)) as rows:
+            computed = spark.answer(plan, rows)
+            _agree(counted, computed)
+            spark_counts = spark.counts(plan, rows)
+            _agree_at_all_levels(plan, duck_counts, spark_counts)
+            frozen = Frozen(run_id, release, plan, computed, spark_counts, parts)
+            _write(job, frozen, rows)
+            if plan.columns or plan.pairs is not None or asked.question.split is not None:
+                _write_outputs(job, release, run_id, spark.outputs(plan, rows))
+        with duck.reader(job.zones) as connection:
+            _verify(connection, job.zones, frozen)
+    else:
+        _make_newest(job, asked.question.id, run_id)
+    head = _audit(job.zones, "freeze", asked, release, reader, counts, cohort_run_id=run_id, again=True if done else None)
+    if done is None:
+        _write_run(job, asked, frozen, reader, head)
+    job.report.details["audit"] = str(head)
+    _report(job, asked, release, run_id, done or computed.levels, said, reader, fresh=done is None)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What a freeze found, before it is written."""
+
+    run_id: str
+    release: Release
+    plan: Plan
+    answer: Answer
+    counts: tuple[tally.Count, ...]
+    parts: tuple[tally.Part, ...]
 
 
 def cohort_run_id(asked: Asked, plan: Plan, release: Release) -> str:
@@ -211,8 +320,10 @@ def _release(connection: "duckdb.DuckDBPyConnection", zones: Zones) -> Release:
     return release
 
 
-def _count(connection: "duckdb.DuckDBPyConnection", zones: Zones, asked: Asked, plan: Plan, release: Release) -> Answer:
-    duck.pin(connection, zones, release, plan.tables)
+def _count(
+    connection: "duckdb.DuckDBPyConnection", zones: Zones, asked: Asked, plan: Plan, release: Release, names: tuple[str, ...]
+) -> Answer:
+    duck.pin(connection, zones, release, names)
     if "source_cover" in plan.tables:
         faults = check.not_held(asked.question, duck.kinds_held(connection)) or [
             f"step {name}: its window overlaps what the record sources cover for no {plan.unit} at all; check the window and the index"
@@ -234,32 +345,39 @@ def _agree(counted: Answer, computed: Answer) -> None:
         raise ChecksFailedError("the engines agree on the counts but not on the members; nothing was frozen")
 
 
-def _write(job: Job, asked: Asked, plan: Plan, release: Release, run_id: str, found: Answer, members: "DataFrame") -> None:
-    """Members and attrition, each once: a freeze that was interrupted finds its own rows and adds none."""
+def _agree_at_all_levels(plan: Plan, counted: tuple[tally.Count, ...], computed: tuple[tally.Count, ...]) -> None:
+    for one, other in zip(counted, computed, strict=True):
+        if one != other:
+            raise ChecksFailedError(
+                f"the engines disagree at step {plan.steps[one.step_index].id} on the level {one.level}: the embedded reader keeps "
+                f"{one.kept} and does not know of {one.unknown}, Spark {other.kept} and {other.unknown}; nothing was frozen"
+            )
+
+
+def _write(job: Job, frozen: Frozen, rows: "DataFrame") -> None:
+    """Everything but the run, each table once: a freeze that was interrupted finds its own rows and adds none."""
     from pyspark.sql import functions as F
 
+    plan, name, run_id = frozen.plan, frozen.release.name, frozen.run_id
     included = sum(1 << index for index, step in enumerate(plan.steps) if step.unknown == "include")
-    tables.append(
-        members.select(
-            F.lit(run_id).alias("cohort_run_id"),
-            "unit_id",
-            "patient_id",
-            "index_date",
-            F.col("holds").bitwiseOR(F.col("unknowns").bitwiseAND(F.lit(included))).alias("steps"),
-            F.lit(release.name).alias("release"),
-            F.lit(job.run_id).alias("run_id"),
-        ),
-        job.zones,
-        ZONE,
-        "cohort_member",
-        txn=run_id,
+    ours = [F.lit(name).alias("release"), F.lit(job.run_id).alias("run_id")]
+    members = spark.members(plan, rows).select(
+        F.lit(run_id).alias("cohort_run_id"),
+        "unit_id",
+        "patient_id",
+        "index_date",
+        F.col("holds").bitwiseOR(F.col("unknowns").bitwiseAND(F.lit(included))).alias("steps"),
+        *ours,
     )
-    lines = [
-        (run_id, x.index, x.step_id, x.sentence, x.kept, x.failed, x.unknown, x.kept_patients, release.name, job.run_id)
-        for x in found.levels
-    ]
-    frame = job.spark.createDataFrame(lines, table(ZONE, "cohort_attrition").spark_type())
-    tables.append(frame.coalesce(1), job.zones, ZONE, "cohort_attrition", txn=run_id)
+    flags = rows.select(F.lit(run_id).alias("cohort_run_id"), "unit_id", "holds", "unknowns", "passed", *ours)
+    levels = [(run_id, x.index, x.step_id, x.sentence, x.kept, x.failed, x.unknown, x.kept_patients) for x in frozen.answer.levels]
+    counts = [(run_id, x.step_index, x.level, x.kept, x.failed, x.unknown) for x in frozen.counts]
+    parts = [(run_id, x.breakdown, x.value, x.units, x.patients) for x in frozen.parts]
+    tables.append(members, job.zones, ZONE, "cohort_member", txn=run_id)
+    tables.append(flags, job.zones, ZONE, "cohort_flag", txn=run_id)
+    for target, made in (("cohort_attrition", levels), ("cohort_level", counts), ("cohort_breakdown", parts)):
+        frame = job.spark.createDataFrame([(*row, name, job.run_id) for row in made], table(ZONE, target).spark_type())
+        tables.append(frame.coalesce(1), job.zones, ZONE, target, txn=run_id)
 
 
 def _write_outputs(job: Job, release: Release, run_id: str, outputs: "DataFrame") -> None:
@@ -276,10 +394,12 @@ def _write_outputs(job: Job, release: Release, run_id: str, outputs: "DataFrame"
     tables.append(rows, job.zones, ZONE, "cohort_output", txn=run_id)
 
 
-def _write_run(job: Job, asked: Asked, plan: Plan, release: Release, run_id: str, found: Answer) -> None:
-    question = asked.question
+def _write_run(job: Job, asked: Asked, frozen: Frozen, reader: Reader, head: audit.Head) -> None:
+    question, found = asked.question, frozen.answer
+    now = utc_now()
+    said = manifest(job, asked, frozen) | {"frozen": now.isoformat(), "by": reader.role, "purpose": reader.purpose, "audit": str(head)}
     row = {
-        "cohort_run_id": run_id,
+        "cohort_run_id": frozen.run_id,
         "cohort_id": question.id,
         "spec_sha256": asked.spec_sha256,
         "spec": asked.spec,
@@ -287,54 +407,69 @@ def _write_run(job: Job, asked: Asked, plan: Plan, release: Release, run_id: str
         "member_count": found.members,
         "patient_count": found.patients,
         "content_sha256": found.content_sha256,
-        "manifest": json.dumps(manifest(job, asked, plan, release, run_id, found), sort_keys=True, ensure_ascii=False),
-        "frozen": utc_now(),
-        "release": release.name,
+        "manifest": json.dumps(said, sort_keys=True, ensure_ascii=False),
+        "frozen": now,
+        "release": frozen.release.name,
         "run_id": job.run_id,
     }
     declared = table(ZONE, "cohort_run")
     frame = job.spark.createDataFrame([tuple(row[name] for name in declared.names)], declared.spark_type())
-    tables.append(frame, job.zones, ZONE, "cohort_run", txn=run_id)
+    tables.append(frame, job.zones, ZONE, "cohort_run", txn=frozen.run_id)
 
 
-def manifest(job: Job, asked: Asked, plan: Plan, release: Release, run_id: str, found: Answer) -> dict[str, Any]:
+def manifest(job: Job, asked: Asked, frozen: Frozen) -> dict[str, Any]:
     """Everything that is needed to ask the same question again and to explain the answer; no identifier is in it."""
     from importlib.metadata import version
 
+    plan, found = frozen.plan, frozen.answer
     return {
-        "manifest": 1,
-        "cohort_run_id": run_id,
+        "manifest": 2,
+        "cohort_run_id": frozen.run_id,
         "cohort_id": asked.question.id,
+        "spec": asked.spec,
         "spec_sha256": asked.spec_sha256,
         "codelists": {
             name: {"system": codes.system, "expand": codes.expand, "codes": list(codes.codes), "sha256": codes.sha256}
             | ({"version": codes.version} if codes.version else {})
             for name, codes in asked.codes.items()
         },
-        "release": release.name,
-        "table_versions": dict(release.versions),
+        "release": frozen.release.name,
+        "saved": {name: asdict(one) for name, one in asked.saved.items()},
+        "table_versions": dict(frozen.release.versions),
         "versions": {
             "pictures_spark": __version__,
             "code": code_fingerprint(),
             "spark": job.spark.version,
             **{name: version(name) for name in ("delta-spark", "duckdb", "duckdb-extension-delta", "sqlglot")},
         },
+        "key_id": job.config["keys"]["key_id"],
+        "seeds": {act: seed for act in last_acts(asked.question) if (seed := getattr(getattr(asked.question, act), "seed", None))},
         "sentence": sentence.whole(asked.question, asked.codes),
-        "methods": sentence.methods(asked.question, asked.codes, release.name),
+        "methods": sentence.methods(asked.question, asked.codes, frozen.release.name),
         "sql": {dialect: plan.sql(dialect) for dialect in DIALECTS},
         "counts": {"seen": found.seen, "members": found.members, "patients": found.patients},
         "attrition": [asdict(level) for level in found.levels],
+        "levels": [asdict(count) for count in frozen.counts],
+        "breakdowns": [asdict(part) for part in frozen.parts],
         "content_sha256": found.content_sha256,
+        "who": audit.account(),
         "role": job.zones.role,
         "run_id": job.run_id,
     }
 
 
-def _verify(connection: "duckdb.DuckDBPyConnection", zones: Zones, run_id: str, found: Answer) -> None:
+def _verify(connection: "duckdb.DuckDBPyConnection", zones: Zones, frozen: Frozen) -> None:
     """Read back what was written: Delta adds nothing, without a word, under a transaction name that it has seen."""
-    ids = duck.latest(connection, zones, "cohort_member").filter(f"cohort_run_id = '{run_id}'").project("unit_id").fetchall()
-    levels = duck.latest(connection, zones, "cohort_attrition").filter(f"cohort_run_id = '{run_id}'").aggregate("count(*)").fetchone()
-    if attrition.content_hash(row[0] for row in ids) != found.content_sha256 or levels != (len(found.levels),):
+    mine = f"cohort_run_id = '{frozen.run_id}'"
+    ids = duck.latest(connection, zones, "cohort_member").filter(mine).project("unit_id").fetchall()
+    wanted = {
+        "cohort_flag": frozen.answer.seen,
+        "cohort_attrition": len(frozen.answer.levels),
+        "cohort_level": len(frozen.counts),
+        "cohort_breakdown": len(frozen.parts),
+    }
+    there = {name: duck.latest(connection, zones, name).filter(mine).aggregate("count(*)").fetchone() for name in wanted}
+    if attrition.content_hash(row[0] for row in ids) != frozen.answer.content_sha256 or there != {name: (n,) for name, n in wanted.items()}:
         raise ChecksFailedError("what was written of the cohort is not what was computed; nothing was frozen, run the same command again")
 
 
@@ -365,14 +500,19 @@ def _make_newest(job: Job, cohort_id: str, run_id: str) -> None:
     tables.merge(again, job.zones, ZONE, "cohort_run")
 
 
-def _report(job: Job, asked: Asked, release: Release, run_id: str, levels: tuple[Level, ...], fresh: bool) -> None:
-    last = levels[-1]
-    job.report.counts = {
-        "seen": levels[0].kept,
-        "written": last.kept if fresh else 0,
-        "unchanged": 0 if fresh else last.kept,
-        **attrition.skipped(levels),
-    }
+def _report(
+    job: Job, asked: Asked, release: Release, run_id: str, levels: tuple[Level, ...], said: list[str], reader: Reader, fresh: bool
+) -> None:
     job.report.tables = dict(release.versions)
-    job.report.details |= {"cohort": asked.question.id, "cohort_run_id": run_id, "release": release.name, "patients": last.kept_patients}
-    print("\n".join(attrition.lines(asked.question.unit, levels)))
+    job.report.details |= {"cohort": asked.question.id, "cohort_run_id": run_id, "release": release.name}
+    if reader.exact:
+        # A report is read by others than whoever froze: its counts are exact only for those who may see them.
+        last = levels[-1]
+        job.report.counts = {
+            "seen": levels[0].kept,
+            "written": last.kept if fresh else 0,
+            "unchanged": 0 if fresh else last.kept,
+            **attrition.skipped(levels),
+        }
+        job.report.details["patients"] = last.kept_patients
+    print("\n".join(said))

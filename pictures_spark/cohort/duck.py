@@ -101,7 +101,7 @@ def newest_release(connection: duckdb.DuckDBPyConnection, zones: Zones) -> Relea
 
 def latest(connection: duckdb.DuckDBPyConnection, zones: Zones, name: str) -> duckdb.DuckDBPyRelation:
     """A table as it is now, for what is not part of a release (releases and frozen cohorts)."""
-    return connection.from_query(f"SELECT * FROM delta_scan({_text(str(zones.path(ZONE, 'tables', name)))})")
+    return connection.from_query(f"SELECT * FROM delta_scan({quoted(str(zones.path(ZONE, 'tables', name)))})")
 
 
 def pin(connection: duckdb.DuckDBPyConnection, zones: Zones, release: Release, names: tuple[str, ...]) -> None:
@@ -124,7 +124,7 @@ def pin(connection: duckdb.DuckDBPyConnection, zones: Zones, release: Release, n
             connection.execute(f"CREATE VIEW {PREFIX}{name} AS SELECT {empty} WHERE false")
             continue
         version = release.versions[name]
-        location = _text(str(zones.path(ZONE, "tables", name)))
+        location = quoted(str(zones.path(ZONE, "tables", name)))
         columns = ", ".join(f'"{c.name}"' for c in declared.columns)
         try:
             connection.execute(f"ATTACH {location} AS pinned_{name} (TYPE delta, VERSION {version}, PIN_SNAPSHOT)")
@@ -218,5 +218,6 @@ def patients_sql(flags: str) -> str:
     return f"SELECT passed, COUNT(*) FROM ({furthest}) AS furthest GROUP BY passed"
 
 
-def _text(value: str) -> str:
+def quoted(value: str) -> str:
+    """A text as a literal of SQL."""
     return "'" + value.replace("'", "''") + "'"

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from pictures_spark.cohort.attrition import Answer, content_hash, levels
 from pictures_spark.cohort.compile import PREFIX, Plan
 from pictures_spark.cohort.duck import UNPINNED, ZONE, Release, patients_sql, units_sql
+from pictures_spark.cohort.tally import Count
+from pictures_spark.cohort.tally import counts as counted
 from pictures_spark.errors import ChecksFailedError, InputError
 from pictures_spark.job import Job
 
@@ -17,8 +19,10 @@ _FLAGS = "pictures_cohort_flags"
 
 
 @contextmanager
-def flags(job: Job, plan: Plan, release: Release) -> "Iterator[DataFrame]":
+def flags(job: Job, plan: Plan, release: Release, tables: tuple[str, ...]) -> "Iterator[DataFrame]":
     """The plan's rows, one per unit, computed once and kept while they are needed; members' rows have ``passed`` of the last step.
+
+    Meanwhile ``tables``, those of the plan among them, are there under their names with `PREFIX`.
 
     Raises
     ------
@@ -28,9 +32,9 @@ def flags(job: Job, plan: Plan, release: Release) -> "Iterator[DataFrame]":
     from pyspark.errors import PySparkException
 
     spark = job.spark
-    names = [f"{PREFIX}{name}" for name in plan.tables]
+    names = [f"{PREFIX}{name}" for name in tables]
     try:
-        for name, view in zip(plan.tables, names, strict=True):
+        for name, view in zip(tables, names, strict=True):
             version = release.versions.get(name)
             try:
                 known = version is not None or name in UNPINNED
@@ -69,6 +73,11 @@ def answer(plan: Plan, rows: "DataFrame") -> Answer:
     patients = spark.sql(patients_sql(_FLAGS)).collect()
     ids = members(plan, rows).select("unit_id").toArrow().column(0).to_pylist()
     return Answer(levels(plan, units, patients), content_hash(ids))
+
+
+def counts(plan: Plan, rows: "DataFrame") -> tuple[Count, ...]:
+    """What Spark counts at all levels, from the rows of `flags`."""
+    return counted(plan, _FLAGS, lambda sql: rows.sparkSession.sql(sql).first() or ())
 
 
 def members(plan: Plan, rows: "DataFrame") -> "DataFrame":

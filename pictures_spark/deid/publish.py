@@ -21,7 +21,7 @@ from typing import TypeVar
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pictures_spark import tables
+from pictures_spark import audit, tables
 from pictures_spark.deid import tables_images as from_images
 from pictures_spark.deid import tables_people as from_people
 from pictures_spark.deid import tables_reports as from_reports
@@ -142,6 +142,7 @@ def run(job: Job) -> None:
     job.report.details = {"release": release, **{f"rows_{name}": n for name, n in rows.items()}, "conflicts": conflicts, **withheld}
     job.report.tables = {name: version for name, (version, _) in written.items()}
     _release(job, release, fingerprint, rows, withheld)
+    job.report.details["audit"] = str(audit.record(job.zones, "publish", release=release, counts=rows))
 
 
 def _together(work: Callable[[str], _Result], names: Iterable[str]) -> list[_Result]:

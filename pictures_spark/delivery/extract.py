@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
 
-from pictures_spark import __version__, tables
+from pictures_spark import __version__, audit, tables
 from pictures_spark.cohort.members import frozen
 from pictures_spark.deid.plan import load_plan
 from pictures_spark.delivery import package
@@ -114,6 +114,16 @@ def run(job: Job, cohort_id: str) -> None:
         "patients": patients.num_rows,
     }
     package.write_papers(staging, about, manifest, events.num_rows, patients.num_rows)
+    head = audit.record(
+        job.zones,
+        "extract",
+        project=job.zones.project,
+        cohort=cohort_id,
+        cohort_run_id=freeze["cohort_run_id"],
+        policy=plan.name,
+        counts={name: about[name] for name in ("images", "events", "patients")},
+    )
+    job.report.details["audit"] = str(head)
     _take_its_place(staging, delivery, work)
     images.unpersist()
     people.unpersist()

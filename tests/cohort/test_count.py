@@ -10,7 +10,10 @@ from pictures_spark.cli import main
 from pictures_spark.cohort import commands, duck
 from pictures_spark.cohort.faults import QuestionError
 from pictures_spark.errors import ChecksFailedError, InputError
+from pictures_spark.readers import Reader
 from pictures_spark.zones import Zones
+
+EXACT = Reader("coordinator", exact=True, purpose="test")
 
 SERIES = """
     series_id | study_id | patient_id | scan_date | modality | body_region | contrast
@@ -44,7 +47,7 @@ def ask(tmp_path, text):
 
 
 def test_count_prints_the_question_and_its_attrition(root, config, tmp_path, capsys):
-    commands.run("count", str(ask(tmp_path, QUESTION)), config)
+    commands.run("count", str(ask(tmp_path, QUESTION)), config, EXACT)
     assert (
         capsys.readouterr().out
         == """\

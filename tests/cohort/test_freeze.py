@@ -8,15 +8,19 @@ import pytest
 from cohort_cases import rows
 from cohort_delta import publish
 
-from pictures_spark import tables
+from pictures_spark import audit, tables
+from pictures_spark.cli import main
 from pictures_spark.cohort import commands, duck
+from pictures_spark.cohort import spark as spark_side
 from pictures_spark.cohort.faults import QuestionError
 from pictures_spark.cohort.members import frozen
 from pictures_spark.errors import ChecksFailedError, ConfigError, ZoneViolationError
 from pictures_spark.job import run_job
+from pictures_spark.readers import ANALYST, Reader
 from pictures_spark.schema import table
 from pictures_spark.zones import Zones
 
+EXACT = Reader("coordinator", exact=True, purpose="test")
 pytestmark = pytest.mark.spark
 
 TABLES = {
@@ -62,30 +66,33 @@ pick: {one_per: patient, order: [scan_date, -image_count]}
 """
 
 
+WRITTEN = ("cohort_member", "cohort_flag", "cohort_attrition", "cohort_level", "cohort_breakdown", "cohort_run")
+
+
 def hexed(name):
     """A pseudonym, as the writer wants them."""
     return hashlib.md5(name.encode()).hexdigest()
 
 
-def published(config, more=""):
+def published(config, more="", release="r1", **changed):
     """Publish the tables with pseudonyms in the place of ids, and a release of them."""
-    made = {name: rows(name, text + (more if name == "series" else "")) for name, text in TABLES.items()}
+    made = {name: rows(name, text + (more if name == "series" else "")) for name, text in {**TABLES, **changed}.items()}
     for name, found in made.items():
         keyed = [column.name for column in table("deidentified", name).columns if column.deid == "pseudonym"]
         for row in found:
-            row |= {column: hexed(row[column]) for column in keyed if row.get(column)} | {"release": "r1", "run_id": "run"}
-    publish(Zones(config, "publisher").path("deidentified", mode="write"), made)
+            row |= {column: hexed(row[column]) for column in keyed if row.get(column)} | {"release": release, "run_id": "run"}
+    publish(Zones(config, "publisher").path("deidentified", mode="write"), made, release=release)
 
 
-def freeze(config, tmp_path, text=QUESTION, role="deidentified"):
+def freeze(config, tmp_path, text=QUESTION, role="deidentified", reader=EXACT):
     path = tmp_path / "question.yaml"
     path.write_text(text)
-    return run_job("select", config, role, lambda job: commands.freeze(job, path))
+    return run_job("select", config, role, lambda job: commands.freeze(job, path, reader))
 
 
 def written(spark, config):
     zones = Zones(config, "deidentified")
-    return {name: tables.version(spark, zones, "deidentified", name) for name in ("cohort_member", "cohort_attrition", "cohort_run")}
+    return {name: tables.version(spark, zones, "deidentified", name) for name in WRITTEN}
 
 
 def test_a_freeze_is_what_both_engines_say_and_twice_is_once(spark, config, tmp_path, capsys, monkeypatch):
@@ -104,7 +111,17 @@ def test_a_freeze_is_what_both_engines_say_and_twice_is_once(spark, config, tmp_
     ):
         freeze(config, tmp_path)
     monkeypatch.undo()
-    assert written(spark, config) == {"cohort_member": None, "cohort_attrition": None, "cohort_run": None}
+    assert written(spark, config) == dict.fromkeys(WRITTEN)
+
+    # Engines that agree at the unit's own level and on its patients, but not on the studies.
+    true_counts = spark_side.counts
+    monkeypatch.setattr(
+        spark_side, "counts", lambda plan, rows: tuple(replace(x, kept=x.kept + (x.level == "study")) for x in true_counts(plan, rows))
+    )
+    with pytest.raises(ChecksFailedError, match="the engines disagree at step start on the level study: the embedded reader keeps 3"):
+        freeze(config, tmp_path)
+    monkeypatch.undo()
+    assert written(spark, config) == dict.fromkeys(WRITTEN)
 
     # A freeze that dies before its last table; the next one finds its rows.
     def dies(*_):
@@ -131,14 +148,14 @@ def test_a_freeze_is_what_both_engines_say_and_twice_is_once(spark, config, tmp_
     assert "pick                   1             1             0             1" in said.replace("thickness ", "")
 
     # Members, attrition and manifest.
-    class Reader:
+    class Frozen:
         zones = Zones(config, "extractor", "demo")
 
         @staticmethod
         def read(zone, name):
-            return tables.read(spark, Reader.zones, zone, name)
+            return tables.read(spark, Frozen.zones, zone, name)
 
-    run, members = frozen(Reader, "on-drug")
+    run, members = frozen(Frozen, "on-drug")
     (member,) = members.collect()
     # Bits of start, population, ct, age, on_drug and pick; thickness is unknown, and reported as such.
     assert (member.unit_id, member.patient_id, member.steps) == (hexed("s2"), hexed("p1"), 0b1101111)
@@ -148,7 +165,7 @@ def test_a_freeze_is_what_both_engines_say_and_twice_is_once(spark, config, tmp_
     assert manifest["counts"] == {"seen": 6, "members": 1, "patients": 1}
     assert run.content_sha256 == hashlib.sha256(f"{hexed('s2')}\n".encode()).hexdigest()
     assert set(manifest["sql"]) == {"duckdb", "spark"}
-    lines = Reader.read("deidentified", "cohort_attrition").orderBy("step_index").collect()
+    lines = Frozen.read("deidentified", "cohort_attrition").orderBy("step_index").collect()
     assert [(x.step_id, x.kept, x.failed, x.unknown) for x in lines] == [
         ("start", 6, 0, 0),
         ("population", 4, 2, 0),
@@ -159,6 +176,42 @@ def test_a_freeze_is_what_both_engines_say_and_twice_is_once(spark, config, tmp_
         ("pick", 1, 1, 0),
     ]
 
+    # At all levels: s1, s2 and s6 are of one study, s3 and s4 of another, s5 of nobody.
+    counted = {(x.step_index, x.level): (x.kept, x.failed, x.unknown) for x in Frozen.read("deidentified", "cohort_level").collect()}
+    assert {level: counted[0, level] for level in ("patient", "study", "series", "image")} == {
+        "patient": (2, 0, 0),
+        "study": (3, 0, 0),
+        "series": (6, 0, 0),
+        "image": (34, 0, 0),
+    }
+    assert [counted[index, "study"] for index in range(7)] == [(3, 0, 0), (2, 1, 0), (2, 0, 0), (2, 0, 0), (2, 0, 2), (1, 1, 0), (1, 0, 0)]
+    assert [counted[index, "image"] for index in range(7)] == [
+        (34, 0, 0),
+        (24, 10, 0),
+        (19, 5, 0),
+        (19, 0, 0),
+        (19, 0, 19),
+        (14, 5, 0),
+        (9, 5, 0),
+    ]
+    assert [counted[index, "series"] for index in range(7)] == [(x.kept, x.failed, x.unknown) for x in lines]
+
+    # What the members are.
+    parts = {(x.breakdown, x.value): (x.units, x.patients) for x in Frozen.read("deidentified", "cohort_breakdown").collect()}
+    assert {name: parts[name] for name in parts if name[0] in ("modality", "age_band")} == {
+        ("modality", "CT"): (1, 1),
+        ("age_band", "70-79"): (1, 1),
+    }
+    assert sum(units for (name, _), (units, _) in parts.items() if name == "sex") == 1
+    assert {manifest[name] for name in ("who", "by", "purpose")} == {audit.account(), "coordinator", "test"}
+    assert len(manifest["levels"]) == 7 * 4
+
+    # Every unit's answers are kept: s3 was lost at the population.
+    flags = {x.unit_id: x for x in Frozen.read("deidentified", "cohort_flag").collect()}
+    assert len(flags) == 6
+    assert flags[hexed("s3")].passed == 0
+    assert flags[hexed("s2")].passed == 6
+
     # Again: nothing is written, and the report still adds up.
     before = written(spark, config)
     again = freeze(config, tmp_path, "# the same question\n" + QUESTION)
@@ -167,16 +220,37 @@ def test_a_freeze_is_what_both_engines_say_and_twice_is_once(spark, config, tmp_
 
     # The same id asked otherwise, then as before: the freeze that was asked for last is made newest, without new members.
     other_run = freeze(config, tmp_path, QUESTION.replace("[-90d, -1d]", "[-80d, -1d]")).details["cohort_run_id"]
-    assert frozen(Reader, "on-drug")[0].cohort_run_id == other_run
+    assert frozen(Frozen, "on-drug")[0].cohort_run_id == other_run
     members_before = written(spark, config)["cohort_member"]
     freeze(config, tmp_path)
-    assert frozen(Reader, "on-drug")[0].cohort_run_id == run.cohort_run_id
+    assert frozen(Frozen, "on-drug")[0].cohort_run_id == run.cohort_run_id
     assert written(spark, config)["cohort_member"] == members_before
 
     with pytest.raises(ConfigError, match=r"no cohort 'of-drug' is frozen \(there is on-drug\)"):
-        frozen(Reader, "of-drug")
+        frozen(Frozen, "of-drug")
     with pytest.raises(ZoneViolationError):
         freeze(config, tmp_path, QUESTION.replace("on-drug", "other"), role="counter")
+
+    # Whoever may not see exact counts can freeze, and sees none of them, nor does a report of theirs hold any.
+    capsys.readouterr()
+    report = freeze(config, tmp_path, reader=ANALYST)
+    said = capsys.readouterr().out
+    assert "pick                 <10           <10           <10           <10" in said.replace("thickness ", "")
+    assert report.counts == {}
+    assert "patients" not in report.details
+
+    # Each freeze is an event of a chain that holds, and reports say where it was.
+    path = Zones(config, "auditor").path("governance", "audit.jsonl")
+    events = audit.read(path)
+    assert [(event["action"], event["shown"], event.get("again")) for event in events] == [
+        ("freeze", "exact", None),  # the one that died after it
+        ("freeze", "exact", None),
+        ("freeze", "exact", True),
+        ("freeze", "exact", None),
+        ("freeze", "exact", True),
+        ("freeze", "default-1", True),
+    ]
+    assert audit.verify(path, [audit.parse_head(report.details["audit"])])[1] == []
 
 
 def test_a_key_that_is_not_unique_is_refused(spark, config, tmp_path):
@@ -184,6 +258,100 @@ def test_a_key_that_is_not_unique_is_refused(spark, config, tmp_path):
     with pytest.raises(ChecksFailedError, match="1 more rows than ids of series units: a key is not unique"):
         freeze(config, tmp_path, "{cohort: 1, id: x, unit: series, steps: [{id: ct, where: {modality: CT}}]}")
     assert written(spark, config)["cohort_member"] is None
+
+
+def ask(config, capsys, *arguments, code=0):
+    """What ``pictures cohort`` prints, or its sentence."""
+    said = main(["cohort", *arguments, "--as", "coordinator", "--purpose", "test", "--conf-file", str(config.path)])
+    out = capsys.readouterr()
+    assert said == code, out.err
+    return out.out if code == 0 else out.err
+
+
+def test_a_freeze_is_repeated_compared_and_explained(spark, config, tmp_path, capsys):
+    published(config)
+    first = freeze(config, tmp_path).details["cohort_run_id"]
+
+    # The next release: the earlier dispensing is gone, p2 lives on and has one; s6 became a CT and s7 is new.
+    event = "event_id | patient_id | source | kind | system | code | date\n e2 | p2 | pis | dispensing | bnf | 0208020 | +9"
+    series = TABLES["series"].replace("| MR       |", "| CT       |")
+    series += "        s7        | t4       | p2         | +11      | CT       | 70        | 5           | 5           | 5\n"
+    patient = TABLES["patient"].replace("+5", "  ")
+    published(config, release="r2", event=event, series=series, patient=patient)
+    second = freeze(config, tmp_path).details["cohort_run_id"]
+    # A revision of it: without the pick, and with another step.
+    revised = (
+        QUESTION.split("pick")[0].replace("[-90d, -1d]", "[-80d, -1d]") + "  - {id: many, where: {image_count: {ge: 6}}, unknown: report}\n"
+    )
+    third = freeze(config, tmp_path, revised).details["cohort_run_id"]
+    capsys.readouterr()
+
+    listed = ask_nothing(config, capsys)
+    assert [line.split()[0] for line in listed] == [third[:8], second[:8], first[:8]]
+
+    # Replayed from the house and from a file, also when there is a newer release; a changed manifest is found out.
+    assert ask(config, capsys, "replay", first).startswith("the same 1 members of 1 patients, content ")
+    printed = ask(config, capsys, "manifest", first)
+    file = tmp_path / "manifest.json"
+    file.write_text(printed)
+    assert ask(config, capsys, "replay", str(file)).startswith("the same 1 members")
+    file.write_text(printed.replace('"0208020"', '"0208021"'))
+    assert "the codes of drug do not have the hash that it says" in ask(config, capsys, "replay", str(file), code=13)
+    other = json.loads(printed) | {"content_sha256": "0" * 64}
+    file.write_text(json.dumps(other))
+    assert "the replay finds 1 members and not those that were frozen: content" in ask(config, capsys, "replay", str(file), code=13)
+    file.write_text("{}")
+    assert "cannot be replayed" in ask(config, capsys, "replay", str(file), code=10)
+
+    # Two releases.
+    said = ask(config, capsys, "compare", first, second).splitlines()
+    assert said[0] == f"from on-drug ({first[:8]}, release r1)"
+    assert any("table versions: event 0 to 1" in line for line in said)
+    assert "  0 stayed, 1 entered, 1 left" in said
+    assert f"entered  {hexed('s4')}  no at step on_drug in {first[:8]}" in said or any(line.startswith("entered") for line in said)
+    assert f"left     {hexed('s2')}  no at step on_drug in {second[:8]}" in said
+    # The question and its revision.
+    said = ask(config, capsys, "compare", second, third).splitlines()
+    assert any(line.startswith("  step many is new: ") for line in said)
+    assert any(line.startswith("  step pick is gone: ") for line in said)
+    assert any(line.startswith("  step on_drug was: ") for line in said)
+    assert "is of" in ask_other_unit(config, tmp_path, capsys, first)
+
+    # One series, in the cohort and out of it.
+    said = ask(config, capsys, "why", first, hexed("s2")).splitlines()
+    assert said[0] == f"series {hexed('s2')} is in the cohort on-drug ({first[:8]}, release r1)"
+    assert [line.split()[1] for line in said[1:]] == ["yes", "yes", "yes", "yes", "unknown", "yes", "yes"]
+    said = ask(config, capsys, "why", first, hexed("s3")).splitlines()
+    assert said[0].startswith(f"series {hexed('s3')} was lost at step population on-drug")
+    assert [line.split()[1] for line in said[1:]] == ["yes", "no", "yes", "yes", "unknown", "no", "-"]
+    assert "was not asked of that series" in ask(config, capsys, "why", first, "nobody' OR 1=1 --", code=10)
+    assert "no freezes are called 'nothing'" in ask(config, capsys, "why", "nothing", "x", code=10)
+
+    # Single units and exact counts are not for everybody, and every look is an event.
+    assert main(["cohort", "why", first, hexed("s2"), "--conf-file", str(config.path)]) == 12
+    events = audit.read(Zones(config, "auditor").path("governance", "audit.jsonl"))
+    looks = [event for event in events if event["action"] in ("replay", "manifest", "compare", "why")]
+    assert {event["purpose"] for event in looks} == {"test"}
+    assert [event["action"] for event in looks] == ["replay", "manifest", "replay", "compare", "compare", "why", "why"]
+    assert looks[3]["cohort_run_ids"] == [first, second]
+
+    # A version of a table is gone: it is said which.
+    log = Zones(config, "counter").path("deidentified", "tables", "event", "_delta_log", f"{0:020d}.json")
+    log.unlink()
+    said = ask(config, capsys, "replay", first, code=11)
+    assert "the cohort cannot be replayed: version 0 of table event, which release r1 is made of, cannot be read any more" in said
+    assert "table series" not in said
+
+
+def ask_nothing(config, capsys):
+    assert main(["cohort", "list", "--conf-file", str(config.path)]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def ask_other_unit(config, tmp_path, capsys, first):
+    freeze(config, tmp_path, "{cohort: 1, id: people, unit: patient, steps: [{id: men, where: {sex: M}}]}")
+    capsys.readouterr()
+    return ask(config, capsys, "compare", first, "people", code=10)
 
 
 OF_THEM = """
@@ -222,8 +390,11 @@ def test_a_frozen_cohort_can_be_asked_for_and_outputs_are_frozen_with_the_member
     assert s1 == {"part": "after", "age": "70", "drug_gap": "-1", "drug_date": "2010-02-10"}
     assert {row.unit_id for row in found} == {hexed(name) for name in ("s1", "s2", "s6")}
     capsys.readouterr()
-    commands.run("count", str(tmp_path / "question.yaml"), config)
+    commands.run("count", str(tmp_path / "question.yaml"), config, EXACT)
     assert "  modality  series  patients  studies  images\n  CT             2         1        1      14\n" in capsys.readouterr().out
+    # Whoever may not see exact counts sees the same table through the gate: too few people for any line.
+    commands.run("count", str(tmp_path / "question.yaml"), config)
+    assert "  people by modality\n  modality        people\n  total              <10\n" in capsys.readouterr().out
     freeze(config, tmp_path, CONTROLS)
     found = tables.read(spark, Zones(config, "deidentified"), "deidentified", "cohort_output").where("column LIKE 'control%'").collect()
     assert {row.unit_id for row in found} == {hexed("s2")}

@@ -14,7 +14,7 @@ from pictures_spark.resources import conf_dir, schemas_dir
 pytestmark = pytest.mark.spark
 
 # The archive and the extracts are identifiable by nature; everything else is searched.
-OUTSIDE = ("deidentified", "projects", "reports")
+OUTSIDE = ("deidentified", "projects", "reports", "governance")
 
 
 @pytest.fixture(scope="module")

@@ -134,9 +134,40 @@ def test_a_second_run_changes_nothing(house):
 def test_counts_by_the_embedded_reader_are_those_of_the_freeze(house, capsys):
     from pictures_spark.cli import main
 
-    assert main(["cohort", "count", str(demo.question()), "--conf-file", str(house.config.path)]) == 0
+    arguments = ["cohort", "count", str(demo.question()), "--conf-file", str(house.config.path)]
+    assert main([*arguments, "--as", "coordinator", "--purpose", "test"]) == 0
     printed = capsys.readouterr().out
     attrition = sorted(house.read("deidentified", "cohort_attrition"), key=lambda row: row.step_index)
     for row in attrition:
         assert any(row.step_id in line and f"{row.kept:,}" in line for line in printed.splitlines()), row.step_id
     assert io.StringIO(printed).readline()
+
+
+def test_the_frozen_cohort_is_replayed_and_each_member_is_explained(house, capsys):
+    from pictures_spark.cli import main
+
+    trusted = ["--as", "data_manager", "--purpose", "test", "--conf-file", str(house.config.path)]
+    members = [row.unit_id for row in house.read("deidentified", "cohort_member")]
+    assert main(["cohort", "replay", demo.COHORT, *trusted]) == 0
+    assert capsys.readouterr().out.startswith(f"the same {len(members)} members of ")
+    assert main(["cohort", "why", demo.COHORT, members[0], *trusted]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "is in the cohort" in said[0]
+    assert {line.split()[1] for line in said[1:]} == {"yes"}
+    levels = {(row.step_index, row.level): row.kept for row in house.read("deidentified", "cohort_level")}
+    last = max(index for index, _ in levels)
+    assert levels[last, "series"] == len(members)
+    assert levels[0, "image"] == sum(row.image_count for row in house.read("deidentified", "series"))
+    assert levels[0, "study"] == len(house.read("deidentified", "study"))
+
+
+def test_the_audit_chain_of_the_house_holds_and_has_its_jobs(house, capsys):
+    import json
+
+    from pictures_spark.cli import main
+
+    arguments = ["--conf-file", str(house.config.path)]
+    assert main(["audit", "list", *arguments]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["action"] for event in events[:3]] == ["publish", "freeze", "extract"]
+    assert main(["audit", "verify", *arguments]) == 0

@@ -137,6 +137,11 @@ def test_the_examples_can_be_asked(path):
     assert [e.message for e in SCHEMA.iter_errors(yaml.load(path.read_text(), yaml.BaseLoader))] == []
 
 
+def test_the_question_of_the_coordinators_page_can_be_asked():
+    text = (schemas_dir().parent / "docs" / "coordinator.md").read_text(encoding="utf-8")
+    assert from_yaml(text.split("```yaml\n")[1].split("```")[0]).steps
+
+
 @settings(max_examples=200)
 @given(
     tree=st.recursive(

@@ -44,10 +44,12 @@ from pictures_spark.cohort.model import (
     Where,
     Window,
     asked_events,
+    asked_members,
     leaves,
     saved_cohorts,
 )
 from pictures_spark.cohort.pattern import PatternError, canonical
+from pictures_spark.records.source import source, source_names
 from pictures_spark.resources import load_schema
 from pictures_spark.schema import vocabulary
 
@@ -109,7 +111,7 @@ def not_held(question: Question, held: Iterable[str]) -> list[str]:
     """Event kinds that no published source can hold: such a question would be answered with nobody, or everybody."""
     kinds = set(held)
     return [
-        f"{where}: no published record source can hold events of kind {kind}, so nothing can be said about them"
+        f"{where}: no published record source can hold events of kind {kind}, so nothing can be said about them{_needed(kind)}"
         for where, events in asked_events(question)
         for kind in events.kinds
         if kind not in kinds
@@ -119,6 +121,12 @@ def not_held(question: Question, held: Iterable[str]) -> list[str]:
 def untouched(step_id: str, unit: str) -> str:
     """The fault of a step whose window overlaps the cover of its sources for no unit."""
     return f"step {step_id}: its window overlaps what the record sources cover for no {unit} at all; check the window and the index"
+
+
+def _needed(kind: str) -> str:
+    """Which record source would have to be loaded."""
+    names = [name for name in source_names() if kind in source(name).kinds]
+    return f"; {' or '.join(names)} would have to be loaded" if names else "; no record source that is declared has them"
 
 
 def _properties() -> dict[str, Any]:
@@ -189,6 +197,7 @@ def _index(question: Question) -> Iterator[str]:
         bounded = [f"step {step.id}" for step in question.steps if any(_needs_index(question, leaf) for leaf in leaves(step.predicate))]
         bounded += [f"output {output.id}" for output in question.outputs if _shows_index(output)]
         lived = [name for breakdown in question.breakdowns for name in breakdown.by if name in domain.LIVED]
+        lived += [name for name in question.match.exact if name in domain.LIVED] if question.match is not None else []
         lived += [name for name in question.sample.strata if name in domain.LIVED] if question.sample is not None else []
         who = [*dict.fromkeys(bounded), *dict.fromkeys(lived)]
         who += ["population alive_and_resident"] if question.population == "alive_and_resident" else []
@@ -261,7 +270,7 @@ def _predicate(question: Question, predicate: Predicate, where: str) -> Iterator
         case Finding():
             yield from _finding(question, predicate, f"{where}: report")
         case Member():
-            yield from _member(question, predicate, f"{where}: in")
+            yield from _member(question.unit, predicate, f"{where}: in")
         case AllOf(parts) | AnyOf(parts) | NoneOf(parts):
             yield from (fault for part in parts for fault in _predicate(question, part, where))
             yield from (f"{where}: names a condition twice" for n, part in enumerate(parts) if part in parts[:n])
@@ -301,7 +310,8 @@ def _nearest(question: Question, asked: Nearest, where: str) -> Iterator[str]:
         return
     wrong = list(_related(question.unit, among, where))
     yield from wrong
-    if among != Related(among.unit, among.of, among.where, among.window, among.same, count=among.count) or among.count != among.unit:
+    plain = Related(among.unit, among.of, among.where, among.window, among.same, count=among.count, among=among.among)
+    if among != plain or among.count != among.unit:
         yield f"{where}: it is one of them: leave out at_least, count, within, apart and related"
     if asked.then is not None and not wrong:
         yield from _where(domain.AGE_DATE, asked.then, f"{where}: then", domain.fields(among.unit), among.unit)
@@ -320,10 +330,10 @@ def _finding(question: Question, asked: Finding, where: str) -> Iterator[str]:
     yield from _window_order(asked.window, where, "window")
 
 
-def _member(question: Question, asked: Member, where: str) -> Iterator[str]:
+def _member(unit: str, asked: Member, where: str) -> Iterator[str]:
     if not re.fullmatch(_properties()["id"]["pattern"], asked.cohort):
         yield f"{where}: {asked.cohort[:40]!r} is no name of a cohort"
-    yield from _one_of(f"{where}: level", asked.level, domain.levels(question.unit))
+    yield from _one_of(f"{where}: level", asked.level, domain.levels(unit))
 
 
 def not_saved(question: Question, units: Mapping[str, str], releases: Mapping[str, str], release: str) -> list[str]:
@@ -347,11 +357,10 @@ def not_saved(question: Question, units: Mapping[str, str], releases: Mapping[st
     if match is not None and match.cases in units and match.level not in domain.levels(units[match.cases]):
         unit = units[match.cases]
         found.append(f"match: cohort {match.cases} is of {unit} units, which have no {match.level}; ask with level: {unit}")
-    for step in question.steps:
-        for leaf in leaves(step.predicate):
-            if isinstance(leaf, Member) and leaf.cohort in units and leaf.level not in domain.levels(units[leaf.cohort]):
-                unit = units[leaf.cohort]
-                found.append(f"step {step.id}: cohort {leaf.cohort} is of {unit} units, which have no {leaf.level}; ask with level: {unit}")
+    for where, member in asked_members(question):
+        if member.cohort in units and member.level not in domain.levels(units[member.cohort]):
+            unit = units[member.cohort]
+            found.append(f"{where}: cohort {member.cohort} is of {unit} units, which have no {member.level}; ask with level: {unit}")
     return found
 
 
@@ -389,6 +398,8 @@ def _related(unit: str, related: Related, where: str) -> Iterator[str]:
         yield f"{where}: apart needs at_least: 2 or more, as one alone is not apart from another"
     if related.apart is not None and related.within is not None:
         yield f"{where}: has both within and apart; use one of them"
+    if related.among is not None:
+        yield from _member(related.unit, related.among, f"{where}: among")
     if related.related is not None:
         if related.related.related is not None:
             yield f"{where}: related may be nested once only"

@@ -333,7 +333,7 @@ def _count(
     connection: "duckdb.DuckDBPyConnection", zones: Zones, asked: Asked, plan: Plan, release: Release, names: tuple[str, ...]
 ) -> Answer:
     duck.pin(connection, zones, release, names)
-    if plan.touching is not None:
+    if "source_cover" in plan.tables:
         faults = check.not_held(asked.question, duck.kinds_held(connection)) or [
             check.untouched(step_id, plan.unit) for step_id in duck.untouched(connection, plan)
         ]

@@ -455,7 +455,7 @@ class _Compiler:
         index = self.question.index
         if not isinstance(index, IndexEvent):
             return []
-        self.tables.add("event")
+        self.tables |= {"event", "source_cover"}  # the cover, to refuse an event that no source can hold
         first = (exp.Min if index.which == "first" else exp.Max)(this=col("date", "event"))
         person = col("patient_id", "event")
         columns = [person, named(first, "index_date")]
@@ -538,7 +538,9 @@ class _Compiler:
             case Finding():
                 return self._finding(predicate)
             case Member():
-                return self._member(predicate)
+                answer, found = self._member(predicate, self._own_rows())
+                self.joined.append(found)
+                return answer
             case AllOf(parts):
                 return all_of(*map(self._answer, parts))
             case AnyOf(parts):
@@ -796,9 +798,11 @@ class _Compiler:
             (others.most if others.fields[name].kind == "span" else others.value)(others.fields[name])
         place = len(self.ctes)
         nested: list[Join] = []
-        if related.related is not None:
-            ids: dict[str, Node] = {related.unit: col("other_id", others.name)}
-            answer, found = self._related(related.related, _Subject(others.name, related.unit, "other_id", "other_day", others, ids))
+        their_own: dict[str, Node] = {related.unit: col("other_id", others.name)}
+        they = _Subject(others.name, related.unit, "other_id", "other_day", others, their_own)
+        asked = [self._related(related.related, they)] if related.related is not None else []
+        asked += [self._member(related.among, they)] if related.among is not None else []
+        for answer, found in asked:
             nested.append((relation(found), eq(col("unit_id", found), col("other_id", others.name)), "left"))
             says = all_of(says, answer)
         own = [
@@ -994,7 +998,8 @@ class _Compiler:
         self.joined.append(found)
         return eq(col("said", found), number(1))
 
-    def _member(self, asked: Member) -> Node:
+    def _member(self, asked: Member, subject: "_Subject") -> tuple[Node, str]:
+        """What is said of each row of the subject, and the relation that must be joined to it for that."""
         n = self._next("member")
         saved = self.saved[asked.cohort]
         self.tables |= {"cohort_member", saved.unit}
@@ -1003,11 +1008,11 @@ class _Compiler:
         joins: list[Join] = [(_table(saved.unit), eq(col(domain.key(saved.unit), saved.unit), member), "")]
         found = f"member_{n}"
         ids = select([named(level, "level_id")], _table("cohort_member"), joins, [of_run, not_null(level)], distinct=True)
-        mine = self._own_rows().id_of(asked.level)
+        mine = subject.id_of(asked.level)
         on = eq(col("level_id", "ids"), mine)
-        self.ctes.append((found, select([col("unit_id", "unit")], "unit", [(subquery(ids, "ids"), on, "")], distinct=True)))
-        self.joined.append(found)
-        return case([(is_null(mine), NULL), (not_null(col("unit_id", found)), TRUE)], FALSE)
+        unit_id = named(col(subject.id, subject.relation), "unit_id")
+        self.ctes.append((found, select([unit_id], subject.relation, [(subquery(ids, "ids"), on, "")], distinct=True)))
+        return case([(is_null(mine), NULL), (not_null(col("unit_id", found)), TRUE)], FALSE), found
 
     # Outputs
 
@@ -1098,7 +1103,9 @@ class _Compiler:
             columns += [named(self.rows.value(self.fields[o.column]), f"pick_{i}") for i, o in enumerate(order)]
         columns += [named(self.rows.value(self.fields[name]), carried) for carried, name in self._carried_on if name]
         if self.question.match is not None:
-            columns.append(named(self._member(Member(self.question.match.cases, self.question.match.level)), "is_case"))
+            is_case, found = self._member(Member(self.question.match.cases, self.question.match.level), self._own_rows())
+            self.joined.append(found)
+            columns.append(named(is_case, "is_case"))
         joins = self._joins()
         return select(columns, "unit", joins)
 
@@ -1240,7 +1247,7 @@ class _Compiler:
 
     def _had(self, events: Events) -> exp.Select:
         """The day of each person's first such event."""
-        self.tables.add("event")
+        self.tables |= {"event", "source_cover"}
         person, first = col("patient_id", "event"), exp.Min(this=day(col("date", "event")))
         return select([person, named(first, "had_day")], _table("event"), where=[self._is_asked(events)], group=[person])
 

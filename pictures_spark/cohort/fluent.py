@@ -3,6 +3,8 @@
 Comfort alone: nothing is decided here. A `Cohort` is a question in the making, never changed but given back with more in it; `question`
 checks it as every face is checked. `to_python` writes a question as the call that makes it, without loss.
 
+The words can be imported from `pictures_spark.cohort` as well.
+
 Examples
 --------
 >>> asked = (
@@ -70,6 +72,41 @@ from pictures_spark.cohort.model import (
     Where,
     Window,
 )
+
+__all__ = [
+    "Cohort",
+    "all_of",
+    "any_of",
+    "between",
+    "chain",
+    "cover",
+    "day_of",
+    "eq",
+    "events",
+    "ever",
+    "first",
+    "follow_up",
+    "gap",
+    "ge",
+    "gt",
+    "has",
+    "lacks",
+    "last",
+    "le",
+    "lt",
+    "matches",
+    "member",
+    "missing",
+    "ne",
+    "nearest",
+    "none_of",
+    "one_of",
+    "related",
+    "report",
+    "stay",
+    "to_python",
+    "where",
+]
 
 Names = str | Sequence[str]
 Days = tuple[int | None, int | None]
@@ -223,9 +260,10 @@ def related(
     within: int | None = None,
     apart: int | None = None,
     related: Related | None = None,
+    among: Member | None = None,
 ) -> Related:
     """Other series or studies of the same study or patient."""
-    return Related(unit, of, where, Window(*window), _names(same), at_least, count or unit, within, apart, related)
+    return Related(unit, of, where, Window(*window), _names(same), at_least, count or unit, within, apart, related, among)
 
 
 def nearest(among: Events | Related, *, take: Take = "nearest", then: Where | None = None) -> Nearest:
@@ -487,7 +525,7 @@ def _written(node: Any) -> str:
         case Nearest():
             return _call("nearest", node.among, take=None if node.take == "nearest" else node.take, then=node.then)
         case Related():
-            more = {name: value for name in ("within", "apart", "related", "where") if (value := getattr(node, name)) is not None}
+            more = {name: value for name in ("within", "apart", "related", "where", "among") if (value := getattr(node, name)) is not None}
             count = None if node.count == node.unit else node.count
             at_least = None if node.at_least == 1 else node.at_least
             return _call("related", node.unit, node.of, window=_ends(node.window), same=node.same, at_least=at_least, count=count, **more)

@@ -258,9 +258,14 @@ def interpret(
     return found
 
 
-def show(question: Question, codes: Mapping[str, Codes], rows: Sequence[Judged]) -> dict[str, tuple[Any, ...]]:
+def show(
+    question: Question,
+    codes: Mapping[str, Codes],
+    rows: Sequence[Judged],
+    saved: Mapping[str, tuple[str, frozenset[str]]] | None = None,
+) -> dict[str, tuple[Any, ...]]:
     """What the outputs show of each unit, in their order, by unit id."""
-    lists = Lists(codes, {})
+    lists = Lists(codes, saved or {})
     return {row.one.id: tuple(value for output in question.outputs for value in _shown(output, row.one, lists)) for row in rows}
 
 
@@ -369,7 +374,7 @@ def _answer(predicate: Predicate, one: One, lists: Lists) -> Said:
         case Nearest():
             return _nearest(predicate, one, lists)
         case Related():
-            return _related(predicate, one)
+            return _related(predicate, one, lists)
         case Gap():
             days = _apart(predicate, one)
             return None if days is None else _in(predicate.window, days)
@@ -592,7 +597,7 @@ def _candidates(nearest: Nearest, one: One, lists: Lists) -> list[tuple[int | No
         ]
     found: list[tuple[int | None, str, Said, Row | One]] = []
     for other in _others(among, one):
-        said = _fits(among, one, other)
+        said = _fits(among, one, other, lists)
         gap = None if one.index is None or other.index is None else (other.index - one.index).days
         if said is not False:
             found.append((gap, other.id, None if gap is None else said, other))
@@ -635,13 +640,13 @@ def _others(related: Related, one: One) -> list[One]:
     return [other for other in rows if group is not None and other.own(related.of) == group and not _belongs(one, other)]
 
 
-def _related(related: Related, one: One) -> Said:
+def _related(related: Related, one: One, lists: Lists) -> Said:
     if one.own(related.of) is None:
         return None
     certain: list[tuple[str, int | None]] = []
     possible: list[tuple[str, int | None]] = []
     for other in _others(related, one):
-        said = _fits(related, one, other)
+        said = _fits(related, one, other, lists)
         counted = other.own(related.count)
         if said is not False and counted is not None:
             day = None if other.index is None else other.index.toordinal()
@@ -657,7 +662,7 @@ def _belongs(one: One, other: One) -> bool:
     return (other.unit == one.unit or other.unit in _PARENTS[one.unit]) and one.own(other.unit) == other.id
 
 
-def _fits(related: Related, one: One, other: One) -> Said:
+def _fits(related: Related, one: One, other: One, lists: Lists) -> Said:
     said = [_tests(related.where.tests, other)] if related.where is not None else []
     for name in related.same:
         mine, its = one.value(name), other.value(name)
@@ -670,7 +675,9 @@ def _fits(related: Related, one: One, other: One) -> Said:
     if (related.within is not None or related.apart is not None) and other.index is None:
         said.append(None)
     if related.related is not None:
-        said.append(_related(related.related, other))
+        said.append(_related(related.related, other, lists))
+    if related.among is not None:
+        said.append(_member(related.among, other, lists))
     return _all(said)
 
 
@@ -810,8 +817,8 @@ def _match(match: Match, found: list[Judged], last: int, lists: Lists) -> None:
         survived = row.passed == last
         row.answers.append(None if survived and said[row.one.id] is None else survived and row.one.id in matched)
         row.passed += survived and row.one.id in matched
-        controls = sorted((_hashed(match, row.one.id, control), control) for control in kept.get(row.one.id, []))
-        row.controls = tuple(control for _, control in controls)
+        own = sorted((_hashed(match, row.one.id, control), control) for control in kept.get(row.one.id, []))
+        row.controls = tuple(control for _, control in own)
 
 
 def _hashed(match: Match, case: str, control: str) -> str:

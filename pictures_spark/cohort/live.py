@@ -36,7 +36,6 @@ from pictures_spark.cohort.model import (
     Events,
     Finding,
     Gap,
-    Member,
     Nearest,
     NoneOf,
     Population,
@@ -47,6 +46,7 @@ from pictures_spark.cohort.model import (
     Where,
     asked_events,
     leaves,
+    members_in,
 )
 from pictures_spark.cohort.sql import select
 from pictures_spark.errors import InputError, PicturesError
@@ -105,7 +105,7 @@ class _Case:
         """What the answers of a condition depend on."""
         index = self.question.index
         lists = tuple(self.codes[name] for name in _codelists((condition, index)))
-        return self.question.unit, index, condition, lists, self.saved.get(condition.cohort) if isinstance(condition, Member) else None
+        return self.question.unit, index, condition, lists, tuple(self.saved[member.cohort] for member in members_in(condition))
 
     def alone(self, *predicates: Predicate, population: Population = "all") -> "_Case":
         """A question of the same unit and index with these steps alone."""
@@ -277,7 +277,7 @@ class Live:
         size = len(self._all(case.question.unit).there)
         asks = case.leaves()
         predicate = case.question.steps[0].predicate if case.question.steps else None
-        if isinstance(predicate, Member) or (isinstance(predicate, Nearest) and isinstance(predicate.among, Events)):
+        if any(members_in(predicate)) or (isinstance(predicate, Nearest) and isinstance(predicate.among, Events)):
             return self._said_by_tables(case, asks, size)
         if isinstance(predicate, Related | Nearest | Gap | Finding):
             return self._said(asks, {}, size)[0], True

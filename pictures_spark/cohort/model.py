@@ -163,7 +163,7 @@ class Related:
     The unit itself, and the study or series that it belongs to, are no other. ``where`` are conditions on them, ``window`` the days from
     the unit's index date to their scan date, ``same`` columns that must be equal in both, ``count`` what is counted, and ``within`` the
     most days there may be between the first and the last of those counted, ``apart`` the fewest. ``related`` asks the same of each of them:
-    other series or studies than it.
+    other series or studies than it. ``among`` leaves only those that a frozen cohort has; all of the release where there is none.
 
     One of which a condition is unknown may meet it or not: the answer is unknown where that decides. It is also unknown where nobody
     knows the unit's study or patient.
@@ -179,6 +179,7 @@ class Related:
     within: int | None = None
     apart: int | None = None
     related: "Related | None" = None
+    among: "Member | None" = None
 
 
 @dataclass(frozen=True)
@@ -474,6 +475,23 @@ def asked_events(question: Question) -> list[tuple[str, Events]]:
 
 def saved_cohorts(question: Question) -> list[str]:
     """Names of the saved cohorts that a question refers to, each once."""
-    members = (leaf for step in question.steps for leaf in leaves(step.predicate) if isinstance(leaf, Member))
     cases = [question.match.cases] if question.match is not None else []
-    return list(dict.fromkeys([*(member.cohort for member in members), *cases]))
+    return list(dict.fromkeys([*(member.cohort for _, member in asked_members(question)), *cases]))
+
+
+def asked_members(question: Question) -> list[tuple[str, Member]]:
+    """Where a question asks for members of frozen cohorts, ``step a`` or ``output b``, and what it asks."""
+    asked: list[tuple[str, object]] = [(f"step {step.id}", leaf) for step in question.steps for leaf in leaves(step.predicate)]
+    asked += [(f"output {output.id}", output.of) for output in question.outputs]
+    return [(where, member) for where, node in asked for member in members_in(node)]
+
+
+def members_in(node: object) -> Iterator[Member]:
+    match node:
+        case Member():
+            yield node
+        case Nearest(Related() as related):
+            yield from members_in(related)
+        case Related():
+            yield from members_in(node.among)
+            yield from members_in(node.related)

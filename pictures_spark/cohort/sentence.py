@@ -138,6 +138,8 @@ def _of_which(related: Related, index: str) -> str:
         conditions.append(f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} the same")
     if related.window != EVER:
         conditions.append(f"the scan date lies {_between(related.window, index).replace('the record source', 'the archive')}")
+    if related.among is not None:
+        conditions.append(f"the {related.among.level} is that of a member of the frozen cohort {related.among.cohort}")
     if related.related is not None:
         conditions.append(f"for which {_related(related.unit, related.related, 'its scan date')}")
     return f" of which {', and '.join(conditions)}" if conditions else ""

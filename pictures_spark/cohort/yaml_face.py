@@ -250,6 +250,8 @@ def _related_tree(related: Related) -> dict[str, Any]:
         tree["apart"] = f"{related.apart}d"
     if related.related is not None:
         tree["related"] = _related_tree(related.related)
+    if related.among is not None:
+        tree["among"] = {"cohort": related.among.cohort, "level": related.among.level}
     return tree
 
 
@@ -539,7 +541,7 @@ class _Reader:
         found = self._mapping(tree, self.schema["$defs"]["nearest"], where)
         if not found:
             return None
-        scans = [name for name in ("unit", "of", "same") if name in found]
+        scans = [name for name in ("unit", "of", "same", "among") if name in found]
         if ("event" in found) == bool(scans):
             return self._fault(where, "needs either event, or unit and of for another scan")
         take = self._text(found.get("take", "nearest"), f"{where}: take") or "nearest"
@@ -571,7 +573,7 @@ class _Reader:
         of, polarity, subject = (said[name] or str(defaults[name]) for name in ("of", "polarity", "subject"))
         return Finding(said["finding"], cast(Any, of), polarity, certainty, subject, window or _UNREAD)
 
-    def _member(self, tree: Any, where: str) -> Predicate | None:
+    def _member(self, tree: Any, where: str) -> Member | None:
         found = self._mapping(tree, self.schema["$defs"]["member"], where)
         cohort, level = self._text(found.get("cohort"), f"{where}: cohort"), self._text(found.get("level"), f"{where}: level")
         return Member(cohort, cast(Any, level)) if cohort is not None and level is not None else None
@@ -589,6 +591,7 @@ class _Reader:
         count = self._text(found.get("count", unit), f"{where}: count")
         within, apart = self._days(found, "within", where), self._days(found, "apart", where)
         nested = self._related(found["related"], f"{where}: related") if "related" in found else None
+        among = None if found.get("among", "all") == "all" else self._member(found["among"], f"{where}: among")
         return Related(
             cast(Any, unit),
             cast(Any, of),
@@ -600,6 +603,7 @@ class _Reader:
             within,
             apart,
             nested,
+            among,
         )
 
     def _whole(self, found: dict[str, Any], name: str, where: str, default: int | None) -> int | None:

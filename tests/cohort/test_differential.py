@@ -52,7 +52,8 @@ def differential(connection, question, tables, mutate=None):
     if mutate is not None:
         plan = replace(plan, flags=mutate(plan.flags.copy()), shown=mutate(plan.shown.copy()) if plan.shown is not None else None)
     world = tables if isinstance(tables, World) else World(tables)
-    rows = interpret(question, codes, world, saved_of(world.tables))
+    saved = saved_of(world.tables)
+    rows = interpret(question, codes, world, saved)
     members = sum(row.passed == plan.last for row in rows)
     if mutate is None:
         found = connection.execute(plan.sql("duckdb")).fetchall()
@@ -69,7 +70,7 @@ def differential(connection, question, tables, mutate=None):
         assert sorted(pairs) == sorted(wanted)
     if plan.shown is not None:
         connection.execute(f"CREATE OR REPLACE TEMP TABLE flags AS {plan.sql('duckdb')}")
-        assert duck.shown(connection, plan, members=False) == (show(question, codes, rows) if plan.columns else {})
+        assert duck.shown(connection, plan, members=False) == (show(question, codes, rows, saved) if plan.columns else {})
         assert [dict(counted) for counted in duck.counted(connection, plan)] == count(question, rows)
     return "empty" if not members else "full" if members == len(rows) else "between"
 

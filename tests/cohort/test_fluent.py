@@ -7,6 +7,7 @@ import pytest
 from cohort_cases import questions
 from hypothesis import HealthCheck, given, settings
 
+import pictures_spark.cohort
 from pictures_spark.cohort import commands, fluent, yaml_face
 from pictures_spark.cohort.faults import QuestionError
 from pictures_spark.cohort.fluent import (
@@ -78,6 +79,13 @@ def test_numbers_and_days_become_what_their_columns_hold():
     assert asked.steps[1].predicate.where.tests[0].values == (80.0,)
     assert asked.steps[2].predicate.among.where.tests[0].values == (30.0,)
     assert (asked.outputs[0].of.until, asked.split.at) == (date(2018, 12, 31), date(2016, 1, 1))
+
+
+def test_the_words_are_those_of_the_package():
+    assert set(pictures_spark.cohort.__all__) == set(fluent.__all__)
+    assert all(getattr(pictures_spark.cohort, name) is getattr(fluent, name) for name in fluent.__all__)
+    with pytest.raises(ImportError):
+        from pictures_spark.cohort import no_such_word  # noqa: F401
 
 
 def test_a_cohort_is_not_changed_by_what_is_made_of_it():

@@ -24,7 +24,7 @@ def connection():
 
 def bare(question, *steps):
     """A question of these steps alone: members are who survives them."""
-    used = {"pick": None, "sample": None, "split": None, "outputs": (), "breakdowns": ()}
+    used = {"pick": None, "match": None, "sample": None, "split": None, "outputs": (), "breakdowns": ()}
     return replace(question, steps=steps, **used)
 
 
@@ -36,7 +36,7 @@ def asked(connection, question, tables):
 
 
 def codes_of_all(question):
-    """Code lists, those that no step uses any more as well."""
+    """Code lists, without those that no step uses any more."""
     used = {name for step in question.steps for leaf in leaves(step.predicate) for name in _codes(leaf)}
     index = getattr(question.index, "events", None)
     used |= set(index.codes) if index is not None else set()
@@ -121,7 +121,7 @@ def _tests(node):
 @given(question=questions(), number=NUMBERS)
 def test_a_record_that_arrives_twice_and_a_stranger_change_nothing_for_anybody(connection, question, number):
     tables = dense_tables(number)
-    question = replace(question, sample=None, outputs=(), breakdowns=())
+    question = replace(question, match=None, sample=None, outputs=(), breakdowns=())
     before = asked(connection, question, tables)
     tables["event"] = tables["event"] + [row | {"event_id": f"twice{at}"} for at, row in enumerate(tables["event"])]
     stranger = {"patient_id": "stranger"}

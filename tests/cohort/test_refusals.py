@@ -190,6 +190,11 @@ REFUSED = {
     ),
     "split in three at a date": (question(more="split: {parts: [a, b, c], at: 2015-01-01}"), "at a date there are two parts"),
     "part of no name": (question(more="split: {parts: [A part, b], at: 2015-01-01}"), "split: part 'A part' must be lower-case"),
+    "among no cohort": (related("unit: series, of: patient, among: everybody"), "among: must be a mapping with cohort, level"),
+    "among below": (
+        related("unit: study, of: patient, among: {cohort: a, level: series}"),
+        "among: level: unknown value 'series'; there is study, patient",
+    ),
     # match
     "match of no cases": (question(more="match: {level: patient, ratio: 1, seed: a}"), "match: needs cases"),
     "more controls than may be": (question(more=f"match: {{{CASES}, at_least: 5}}"), "at_least 5 is more than the 4 controls"),
@@ -365,7 +370,8 @@ def test_a_kind_that_no_source_holds_is_refused():
     asked = yaml_face.from_yaml(event("event: [diagnosis, tumour], codes: stroke, window: [-9d, 0d]"))
     assert check.not_held(asked, {"diagnosis", "tumour"}) == []
     (fault,) = check.not_held(asked, {"diagnosis", "dispensing"})
-    assert fault == "step s: no published record source can hold events of kind tumour, so nothing can be said about them"
+    said = "step s: no published record source can hold events of kind tumour, so nothing can be said about them"
+    assert fault == f"{said}; smr06 would have to be loaded"
 
 
 def test_saved_cohorts_of_other_releases_and_levels_are_refused():

@@ -1217,3 +1217,22 @@ def test_cases_are_given_controls_that_are_like_them_and_nobody_twice():
         pairs = connection.execute(plan.pairs.sql("duckdb")).fetchall()
     assert {row[0] for row in passed} == {"a", "b", "x", "y"}
     assert sorted(pairs) == sorted((row.one.id, control, 1) for row in found for control in row.controls)
+
+
+def test_other_scans_may_be_looked_for_among_the_members_of_a_frozen_cohort():
+    asked = yaml_face.from_yaml(
+        "{cohort: 1, id: spec, unit: series, population: all, steps: [{id: a, related: {unit: series, of: patient, window: [ever, -1d], "
+        "among: {cohort: old, level: series}}}]}"
+    )
+    data = {
+        "series": rows("series", "series_id | patient_id | scan_date\na | p1 | +1\nb | p1 | +2\nc | p1 | +3\nd | p2 | +1\ne | p2 | +2"),
+        "cohort_member": [{"cohort_run_id": "r", "unit_id": name} for name in ("b", "e")],
+    }
+    wanted = {"a": False, "b": False, "c": True, "d": False, "e": False}
+    found = interpret(asked, {}, full(data), {"old": ("series", frozenset({"b", "e"}))})
+    assert {row.one.id: row.answers[-1] for row in found} == wanted
+    plan = compiled(asked, {}, {"old": Saved("r", "series")})
+    with duckdb.connect() as connection:
+        into_duckdb(connection, data)
+        bits = connection.execute(plan.sql("duckdb")).fetchall()
+    assert {row[0]: bool(row[3] >> plan.last & 1) for row in bits} == wanted

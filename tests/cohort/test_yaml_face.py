@@ -1,5 +1,7 @@
 """The YAML face: nothing is lost on the way, and nothing is taken for what it is not."""
 
+import copy
+import random
 from dataclasses import replace
 
 import jsonschema
@@ -9,8 +11,11 @@ from cohort_cases import questions
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pictures_spark.cohort import sentence
+from pictures_spark.cohort.codelists import resolve
 from pictures_spark.cohort.commands import load
-from pictures_spark.cohort.model import CodeList, Step, Test, Where
+from pictures_spark.cohort.compile import DIALECTS, Saved, compiled
+from pictures_spark.cohort.model import CodeList, Step, Test, Where, saved_cohorts
 from pictures_spark.cohort.yaml_face import from_yaml, read, to_yaml
 from pictures_spark.resources import load_schema, schemas_dir
 
@@ -132,16 +137,44 @@ def test_the_examples_can_be_asked(path):
     assert [e.message for e in SCHEMA.iter_errors(yaml.load(path.read_text(), yaml.BaseLoader))] == []
 
 
+def test_the_question_of_the_coordinators_page_can_be_asked():
+    text = (schemas_dir().parent / "docs" / "coordinator.md").read_text(encoding="utf-8")
+    assert from_yaml(text.split("```yaml\n")[1].split("```")[0]).steps
+
+
 @settings(max_examples=200)
 @given(
     tree=st.recursive(
-        st.one_of(st.none(), st.booleans(), st.integers(-99, 99), st.sampled_from(["ever", "CT", "-9d", "modality", "x", ""])),
+        st.one_of(
+            st.none(),
+            st.booleans(),
+            st.integers(-99, 99),
+            st.sampled_from(["ever", "CT", "-9d", "modality", "x", "", "series", "patient", "diagnosis", "2016-01-01"]),
+        ),
         lambda inner: st.one_of(
             st.lists(inner, max_size=3),
             st.dictionaries(
                 st.sampled_from(
                     ["cohort", "id", "unit", "steps", "where", "has", "first", "event", "codes", "window", "pick", "order", "codelists"]
                     + ["one_per", "modality", "between", "index", "population", "unknown", "system", "file", "ever", "at_least"]
+                    + [
+                        "nearest",
+                        "then",
+                        "take",
+                        "stay",
+                        "begins",
+                        "related",
+                        "of",
+                        "among",
+                        "gap",
+                        "from",
+                        "to",
+                        "report",
+                        "finding",
+                        "in",
+                    ]
+                    + ["cohort", "level", "match", "cases", "caliper", "risk_set", "split", "parts", "at", "seed", "output", "follow_up"]
+                    + ["until", "count", "by", "column", "give", "any", "chain", "size", "ratio", "value_std", "sample"]
                 ),
                 inner,
                 max_size=5,
@@ -154,3 +187,55 @@ def test_any_tree_is_read_or_refused_but_never_breaks_the_reader(tree):
     tree = {"cohort": 1, "id": "x", "unit": "series"} | tree if isinstance(tree, dict) else tree
     question, faults = read(yaml.safe_dump(tree))
     assert question is not None or faults
+
+
+TREES = [yaml.load(path.read_text(), yaml.BaseLoader) for path in EXAMPLES]
+
+
+def places(tree, path=()):
+    """Where the parts of a tree are."""
+    yield path
+    for key, part in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
+        yield from places(part, (*path, key))
+
+
+def part_of(tree, path):
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+PARTS = [part_of(tree, path) for tree in TREES for path in places(tree)]
+KEYS = sorted({key for part in PARTS if isinstance(part, dict) for key in part})
+ODD = ["", "x", "-1d", "0", "1e9", [], {}, ["ever", "ever"], "99999999999999999999", "2016-02-30", None]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_spoiled_example_is_refused_or_asked_but_breaks_nothing(seed):
+    chance, asked = random.Random(seed), 0
+    for _ in range(80):
+        tree = copy.deepcopy(chance.choice(TREES))
+        for _ in range(chance.choice([1, 1, 2, 3])):
+            path = chance.choice([path for path in places(tree) if path] or [("id",)])
+            parent, key = part_of(tree, path[:-1]), path[-1]
+            match chance.randint(0, 3):
+                case 0:
+                    parent[key] = copy.deepcopy(chance.choice(PARTS))
+                case 1 if len(parent) > 1:
+                    del parent[key]
+                case 2 if isinstance(parent, dict):
+                    parent[chance.choice(KEYS)] = copy.deepcopy(chance.choice(PARTS))
+                case _:
+                    parent[key] = copy.deepcopy(chance.choice(ODD))
+        question, faults = read(yaml.safe_dump(tree))
+        assert question is not None or faults
+        if question is None or faults:
+            continue
+        asked += 1
+        assert from_yaml(to_yaml(question)) == question
+        codes, wrong = resolve(question, EXAMPLES[0].parent)
+        if not wrong:
+            plan = compiled(question, codes, {name: Saved("r", "series") for name in saved_cohorts(question)})
+            assert all(plan.sql(dialect) for dialect in DIALECTS)
+            assert sentence.methods(question, codes)
+    assert asked

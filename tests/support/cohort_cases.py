@@ -553,7 +553,8 @@ def _related(ask: Asking) -> Related:
         ask.depth += 2
         nested = _related(Asking(ask.draw, unit, domain.AGE_DATE, ask.codelists, ask.depth))
         ask.depth -= 2
-    return Related(unit, of, where, window, same, at_least, count, within, apart, nested)
+    among = Asking(ask.draw, unit, None).node(Member) if ask.one_of(True, *[False] * 4) else None
+    return Related(unit, of, where, window, same, at_least, count, within, apart, nested, among)
 
 
 def _gap(ask: Asking) -> Gap:
@@ -574,7 +575,7 @@ def _nearest(ask: Asking) -> Nearest:
     names = ["value_std", "age_years", "comparator"]
     if ask.index is not None and ask.one_of(True, False):
         related = _related(ask)
-        among = Related(related.unit, related.of, related.where, related.window, related.same, 1, related.unit)
+        among = replace(related, at_least=1, count=related.unit, within=None, apart=None, related=None)
         fields, names = domain.fields(related.unit), _names(related.unit, True)[0]
     then = Where(tuple(_one_test(ask, name, fields[name]) for name in ask.some(names, 1, 2))) if ask.one_of(True, False) else None
     if ask.index is None and isinstance(among, Events):

@@ -185,8 +185,8 @@ def _index(question: Question) -> Iterator[str]:
     dates = [name for name, field in fields.items() if field.kind == "date"]
     if isinstance(index, IndexEvent):
         events = index.events
-        if events != Events(events.kinds, events.codes, EVER, main=events.main, sources=events.sources):
-            yield "index: it is the day of an event at any time; leave out everything but event, codes, position and source"
+        if events != Events(events.kinds, events.codes, EVER, main=events.main, sources=events.sources, where=events.where):
+            yield "index: it is the day of an event at any time; leave out everything but event, codes, position, source and where"
         yield from _events(question, index, events, f"index: {index.which}")
     elif isinstance(index, str):
         if index not in dates:
@@ -294,8 +294,8 @@ def _stay(question: Question, stay: Stay, where: str) -> Iterator[str]:
         yield f"{where}: has must name the events of the stay"
     for number, events in enumerate(stay.holds, start=1):
         place = f"{where}: has {number}"
-        if events != Events(events.kinds, events.codes, EVER, main=events.main, sources=events.sources):
-            yield f"{place}: an event of a stay has no window and no number of its own; leave out all but event, codes, position and source"
+        if events != Events(events.kinds, events.codes, EVER, main=events.main, sources=events.sources, where=events.where):
+            yield f"{place}: an event of a stay has no window or number of its own; leave out all but event, codes, position, source, where"
         yield from _events(question, stay, events, place)
     yield from (f"{where}: names an event twice" for n, events in enumerate(stay.holds) if events in stay.holds[:n])
 
@@ -556,8 +556,8 @@ def _anchored(question: Question, predicate: Predicate | IndexEvent | FollowUp, 
     if question.index == "death_date" and events.anchor == "index" and (events.window.low or 0) > 0:
         yield f"{where}: the window begins after the person's death, when nothing is recorded"
     if events.where is not None:
-        if not isinstance(predicate, Has | Lacks | Nearest):
-            yield f"{where}: where goes with has, lacks and nearest only"
+        if isinstance(predicate, Chain | Cover):
+            yield f"{where}: where does not go with {type(predicate).__name__.lower()}"
         yield from _where(None, events.where, where, domain.event_fields())
     if isinstance(predicate, Nearest) and events.at_least != 1:
         yield f"{where}: the nearest event is one event: at_least does not go with nearest"
@@ -641,8 +641,8 @@ def _match(question: Question, match: Match) -> Iterator[str]:
             yield f"match: caliper: {name} must be 0 or more"
     events = match.risk_set
     if events is not None:
-        if events != Events(events.kinds, events.codes, EVER, main=events.main, sources=events.sources):
-            yield "match: risk_set: it is about any time up to the case's index date; leave out all but event, codes, position and source"
+        if events != Events(events.kinds, events.codes, EVER, main=events.main, sources=events.sources, where=events.where):
+            yield "match: risk_set: it is about any time up to the index date; leave out all but event, codes, position, source and where"
         yield from _events(question, Has(events), events, "match: risk_set")
 
 
@@ -722,8 +722,10 @@ def _output(question: Question, output: Output, where: str) -> Iterator[str]:
             yield from (f"{where}: give: unknown column {n!r}{nearest(n, names)}" for n in output.give if n not in names)
         case FollowUp(outcome, until):
             yield from _events(question, output.of, outcome, f"{where}: follow_up")
-            if outcome != Events(outcome.kinds, outcome.codes, outcome.window, main=outcome.main, sources=outcome.sources):
-                yield f"{where}: follow_up: at_least, where and from do not go with it"
+            if outcome != Events(
+                outcome.kinds, outcome.codes, outcome.window, main=outcome.main, sources=outcome.sources, where=outcome.where
+            ):
+                yield f"{where}: follow_up: at_least and from do not go with it"
             if outcome.window.low is None or outcome.window.low < 0:
                 yield f"{where}: follow_up: the window begins on the index date or later, such as [1d, ever]"
             if until is not None and isinstance(question.index, date) and until < question.index:

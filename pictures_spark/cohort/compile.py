@@ -563,20 +563,31 @@ class _Compiler:
 
     def _end(self, events: Events, first: bool) -> Node:
         """The first or the last event of a person, and where it lies."""
-        any_day = case([(self._is_wanted(events), col("day", "event"))], NULL)
-        found = self._reduced((exp.Min if first else exp.Max)(this=any_day))
+        far = exp.Min if first else exp.Max
+
+        def found(possible: bool) -> Node:
+            return self._reduced(far(this=case([(self._is_wanted(events, possible), col("day", "event"))], NULL)))
+
+        sure, possible = found(False), found(events.where is not None)
         low, high = self._asked_ends(events, "unit")
-        inside = [not_null(found)]
+        inside, undecided = [not_null(sure)], [not_null(possible)]
         branches: list[tuple[Node, Node]] = []
         if events.window.low is not None:
-            inside.append(ge(found, low))
+            inside.append(ge(possible if first else sure, low))
             if first:
-                branches.append((lt(found, low), FALSE))
+                branches.append((lt(sure, low), FALSE))
+            else:
+                undecided.append(ge(possible, low))
         if events.window.high is not None:
-            inside.append(le(found, high))
-            if not first:
-                branches.append((gt(found, high), FALSE))
-        return case([*branches, (all_of(*inside), TRUE), (self._observed(events), FALSE)], NULL)
+            inside.append(le(sure if first else possible, high))
+            if first:
+                undecided.append(le(possible, high))
+            else:
+                branches.append((gt(sure, high), FALSE))
+        branches.append((all_of(*inside), TRUE))
+        if events.where is not None:
+            branches.append((all_of(*undecided), NULL))
+        return case([*branches, (self._observed(events), FALSE)], NULL)
 
     def _chain(self, chain: Chain) -> Node:
         events = chain.events
@@ -880,15 +891,18 @@ class _Compiler:
         held = f"held_{n}"
         self.event_columns["stay_id"] = col("stay_id", "event")
         stay_id, person = col("stay_id", "event"), col("patient_id", "event")
-        flags = [
-            named(exp.Max(this=case([(self._is_wanted(events), number(1))], number(0))), f"holds_{i}")
-            for i, events in enumerate(asked.holds)
-        ]
+        flags = []
+        for i, events in enumerate(asked.holds):
+            levels = [(self._is_wanted(events), number(2))]
+            levels += [(self._is_wanted(events, possible=True), number(1))] if events.where is not None else []
+            flags.append(named(exp.Max(this=case(levels, number(0))), f"holds_{i}"))
         self.ctes.append((held, select([person, stay_id, *flags], "event", where=[not_null(stay_id)], group=[person, stay_id])))
         index = col("index_day", "asked")
         says = _within(exp.Sub(this=day(col("start_date", "stay")), expression=index), asked.begins)
         says += _within(exp.Sub(this=day(col("end_date", "stay")), expression=index), asked.ends)
-        says += [eq(coalesce(col(f"holds_{i}", held), number(0)), number(1)) for i in range(len(asked.holds))]
+        for i in range(len(asked.holds)):
+            level = coalesce(col(f"holds_{i}", held), number(0))
+            says.append(case([(eq(level, number(2)), TRUE), (eq(level, number(1)), NULL)], FALSE))
         same = all_of(eq(col("stay_id", held), col("stay_id", "stay")), eq(col("patient_id", held), col("patient_id", "stay")))
         joins: list[Join] = [
             (_table("stay"), eq(col("patient_id", "stay"), col("patient_id", "asked")), ""),
@@ -899,12 +913,12 @@ class _Compiler:
         stayed = f"stayed_{n}"
         self.ctes.append((stayed, select([*cols(_ASKED), named(exp.Max(this=level), "level")], subquery(rows, "pair"), group=cols(_ASKED))))
         self._join_asked(stayed)
-        events = events_of(asked)
-        assert events is not None
+        of_it = events_of(asked)
+        assert of_it is not None
         level = coalesce(col("level", stayed), number(0))
         indexed = is_null(col("index_day", "unit")) if asked.begins != EVER or asked.ends != EVER else FALSE
         return case(
-            [(eq(level, number(2)), TRUE), (eq(level, number(1)), NULL), (indexed, NULL), (self._observed(events), FALSE)],
+            [(eq(level, number(2)), TRUE), (eq(level, number(1)), NULL), (indexed, NULL), (self._observed(of_it), FALSE)],
             NULL,
         )
 

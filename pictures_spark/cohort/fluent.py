@@ -334,7 +334,7 @@ class Cohort:
         if index is None and unit != "patient":
             index = "scan_date"
         self._population = population
-        self._graph = Question(id, unit, _date(index) if isinstance(index, str) else index, "all", (), ())
+        self._graph = Question(id, unit, _date(index) if isinstance(index, str) else _typed(index, {}), "all", (), ())
 
     def _with(self, **more: Any) -> "Cohort":
         found = Cohort.__new__(Cohort)
@@ -373,7 +373,7 @@ class Cohort:
     ) -> "Cohort":
         """Give each case, a member of a frozen cohort, its controls out of the other survivors."""
         within = tuple((name, float(most)) for name, most in (caliper or {}).items())
-        return self._with(match=Match(cases, level, ratio, seed, _names(exact), within, replacement, at_least, risk_set))
+        return self._with(match=Match(cases, level, ratio, seed, _names(exact), within, replacement, at_least, _typed(risk_set, {})))
 
     def sample(self, size: int, seed: str, *strata: str) -> "Cohort":
         """Keep so many of each stratum at random."""
@@ -443,8 +443,12 @@ def _typed(node: Any, columns: Mapping[str, Field]) -> Any:
             return replace(node, among=_typed(among, columns), then=_typed(then, others))
         case AllOf(parts) | AnyOf(parts) | NoneOf(parts):
             return replace(node, parts=tuple(_typed(part, columns) for part in parts))
-        case Has() | Lacks() | First() | Last() | Chain():
+        case Has() | Lacks() | First() | Last() | Chain() | IndexEvent():
             return replace(node, events=_typed(node.events, columns))
+        case Stay():
+            return replace(node, holds=tuple(_typed(events, columns) for events in node.holds))
+        case FollowUp():
+            return replace(node, outcome=_typed(node.outcome, columns))
         case _:
             return node
 
@@ -540,7 +544,9 @@ def _written(node: Any) -> str:
             return _written_events("follow_up", node.outcome, until=node.until)
         case IndexEvent():
             named = node.events
-            return _call("day_of", node.which, named.kinds, codes=named.codes, main=named.main or None, source=named.sources)
+            return _call(
+                "day_of", node.which, named.kinds, codes=named.codes, main=named.main or None, source=named.sources, where=named.where
+            )
         case date():
             return f"date({node.year}, {node.month}, {node.day})"
         case list() | tuple() if any(is_dataclass(part) or isinstance(part, date) for part in node):

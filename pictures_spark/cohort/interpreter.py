@@ -435,8 +435,13 @@ def _such(events: Events, one: One, lists: Lists) -> list[Row]:
 
 
 def _days(events: Events, one: One, lists: Lists) -> set[int]:
-    """Every day on which the person has such an event."""
-    return {row["date"].toordinal() for row in _such(events, one, lists)}
+    """Every day on which the person surely has such an event."""
+    return {row["date"].toordinal() for row in _such(events, one, lists) if _says(events.where, row)}
+
+
+def _possible_days(events: Events, one: One, lists: Lists) -> set[int]:
+    """Every day on which the person may have such an event."""
+    return {row["date"].toordinal() for row in _such(events, one, lists) if _says(events.where, row) is not False}
 
 
 def _says(where: Where | None, row: Row) -> Said:
@@ -520,24 +525,30 @@ def _has(events: Events, one: One, lists: Lists) -> Said:
 
 
 def _first(events: Events, one: One, lists: Lists) -> Said:
-    anchor = _anchor(events, one)
-    days, ends = _days(events, one, lists), _ends(events.window, anchor)
-    if days and ends is not None:
-        if _inside(events.window, anchor, min(days)):
-            return True
-        if ends[0] is not None and min(days) < ends[0]:
+    ends = _ends(events.window, _anchor(events, one))
+    if ends is not None:
+        low, high = (-1 if ends[0] is None else ends[0]), (date.max.toordinal() if ends[1] is None else ends[1])
+        sure, possible = min(_days(events, one, lists), default=None), min(_possible_days(events, one, lists), default=None)
+        if sure is not None and sure < low:
             return False
+        if sure is not None and possible is not None and low <= possible and sure <= high:
+            return True
+        if possible is not None and possible <= high:
+            return None
     return False if _observed(events, one) else None
 
 
 def _last(events: Events, one: One, lists: Lists) -> Said:
-    anchor = _anchor(events, one)
-    days, ends = _days(events, one, lists), _ends(events.window, anchor)
-    if days and ends is not None:
-        if _inside(events.window, anchor, max(days)):
-            return True
-        if ends[1] is not None and max(days) > ends[1]:
+    ends = _ends(events.window, _anchor(events, one))
+    if ends is not None:
+        low, high = (-1 if ends[0] is None else ends[0]), (date.max.toordinal() if ends[1] is None else ends[1])
+        sure, possible = max(_days(events, one, lists), default=None), max(_possible_days(events, one, lists), default=None)
+        if sure is not None and sure > high:
             return False
+        if sure is not None and possible is not None and possible <= high and sure >= low:
+            return True
+        if possible is not None and possible >= low:
+            return None
     return False if _observed(events, one) else None
 
 
@@ -561,7 +572,10 @@ def _stay(asked: Stay, one: One, lists: Lists) -> Said:
         begins = _inside(asked.begins, one.index, stay["start_date"].toordinal())
         open_ended = bounded and stay["end_date"] is None
         ends = None if open_ended else not bounded or _inside(asked.ends, one.index, stay["end_date"].toordinal())
-        held = [any(row["stay_id"] == stay["stay_id"] for row in _such(events, one, lists)) for events in asked.holds]
+        held = [
+            _any([_says(events.where, row) for row in _such(events, one, lists) if row["stay_id"] == stay["stay_id"]])
+            for events in asked.holds
+        ]
         said.append(_all([begins, ends, *held]))
     if True in said:
         return True

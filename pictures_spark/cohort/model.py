@@ -87,6 +87,7 @@ class Events:
     several the one that began last, then that of the last stay_id). Where there is none, no day is in the window and none is observed.
 
     ``where`` are conditions on the event's own columns. A number that was recorded with a comparator, such as ``>60``, is missing here.
+    Where a condition is unknown, the event may be one of these or not; for an index date, a follow-up and a risk set it is none.
     """
 
     kinds: tuple[str, ...]
@@ -120,7 +121,8 @@ class Lacks:
 class First:
     """Yes where the person's first such event since the source's start lies in the window, no where it lies before it.
 
-    Without an event up to the window's end: no where the window is observed, else unknown.
+    Without an event up to the window's end: no where the window is observed, else unknown. Also unknown where events of which a condition
+    is unknown decide.
     """
 
     events: Events
@@ -130,7 +132,8 @@ class First:
 class Last:
     """Yes where the person's last such event until the source's end lies in the window, no where it lies after it.
 
-    Without an event from the window's start on: no where the window is observed, else unknown.
+    Without an event from the window's start on: no where the window is observed, else unknown. Also unknown where events of which a
+    condition is unknown decide.
     """
 
     events: Events

@@ -332,7 +332,7 @@ def _stay(question: Question, stay: Stay, codes: Mapping[str, Codes]) -> str:
 def _one_taken(question: Question, nearest: Nearest, codes: Mapping[str, Codes]) -> str:
     among = nearest.among
     if isinstance(among, Events):
-        return f"the {nearest.take} {_what(among, codes)}{_conditions(among)} {_window(question, among.window, among.anchor)}"
+        return f"the {nearest.take} {_what(among, codes)} {_window(question, among.window, among.anchor)}"
     what = f"other {'study' if among.unit == 'study' else 'series'} of the same {among.of}"
     return f"the {nearest.take} {what}{_of_which(among, _index(question))}"
 
@@ -417,14 +417,13 @@ def _test(test: Test, field: Field, index: str) -> str:
 def _events(question: Question, events: Events, codes: Mapping[str, Codes]) -> str:
     days = "" if events.at_least == 1 else f" on at least {events.at_least} different days"
     when = _window(question, events.window, events.anchor)
-    return f"a {_what(events, codes)}{_conditions(events)}{days} {when}".replace("a a", "an a", 1)
+    return f"a {_what(events, codes)}{days} {when}".replace("a a", "an a", 1)
 
 
 def _what(events: Events, codes: Mapping[str, Codes]) -> str:
     kinds = f"{'main ' if events.main else ''}{_kinds(events)}"
-    if not events.codes:
-        return f"{kinds} of any kind{_sources(events)}"
-    return f"{kinds} coded as {' or '.join(_codelist(codes[name]) for name in events.codes)}{_sources(events)}"
+    coded = f"coded as {' or '.join(_codelist(codes[name]) for name in events.codes)}" if events.codes else "of any kind"
+    return f"{kinds} {coded}{_sources(events)}{_conditions(events)}"
 
 
 def _kinds(events: Events) -> str:

@@ -71,6 +71,8 @@ _EVENT_STEPS: dict[str, type[Has | Lacks | First | Last | Chain | Cover]] = {
     "chain": Chain,
     "cover": Cover,
 }
+# What says which events, apart from when and how many.
+_NAMED = ("event", "codes", "position", "source", "where")
 _NESTS: dict[str, type[Nest]] = {"all": AllOf, "any": AnyOf, "none": NoneOf}
 _PREDICATES = ("where", *_EVENT_STEPS, "stay", "nearest", "related", "gap", "report", "in", *_NESTS)
 _WORDS = {kind: word for word, kind in (_EVENT_STEPS | _NESTS).items()}
@@ -344,6 +346,8 @@ def _named_events_tree(events: Events) -> dict[str, Any]:
         tree["position"] = "main"
     if events.sources:
         tree["source"] = _one_or_many(events.sources)
+    if events.where is not None:
+        tree["where"] = _where_tree(events.where.tests)
     return tree
 
 
@@ -357,8 +361,6 @@ def _events_tree(events: Events, ever: bool) -> dict[str, Any]:
         tree["at_least"] = events.at_least
     if events.anchor != "index":
         tree["from"] = events.anchor
-    if events.where is not None:
-        tree["where"] = _where_tree(events.where.tests)
     return tree
 
 
@@ -683,13 +685,14 @@ class _Reader:
         if position != "main":
             self._fault(where, f"position: {_shown(position)} is not main; leave it out where any position counts")
         sources = self._texts(found["source"], f"{where}: source") if "source" in found else ()
-        for name in (n for n in found if n not in ("event", "codes", "position", "source")):
-            self._fault(where, f"{name} does not go with it; leave out all but event, codes, position and source")
-        return Events(kinds, codes, EVER, 1, "position" in found, sources)
+        conditions = self._where(found["where"], where, domain.event_fields()) if "where" in found else None
+        for name in (n for n in found if n not in _NAMED):
+            self._fault(where, f"{name} does not go with it; leave out all but event, codes, position, source and where")
+        return Events(kinds, codes, EVER, 1, "position" in found, sources, where=cast(Where | None, conditions))
 
     def _dated_events(self, found: dict[str, Any], where: str, word: str) -> Events | None:
         """Events with their window."""
-        named = {name: value for name, value in found.items() if name in ("event", "codes", "position", "source")}
+        named = {name: value for name, value in found.items() if name in _NAMED}
         events = self._event(named, where)
         if events is None:
             return None
@@ -711,13 +714,11 @@ class _Reader:
         anchor = self._text(found.get("from", "index"), f"{where}: from") or "index"
         if anchor == "index" and "from" in found:
             self._fault(where, "from: the index date is what a window counts from anyway; leave it out")
-        conditions = self._where(found["where"], where, domain.event_fields()) if "where" in found else None
         return replace(
             events,
             window=window or default,
             at_least=1 if at_least is None else at_least,
             anchor=cast(Any, anchor),
-            where=cast(Where | None, conditions),
         )
 
     def _events(self, tree: Any, where: str, word: str) -> Predicate | None:

@@ -500,7 +500,7 @@ unit: series
 population: all
 steps:
   - {id: any, where: {scan_date: {is_missing: false}}}
-match: {cases: old-series, level: series, ratio: 2, seed: one, caliper: {scan_date: 20d}}
+match: {cases: few-series, level: series, ratio: 2, seed: one, caliper: {scan_date: 20d}}
 """
 AT_RISK = """
 cohort: 1
@@ -509,7 +509,7 @@ unit: study
 population: all
 steps:
   - {id: any, where: {scan_date: {is_missing: false}}}
-match: {cases: old-people, level: patient, ratio: 3, seed: "2", replacement: true, risk_set: {event: diagnosis}}
+match: {cases: few-people, level: patient, ratio: 3, seed: "2", replacement: true, risk_set: {event: diagnosis}}
 sample: {size: 3, seed: one}
 """
 

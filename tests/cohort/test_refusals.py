@@ -226,7 +226,7 @@ REFUSED = {
     "column of no event": (event(f"{HAS}, where: {{value_st: 1}}"), "unknown column 'value_st', did you mean value_std\\?"),
     "condition of a chain": (
         event("event: lab, ever: true, at_least: 2, within: 9d, where: {value: 1}", "chain", ""),
-        "where goes with has, lacks and nearest only",
+        "where does not go with chain",
     ),
     "window from nowhere": (
         event(f"{HAS}, from: admission"),

@@ -1236,3 +1236,51 @@ def test_other_scans_may_be_looked_for_among_the_members_of_a_frozen_cohort():
         into_duckdb(connection, data)
         bits = connection.execute(plan.sql("duckdb")).fetchall()
     assert {row[0]: bool(row[3] >> plan.last & 1) for row in bits} == wanted
+
+
+def test_the_first_event_that_meets_a_condition_is_unknown_where_one_before_it_may_meet_it():
+    spec(
+        "unit: patient, population: all, index: 2010-02-01, steps: [{id: x, first: {event: lab, ever: true, window: [5d, 9d], "
+        "where: {value_std: {lt: 30}}}}]",
+        """
+        high_then_low T T
+        low_before    T F
+        maybe_before  T ?
+        maybe_inside  T ?
+        sure_inside   T T
+        none          T F
+        """,
+        patient="""
+            patient_id
+            high_then_low
+            low_before
+            maybe_before
+            maybe_inside
+            sure_inside
+            none
+        """,
+        event="""
+            event_id | patient_id    | kind | date | value_std | comparator
+            e1       | high_then_low | lab  | +1   | 60        |
+            e2       | high_then_low | lab  | +6   | 20        |
+            e3       | low_before    | lab  | +4   | 20        |
+            e4       | maybe_before  | lab  | +4   | 20        | >
+            e5       | maybe_before  | lab  | +6   | 20        |
+            e6       | maybe_inside  | lab  | +6   |           |
+            e7       | sure_inside   | lab  | +6   |           |
+            e8       | sure_inside   | lab  | +7   | 20        |
+        """,
+        residence="""
+            patient_id    | from_date | to_date
+            high_then_low | -400      |
+            low_before    | -400      |
+            maybe_before  | -400      |
+            maybe_inside  | -400      |
+            sure_inside   | -400      |
+            none          | -400      |
+        """,
+        source_cover="""
+            source | site | from_date | to_date | lag_days | kinds
+            labs   | demo | -300      | +300    | 0        | lab
+        """,
+    )

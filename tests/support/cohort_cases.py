@@ -148,7 +148,7 @@ CODES = {
 KINDS = ("diagnosis", "dispensing", "procedure", "death_cause")
 STAYS = ("y1", "y2", "y3", "y4", "y5", "y6", "y7", "y8")
 # Cohorts that were saved: the name of each and what its members are.
-SAVED = {"old-series": "series", "old-people": "patient"}
+SAVED = {"old-series": "series", "old-people": "patient", "few-series": "series", "few-people": "patient"}
 FINDINGS = ("infarct", "mass")
 SYSTEM_OF = {"diagnosis": "icd10", "death_cause": "icd10", "dispensing": "bnf", "procedure": "opcs4"}
 TAGS = {"SliceThickness": "DS", "EchoTime": "DS", "ScanningSequence": "CS"}
@@ -323,7 +323,7 @@ def dense_tables(seed: int) -> Tables:
         {"cohort_run_id": name, "unit_id": unit_id}
         for name, unit in SAVED.items()
         for unit_id in (SERIES if unit == "series" else PEOPLE)
-        if chance.random() < 0.5
+        if chance.random() < (0.5 if name.startswith("old") else 0.2)
     ]
     return found
 
@@ -424,7 +424,11 @@ def ids() -> st.SearchStrategy[str]:
 def _predicate(ask: Asking) -> Predicate:
     simple = (Where, Where, Where, Related, Related, Has, Lacks, First, Last, Chain, Cover, Stay, Nearest, Nearest, Finding, Member)
     simple = (*simple, Gap, Gap, Gap) if _dates(ask) else simple
-    return ask.node(ask.one_of(*simple, AllOf, AnyOf, NoneOf) if ask.depth < 2 else ask.one_of(*simple))
+    if ask.depth >= 2:
+        return ask.node(ask.one_of(*simple))
+    node = ask.node(ask.one_of(*simple, AllOf, AnyOf, NoneOf))
+    # Most conditions hold for few, so that as many hold for most.
+    return NoneOf((node,)) if ask.one_of(False, False, True) else node
 
 
 def _parts(ask: Asking) -> tuple[Predicate, ...]:
@@ -464,7 +468,9 @@ def _where(ask: Asking) -> Where:
 
 
 def _one_test(ask: Asking, name: str, field: domain.Field) -> Test:
-    operator = ask.one_of(*domain.OPERATORS[field.kind])
+    operators = domain.OPERATORS[field.kind]
+    # Those that hold for many as often again as those that hold for few.
+    operator = ask.one_of(*operators, *(o for o in ("ne", "between", "le", "ge", "matches") if o in operators))
     if operator == "is_missing":
         return Test(name, "is_missing", (ask.one_of(True, False),))
     if operator == "matches":
@@ -476,7 +482,7 @@ def _one_test(ask: Asking, name: str, field: domain.Field) -> Test:
         value = ("SE", "IR", "GR")
     if operator == "between":
         return Test(name, operator, tuple(sorted((ask.one_of(*value), ask.one_of(*value)))))
-    least, most = {"in": (1, 3), "ne": (1, 2)}.get(operator, (1, 1))
+    least, most = {"in": (2, 3), "ne": (1, 2)}.get(operator, (1, 1))
     return Test(name, operator, tuple(ask.some(value, least, most)))
 
 
@@ -520,7 +526,7 @@ def _codelist(ask: Asking) -> CodeList:
 
 def _end(ask: Asking) -> Events:
     """Events of which there is one, the first or the last, in a window."""
-    events = ask.node(Events)
+    events = _conditioned(ask)
     return replace(events, window=events.window if events.window != EVER else Window(None, 5), at_least=1)
 
 
@@ -564,7 +570,7 @@ def _gap(ask: Asking) -> Gap:
 
 
 def _stay(ask: Asking) -> Stay:
-    holds = tuple(replace(_events(ask), window=EVER, at_least=1, anchor="index") for _ in range(ask.one_of(1, 1, 2)))
+    holds = tuple(replace(_conditioned(ask), window=EVER, at_least=1, anchor="index") for _ in range(ask.one_of(1, 1, 2)))
     ends = ask.node(Window) if ask.one_of(True, False) else EVER
     return Stay(tuple(dict.fromkeys(holds)), ask.node(Window), ends)
 
@@ -591,22 +597,26 @@ def _finding(ask: Asking) -> Finding:
 
 
 def _member(ask: Asking) -> Member:
-    fits = [(name, level) for name, unit in SAVED.items() for level in domain.levels(ask.unit) if level in domain.levels(unit)]
-    return Member(*ask.one_of(*fits))
+    return Member(*ask.one_of(*((name, level) for name, unit in SAVED.items() for level in _shared_levels(ask.unit, unit))))
+
+
+def _shared_levels(unit: str, other: str) -> list[str]:
+    return [level for level in domain.levels(unit) if level in domain.levels(other)]
 
 
 def _match(ask: Asking) -> Match:
-    member = ask.node(Member)
+    fits = [(name, level) for name in ("few-series", "few-people") for level in _shared_levels(ask.unit, SAVED[name])]
+    member = Member(*ask.one_of(*fits))
     names = _sortable(ask.unit, "text", "choice", "whole", "flag", "date")
     exact = tuple(ask.some(names, 0, 1)) if ask.one_of(True, False) else ()
     near = [name for name in _sortable(ask.unit, "number", "whole", "date") if name not in exact]
     caliper = ((ask.one_of(*near), ask.one_of(0.0, 7.0, 20.0)),) if near and ask.one_of(True, False, False) else ()
     risk_set = None
     if ask.index is not None and ask.one_of(True, False):
-        risk_set = replace(_events(ask), window=EVER, at_least=1, anchor="index")
+        risk_set = replace(_conditioned(ask), window=EVER, at_least=1, anchor="index")
     ratio = ask.one_of(1, 2, 3)
     again = ask.one_of(True, False)
-    return Match(member.cohort, member.level, ratio, ask.one_of("one", "2"), exact, caliper, again, ask.one_of(1, ratio), risk_set)
+    return Match(member.cohort, member.level, ratio, ask.one_of("one", "2"), exact, caliper, again, ask.one_of(1, 1, ratio), risk_set)
 
 
 def _split(ask: Asking) -> Split:
@@ -616,7 +626,7 @@ def _split(ask: Asking) -> Split:
 
 
 def _follow_up(ask: Asking) -> FollowUp:
-    events = replace(_events(ask), at_least=1, anchor="index")
+    events = replace(_conditioned(ask), at_least=1, anchor="index")
     window = Window(0 if ask.index == "death_date" else ask.one_of(0, 1, 5), ask.one_of(None, 9, 30))
     return FollowUp(
         replace(events, window=window), ask.one_of(None, day(LENGTH + 5), *([] if isinstance(ask.index, date) else [day(LENGTH // 2)]))
@@ -659,7 +669,7 @@ def _sample(ask: Asking) -> Sample:
 # How each kind of node is drawn; a meta-test fails where a kind is not here.
 NODES: dict[Any, Callable[[Asking], Any]] = {
     Question: _question,
-    Step: lambda ask: Step("step", ask.node(Predicate), ask.one_of("exclude", "include", "report", "report")),
+    Step: lambda ask: Step("step", ask.node(Predicate), ask.one_of("exclude", "include", *["report"] * 4)),
     Predicate: _predicate,
     Where: _where,
     Test: lambda ask: ask.node(Where).tests[0],
@@ -689,7 +699,7 @@ NODES: dict[Any, Callable[[Asking], Any]] = {
     FollowUp: _follow_up,
     Output: _output,
     Breakdown: _breakdown,
-    IndexEvent: lambda ask: IndexEvent(ask.one_of("first", "last"), replace(_events(ask), window=EVER, at_least=1, anchor="index")),
+    IndexEvent: lambda ask: IndexEvent(ask.one_of("first", "last"), replace(_conditioned(ask), window=EVER, at_least=1, anchor="index")),
 }
 
 

@@ -18,6 +18,7 @@ TEXTS = {
     "WHITE MATTER": (12, 2),
     "QUOLLINGWORTH": (12, 2),
     "CHI 0312550021": (12, 2),
+    "AX T2 1MM": (12, 2),
 }
 
 
@@ -71,6 +72,7 @@ def rows(_session):
         ("TRIAL RESEARCH007", "named"),
         ("SEEN 12 03 2015", "named"),
         ("QUOLLINGWORTH", "named"),
+        ("AX T2 1MM", "named"),  # has the shape of a postcode, which would stop the release
         ("CHI 0312550021", "named"),
     ],
 )

@@ -24,6 +24,7 @@ from pydicom.uid import (
     UID_dictionary,
 )
 
+from pictures_spark.deid import act
 from pictures_spark.deid.act import WithheldError, deidentify
 from pictures_spark.deid.dicom_identity import make_identity
 from pictures_spark.deid.plan import load_plan
@@ -387,3 +388,32 @@ def test_damaged_files_never_crash_and_never_leak(data):
     if not verify(damaged, result.data, PLAN.policy, identity):
         for word in (b"Quillfeather", b"Morwenna", b"0104501236"):
             assert word not in result.data
+
+
+CODES = st.sampled_from(["ORIGINAL", "MORWENNA", " AXIAL", "M_FFE", "SMITHERS", "C30", "A1234", "", "head"])
+NUMBER = st.from_regex(r"-?[0-9]{1,7}(\.[0-9]{0,7})?", fullmatch=True)
+VALUES = {
+    "SliceThickness": ("DS", NUMBER),
+    "PixelSpacing": ("DS", st.lists(NUMBER, min_size=1, max_size=3).map("\\".join)),
+    "SeriesNumber": ("IS", st.from_regex(r" ?[+-]?[0-9]{1,8} ?", fullmatch=True)),
+    "StudyTime": ("TM", st.from_regex(r"[0-9]{2}:?[0-9]{2}:?[0-9]{0,2}(\.[0-9]{0,6})?", fullmatch=True)),
+    "ImageType": ("CS", st.lists(CODES, max_size=4).map("\\".join)),
+    "BodyPartExamined": ("CS", st.sampled_from(["HEAD", "HEAD ", "QUILLFEATHER", "X HEAD", "CHEST\0", "A123456"])),
+    "Rows": ("US", st.just("\x08\0")),
+}  # fmt: skip
+
+
+@hypothesis_settings(max_examples=80, deadline=None)
+@given(values=st.fixed_dictionaries({}, optional={name: strategy for name, (_, strategy) in VALUES.items()}), data=st.data())
+def test_what_stays_byte_for_byte_is_what_taking_it_apart_gives(values, data):
+    source = instance()
+    for keyword, value in values.items():
+        raw, tag = value.encode(), Tag(tag_for_keyword(keyword))
+        if data.draw(st.booleans()):
+            raw += b" " * (len(raw) % 2)
+        source._dict[tag] = RawDataElement(tag, VALUES[keyword][0], len(raw), raw, 0, False, True)
+    whole = dicom_bytes(source)
+    made = deidentify(whole, PLAN, who())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(act._Treatment, "_is_plain", lambda *_: False)
+        assert deidentify(whole, PLAN, who()) == made

@@ -71,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
             which.add_argument(
                 "--audit", type=_count, metavar="N", help="examine nothing; write contact sheets of N clean images per modality and maker"
             )
+            which.add_argument(
+                "--layouts", action="store_true", help="examine nothing; propose places where devices write, with their evidence"
+            )
             which.add_argument("--audited", action="store_true", help="examine nothing; print what the audit's filled list says")
         if job.name == "link":
             sub.add_argument(
@@ -165,6 +168,8 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
                 import_module("pictures_spark.dicom.catalogue").print_preview(config, arguments.limit)
             else:
                 run_job("catalogue", config, "identifiable", lambda job: heart(job, arguments.limit))
+        case "pixels" if arguments.layouts:
+            run_job("pixels-layouts", config, "identifiable", _heart("pictures_spark.pixels.layouts"))
         case "pixels" if arguments.audit or arguments.audited:
             audit = import_module("pictures_spark.pixels.audit")
             heart = audit.read if arguments.audited else lambda job: audit.draw(job, arguments.audit)

@@ -116,11 +116,11 @@ def overlap(a: Sides, b: Sides) -> float:
 
 
 def _planes(frame8: np.ndarray) -> list[np.ndarray]:
-    """Grey pictures in which the text of a frame is visible: of colours, the brightest and the darkest channel where they differ."""
+    """Grey pictures in which the text of a frame is visible: of colours, the brightest channel, the darkest, and luma where they differ."""
     if frame8.ndim == 2:
         return [frame8]
     low, high = frame8.min(axis=2), frame8.max(axis=2)
-    return [high] if np.array_equal(low, high) else [high, low]
+    return [high] if np.array_equal(low, high) else [high, low, cv2.cvtColor(frame8, cv2.COLOR_RGB2GRAY)]
 
 
 def _heat(plane: np.ndarray) -> np.ndarray:

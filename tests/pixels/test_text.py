@@ -46,6 +46,14 @@ def test_colour_text_is_found_in_colour():
     assert uncovered(boxes, ink) == 0
 
 
+def test_text_as_bright_as_what_is_behind_it_is_found_by_its_colour():
+    ink = inked((128, 200), "MACIVER", (50, 40), height=20)
+    frame = np.zeros((128, 200, 3), np.uint8)
+    frame[..., 1] = 255
+    frame[ink] = (255, 0, 0)
+    assert uncovered(find_text(frame), ink) == 0
+
+
 def test_real_burned_in_text_is_read():
     path = next(path for path in pydicom_files() if path.name == "examples_rgb_color.dcm")
     frame = next(decode(path.read_bytes(), 10**7).frames())

@@ -70,8 +70,8 @@ class Frame:
         """(rows, columns): stored values, or of colours a thousand times their luma (0.299 R + 0.587 G + 0.114 B), which is whole."""
         if self.shown.ndim == 2:
             return self.shown
-        wide = self.shown.astype(np.int64 if self.shown.dtype.itemsize > 2 else np.int32)
-        mixed: np.ndarray = sum(weight * wide[:, :, place] for place, weight in enumerate(_LUMA_PER_MILLE))
+        wide: np.ndarray = self.shown.astype(np.int64 if self.shown.dtype.itemsize > 2 else np.int32)
+        mixed: np.ndarray = wide[:, :, 0] * _LUMA_PER_MILLE[0] + wide[:, :, 1] * _LUMA_PER_MILLE[1] + wide[:, :, 2] * _LUMA_PER_MILLE[2]
         return mixed
 
     @cached_property

@@ -184,7 +184,8 @@ def compiled(question: Question, codes: Mapping[str, Codes], saved: Mapping[str,
 def planned(question: Question, codes: Mapping[str, Codes]) -> tuple[PlannedStep, ...]:
     """The lines of the attrition of a question: start, population, its steps, and what acts on the survivors."""
     acts = last_acts(question)
-    policies: list[Unknown] = ["exclude", "exclude", *(step.unknown for step in question.steps), *("exclude" for _ in acts)]
+    policies: list[Unknown] = ["exclude", "exclude", *(step.unknown for step in question.steps)]
+    policies += ["exclude" for _ in acts]
     ids = ["start", "population", *(step.id for step in question.steps), *acts]
     return tuple(PlannedStep(*step) for step in zip(ids, sentence.lines(question, codes), policies, strict=True))
 
@@ -699,10 +700,10 @@ class _Compiler:
         """Who is asked about which day, which windows are observed, one scan of the events and one join with it."""
         if not self._is_about_people:
             return []
-        row = (*_ASKED, "index_day", "birth_day", "death_day")
-        found = [("days", select(cols(row, "unit"), "unit", distinct=True)), *self._stays()]
+        named_days = (*_ASKED, "index_day", "birth_day", "death_day")
+        found = [("days", select(cols(named_days, "unit"), "unit", distinct=True)), *self._stays()]
         if len(found) > 1:
-            kept = [*cols(row, "days"), *cols(("start_of_stay", "end_of_stay"), "around")]
+            kept = [*cols(named_days, "days"), *cols(("start_of_stay", "end_of_stay"), "around")]
             on = all_of(*(eq(col(key, "around"), col(key, "days")) for key in _ASKED))
             found.append(("asked", select(kept, "days", [(relation("around"), on, "left")])))
         else:

@@ -165,8 +165,8 @@ class Live:
     def forget(self) -> None:
         """Let go of every answer; the tables stay."""
         self._answers.clear()
-        for relation, _ in self._windows.values():
-            self.connection.execute(f"DROP TABLE live.{relation.find(exp.Table).name}")
+        for number in range(len(self._windows)):
+            self.connection.execute(f"DROP TABLE live.observed_{number}")
         self._windows.clear()
 
     def ids(self, found: Found) -> list[str]:
@@ -296,7 +296,7 @@ class Live:
 
     def _said(self, asks: compile.Leaves, given: Mapping[str, exp.Select], size: int) -> list[Answers]:
         self._load_all(asks)
-        return _scattered(self.connection.execute(asks.reading(asks.says, given).sql("duckdb")).fetchnumpy(), size)
+        return _scattered(self._columns(asks.reading(asks.says, given).sql("duckdb")), size)
 
     def _said_by_tables(self, case: "_Case", asks: compile.Leaves, size: int) -> tuple[Answers, bool]:
         """What needs ids of events or of saved cohorts, which are not held, is asked of the published tables."""
@@ -306,7 +306,10 @@ class Live:
             sql = (
                 f"SELECT n.number AS unit_id, says_0 FROM ({sql}) AS s JOIN live.main.number_{case.question.unit} AS n ON n.id = s.unit_id"
             )
-            return _scattered(self.connection.execute(sql).fetchnumpy(), size)[0], touches
+            return _scattered(self._columns(sql), size)[0], touches
+
+    def _columns(self, sql: str) -> dict[str, npt.NDArray[Any]]:
+        return {name: np.asarray(column) for name, column in self.connection.execute(sql).fetchnumpy().items()}
 
     def _touch(self, asks: compile.Leaves, given: Mapping[str, exp.Select]) -> bool:
         if asks.touching is None:
@@ -367,7 +370,7 @@ class Live:
             self.connection.execute(f"CREATE OR REPLACE VIEW live.survivors.deidentified_{name} AS {rows}")
         with self._published("live.survivors"):
             sql = f"SELECT s.number, f.passed, f.unknowns FROM ({plan.sql('duckdb')}) AS f JOIN live.main.survivor AS s ON s.id = f.unit_id"
-            found = self.connection.execute(sql).fetchnumpy()
+            found = self._columns(sql)
         passed[found["number"]] += (found["passed"] - 1).astype(np.int8)
         acts = range(2, len(plan.steps))
         lost = [int(np.count_nonzero((found["passed"] >= act - 1) & (found["unknowns"] >> act & 1 == 1))) for act in acts]
@@ -383,7 +386,7 @@ class Live:
             if unit == "image":
                 self.connection.execute(f"CREATE OR REPLACE TABLE live.main.number_image AS {_numbered(ids)}")
             members = f"SELECT n.number FROM live.main.number_{unit} AS n SEMI JOIN ({ids}) AS m ON m.id = n.id ORDER BY 1"
-            numbers = self.connection.execute(members).fetchnumpy()["number"]
+            numbers = self._columns(members)["number"]
         return Found(unit, answer.levels, numbers.astype(np.int32))
 
     @contextmanager

@@ -52,12 +52,13 @@ class SecondLook:
         try:
             scratch.write_bytes(data)
             place = Locator(scratch.name, None, None, None, hashlib.sha256(data).hexdigest())
-            boxes = self._child().read_frames(place, wanted)
+            # Throughout, so that what the first stage of the first look passed over may be found here.
+            boxes = self._child().read_frames(place, dict.fromkeys(wanted))
         except PixelFault:
             return "not_determined"
         finally:
             scratch.unlink(missing_ok=True)
-        return "text" if any(boxes) else "clean"
+        return "text" if any(boxes.values()) else "clean"
 
     def close(self) -> None:
         """End the child."""

@@ -97,7 +97,8 @@ def _answer(worker: Looks, request: dict[str, Any], arrays: dict[str, np.ndarray
         if request["do"] == "examine":
             return _packed(worker.examine(Locator(**request["locator"]), request["names"], request["text"]))
         if request["do"] == "read_frames":
-            places = {frame: [Suspect(*place) for place in of_frame] for frame, of_frame in request["places"]}
+            asked = request["places"]
+            places = {frame: None if of_frame is None else [Suspect(*place) for place in of_frame] for frame, of_frame in asked}
             found = worker.read_frames(Locator(**request["locator"]), places)
             return wire.pack({"boxes": [[frame, [asdict(box) for box in boxes]] for frame, boxes in found.items()]})
         return wire.pack({"boxes": [asdict(box) for box in worker.read_picture(arrays["picture"])]})

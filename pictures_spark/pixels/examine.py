@@ -67,8 +67,8 @@ class Looks(Protocol):
         """Features of an instance, and for its text the boxes of each frame (``read``; ``whole``: read throughout, not only
         where the first stage points), a ``sketch``, or ``nothing``."""
 
-    def read_frames(self, locator: Locator, places: Mapping[int, Sequence[Suspect]]) -> dict[int, list[Box]]:
-        """Boxes of text at certain places of certain frames of an instance."""
+    def read_frames(self, locator: Locator, places: Mapping[int, Sequence[Suspect] | None]) -> dict[int, list[Box]]:
+        """Boxes of text at certain places of certain frames of an instance; a frame whose places are None is read throughout."""
 
     def read_picture(self, picture: np.ndarray) -> list[Box]:
         """Boxes of text of an 8-bit picture, such as a projection."""
@@ -114,13 +114,14 @@ class Examiner:
         beside = [] if text == NOTHING else _beside(image, self._done)
         return Examined(image.frame_count, measures.results(measurement, names), whole, boxes, beside)
 
-    def read_frames(self, locator: Locator, places: Mapping[int, Sequence[Suspect]]) -> dict[int, list[Box]]:
+    def read_frames(self, locator: Locator, places: Mapping[int, Sequence[Suspect] | None]) -> dict[int, list[Box]]:
         """See `Looks`."""
         image = self._open(locator)
         found = {}
-        for number, frame in zip(places, image.frames(list(places)), strict=True):
+        for (number, of_frame), frame in zip(places.items(), image.frames(list(places)), strict=True):
             frame8, more = _visible(image, frame)
-            found[number] = [box for view in (frame8, *more) for box in _guarded(partial(read_places, view, places[number]))]
+            read = partial(find_text, whole=True) if of_frame is None else partial(read_places, places=of_frame)
+            found[number] = [box for view in (frame8, *more) for box in _guarded(partial(read, view))]
         return found
 
     def read_picture(self, picture: np.ndarray) -> list[Box]:

@@ -92,9 +92,9 @@ class Supervised:
             [Beside(**{**one, "box": Box(**one["box"])}) for one in message["beside"]],
         )
 
-    def read_frames(self, locator: Locator, places: Mapping[int, Sequence[Suspect]]) -> dict[int, list[Box]]:
+    def read_frames(self, locator: Locator, places: Mapping[int, Sequence[Suspect] | None]) -> dict[int, list[Box]]:
         """See `pictures_spark.pixels.examine.Looks`."""
-        asked = [[frame, [astuple(place) for place in of_frame]] for frame, of_frame in places.items()]
+        asked = [[frame, None if of_frame is None else [astuple(place) for place in of_frame]] for frame, of_frame in places.items()]
         message, _ = self._ask({"do": "read_frames", "locator": asdict(locator), "places": asked})
         return {frame: [Box(**box) for box in boxes] for frame, boxes in message["boxes"]}
 

@@ -100,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     for action, text in (
         ("check", "validate a question and read it back in plain English"),
         ("count", "attrition of a question, answered by the embedded reader"),
+        ("watch", "attrition again whenever the file is saved, for roles that see exact counts"),
         ("freeze", "write the cohort to the de-identified zone, by Spark"),
     ):
         parents = [shared] if action == "check" else [shared, reading]
@@ -292,6 +293,9 @@ def _cohort(arguments: argparse.Namespace, config: Config) -> None:
         import_module("pictures_spark.cohort.explain").run("list", [], config)
         return
     reader = import_module("pictures_spark.readers").reader(config, arguments.role, arguments.purpose, arguments.project)
+    if arguments.action == "watch":
+        import_module("pictures_spark.cohort.watch").run(arguments.question, config, reader)
+        return
     if arguments.action in ("count", "freeze"):
         by = tuple(arguments.by.split(",")) if arguments.action == "count" and arguments.by else ()
         import_module("pictures_spark.cohort.commands").run(arguments.action, arguments.question, config, reader, by)

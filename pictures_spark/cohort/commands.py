@@ -187,7 +187,7 @@ def told(asked: Asked, zones: Zones, reader: Reader, by: Sequence[str] = ()) -> 
         plan = asked.plan()
         found = _count(connection, zones, asked, plan, release, tally.tables(plan) if by else plan.tables)
         lines, counts = _as_told(connection, zones, asked, plan, found, reader, by)
-    _audit(zones, "count", asked, release, reader, counts)
+    audited(zones, "count", asked, release, reader, counts)
     return lines
 
 
@@ -230,7 +230,10 @@ def _people(connection: "duckdb.DuckDBPyConnection", plan: Plan, key: bytes, val
     return shown.People(persons, np.asarray(found["linked"], bool), passed, unknowns, n, columns)
 
 
-def _audit(zones: Zones, action: str, asked: Asked, release: Release, reader: Reader, counts: Mapping[str, Any], **more: Any) -> audit.Head:
+def audited(
+    zones: Zones, action: str, asked: Asked, release: Release, reader: Reader, counts: Mapping[str, Any], **more: Any
+) -> audit.Head:
+    """Add to the audit chain that a reader was shown these counts of a question."""
     return audit.record(
         zones,
         action,
@@ -291,7 +294,7 @@ def freeze(job: Job, question_path: Path, reader: Reader = ANALYST) -> None:
             _verify(connection, job.zones, frozen)
     else:
         _make_newest(job, asked.question.id, run_id)
-    head = _audit(job.zones, "freeze", asked, release, reader, counts, cohort_run_id=run_id, again=True if done else None)
+    head = audited(job.zones, "freeze", asked, release, reader, counts, cohort_run_id=run_id, again=True if done else None)
     if done is None:
         _write_run(job, asked, frozen, reader, head)
     job.report.details["audit"] = str(head)

@@ -28,7 +28,7 @@ from pictures_spark.cohort import attrition, check, compile, domain, duck
 from pictures_spark.cohort.attrition import Level
 from pictures_spark.cohort.codelists import Codes
 from pictures_spark.cohort.compile import Saved
-from pictures_spark.cohort.duck import ZONE
+from pictures_spark.cohort.duck import ZONE, Release
 from pictures_spark.cohort.faults import QuestionError
 from pictures_spark.cohort.model import (
     AllOf,
@@ -134,6 +134,7 @@ class Live:
     """One release in memory. One question at a time; `cancel` ends the one that is being answered."""
 
     connection: duckdb.DuckDBPyConnection
+    release: Release
     _there: set[str] = field(default_factory=set)
     _units: dict[str, _Units] = field(default_factory=dict)
     _asked: dict[tuple[str, Any], _Asked] = field(default_factory=dict)
@@ -507,10 +508,10 @@ def opened(zones: Zones) -> Iterator[Live]:
             raise InputError("nothing is published yet: run `pictures publish`, then ask again")
         there = (name for name in compile.TABLES if name not in duck.UNPINNED or duck.is_written(zones, name))
         duck.pin(connection, zones, release, tuple(there))
-        yield held(connection)
+        yield held(connection, release)
 
 
-def held(connection: duckdb.DuckDBPyConnection) -> Live:
+def held(connection: duckdb.DuckDBPyConnection, release: Release) -> Live:
     """A release whose tables a connection has under their names with `compile.PREFIX`, ready to be asked."""
     connection.execute("ATTACH ':memory:' AS live")
     connection.execute("USE live.main")
@@ -519,7 +520,7 @@ def held(connection: duckdb.DuckDBPyConnection) -> Live:
         names = _NUMBERED[_NUMBERED.index(level) :]
         ids = " UNION ALL ".join(f"SELECT {level}_id AS id FROM memory.main.deidentified_{name}" for name in names)
         connection.execute(f"CREATE TABLE live.number_{level} AS {_numbered(ids)}")
-    return Live(connection)
+    return Live(connection, release)
 
 
 def _numbers_in(name: str) -> dict[str, str]:

@@ -34,7 +34,7 @@ def released(connection, tables):
         connection.execute(f"CREATE TABLE memory.main.given AS FROM {compile.PREFIX}{name}")
         connection.unregister(f"{compile.PREFIX}{name}")
         connection.execute(f"ALTER TABLE memory.main.given RENAME TO {compile.PREFIX}{name}")
-    return live.held(connection)
+    return live.held(connection, duck.Release("r1", {}))
 
 
 def asked_both_ways(connection, held, question):

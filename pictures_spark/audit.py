@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pictures_spark.config import Config
-from pictures_spark.errors import ChecksFailedError, ConfigError
+from pictures_spark.errors import ChecksFailedError, ConfigError, NotPermittedError
 from pictures_spark.report import utc_now
 from pictures_spark.zones import Zones
 
@@ -69,9 +69,18 @@ def parse_head(text: str) -> Head:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a chain: nobody else adds to it meanwhile."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    """Hold the lock of a chain: nobody else adds to it meanwhile.
+
+    Raises
+    ------
+    NotPermittedError
+        This account may not write there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    except PermissionError:
+        raise NotPermittedError("this account may not use the governance zone: ask through one that may, or have rights given") from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pictures_spark import audit
 from pictures_spark.audit import EMPTY, Head
 from pictures_spark.cli import main
-from pictures_spark.errors import ChecksFailedError, ConfigError, ZoneViolationError
+from pictures_spark.errors import ChecksFailedError, ConfigError, NotPermittedError, ZoneViolationError
 from pictures_spark.zones import Zones
 
 
@@ -205,6 +205,15 @@ def test_the_command_verifies_against_heads_from_elsewhere(config, capsys):
     assert main(["audit", "verify", *arguments]) == 13
     assert "the chain ends with event 1, but event 2 was there: its end was cut off" in capsys.readouterr().err
     assert main(["audit", "verify", "--head", "nonsense", *arguments]) == 10
+
+
+def test_an_account_that_may_not_write_there_is_told_so(config, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError
+
+    monkeypatch.setattr(audit.os, "open", refused)
+    with pytest.raises(NotPermittedError, match="this account may not use the governance zone"):
+        audit.record(Zones(config, "counter"), "count")
 
 
 def test_the_account_is_the_machines_and_not_the_environments(monkeypatch):

@@ -197,7 +197,7 @@ def compare(zones: Zones, one: Freeze, other: Freeze) -> Iterator[str]:
         raise ConfigError(f"{one.name} is of {one.unit} and {other.name} of {other.unit}: only cohorts of one unit can be compared")
     with duck.reader(zones) as connection:
         for name, freeze in (("one", one), ("other", other)):
-            mine = duck.latest(connection, zones, "cohort_flag").filter(f"cohort_run_id = '{freeze.run_id}'")
+            mine = _flags(connection, zones, freeze)
             connection.execute(f"CREATE TEMP TABLE {name} AS {mine.sql_query()}")
         entered = _lost(connection, "one", "other", one, other)
         left = _lost(connection, "other", "one", other, one)
@@ -214,6 +214,19 @@ def compare(zones: Zones, one: Freeze, other: Freeze) -> Iterator[str]:
         yield from (f"  {word}: {n:,} {reason}" for reason, n in sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
     for word, rows in (("entered", entered), ("left", left)):
         yield from (f"{word:<7}  {unit_id}  {reason}" for unit_id, reason in rows)
+
+
+def _flags(connection: "duckdb.DuckDBPyConnection", zones: Zones, freeze: Freeze) -> "duckdb.DuckDBPyRelation":
+    """The answers that a freeze kept.
+
+    Raises
+    ------
+    ConfigError
+        It was made before answers were kept.
+    """
+    if "levels" not in freeze.manifest:
+        raise ConfigError(f"{freeze.name} was frozen by an earlier version, which kept no answers: freeze the question again")
+    return duck.latest(connection, zones, "cohort_flag").filter(f"cohort_run_id = '{freeze.run_id}'")
 
 
 def _last(freeze: Freeze) -> int:
@@ -271,14 +284,13 @@ def why(zones: Zones, freeze: Freeze, unit_id: str) -> list[str]:
         The question was not asked of that unit.
     """
     with duck.reader(zones) as connection:
-        flags = duck.latest(connection, zones, "cohort_flag").filter(f"cohort_run_id = '{freeze.run_id}'")
-        found = flags.filter(f"unit_id = {duck.quoted(unit_id)}").project("holds, unknowns, passed").fetchone()
+        found = _flags(connection, zones, freeze).filter(f"unit_id = {duck.quoted(unit_id)}").project("holds, unknowns, passed").fetchone()
     if found is None:
         raise ConfigError(f"the question of {freeze.name} was not asked of that {freeze.unit}: its release does not have it")
     holds, unknowns, passed = found
     last = _last(freeze)
     width = max(len(step_id) for step_id, _ in freeze.steps)
-    verdict = "is in the cohort" if passed == last else f"was lost at step {freeze.steps[passed + 1][0]}"
+    verdict = "is in the cohort" if passed == last else f"was lost at step {freeze.steps[passed + 1][0]} of"
     said = [f"{freeze.unit} {unit_id} {verdict} {freeze.name}"]
     acts = {"pick", "sample", "split", "match"}
     for index, (step_id, sentence) in enumerate(freeze.steps):

@@ -19,10 +19,10 @@ _FLAGS = "pictures_cohort_flags"
 
 
 @contextmanager
-def flags(job: Job, plan: Plan, release: Release, tables: tuple[str, ...]) -> "Iterator[DataFrame]":
+def flags(job: Job, plan: Plan, release: Release, tables: tuple[str, ...] | None = None) -> "Iterator[DataFrame]":
     """The plan's rows, one per unit, computed once and kept while they are needed; members' rows have ``passed`` of the last step.
 
-    Meanwhile ``tables``, those of the plan among them, are there under their names with `PREFIX`.
+    Meanwhile ``tables``, by default those of the plan, are there under their names with `PREFIX`.
 
     Raises
     ------
@@ -32,6 +32,7 @@ def flags(job: Job, plan: Plan, release: Release, tables: tuple[str, ...]) -> "I
     from pyspark.errors import PySparkException
 
     spark = job.spark
+    tables = plan.tables if tables is None else tables
     names = [f"{PREFIX}{name}" for name in tables]
     try:
         for name, view in zip(tables, names, strict=True):
@@ -77,7 +78,7 @@ def answer(plan: Plan, rows: "DataFrame") -> Answer:
 
 def counts(plan: Plan, rows: "DataFrame") -> tuple[Count, ...]:
     """What Spark counts at all levels, from the rows of `flags`."""
-    return counted(plan, _FLAGS, lambda sql: rows.sparkSession.sql(sql).first() or ())
+    return counted(plan, _FLAGS, lambda sql: rows.sparkSession.sql(sql).collect())
 
 
 def members(plan: Plan, rows: "DataFrame") -> "DataFrame":

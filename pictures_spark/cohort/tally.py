@@ -8,13 +8,14 @@ reached the step has the answer yes, and some have the answer unknown. Objects o
 level these are the numbers of the attrition.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pictures_spark.cohort import domain
 from pictures_spark.cohort.compile import PREFIX, Plan
 
+Rows = Callable[[str], Iterable[Sequence[Any]]]
 LEVELS = ("patient", "study", "series", "image")
 # Years of a band of ages.
 _BAND = 10
@@ -47,49 +48,54 @@ def tables(plan: Plan) -> tuple[str, ...]:
     return tuple(sorted({*plan.tables, *more}))
 
 
-def counts(plan: Plan, flags: str, first: Callable[[str], Sequence[Any]]) -> tuple[Count, ...]:
+def counts(plan: Plan, flags: str, rows: Rows) -> tuple[Count, ...]:
     """Counts of all levels at every step.
 
     Parameters
     ----------
     flags : relation with the plan's rows.
-    first : what an engine answers to a query of one row.
+    rows : what an engine answers to a query.
     """
-    found = []
-    for level in LEVELS:
-        row = [int(value or 0) for value in first(_level_sql(plan, flags, level))]
-        kept, unknown = row[: len(plan.steps)], row[len(plan.steps) :]
-        for index, step in enumerate(plan.steps):
-            removed = kept[index - 1] - kept[index] if index else 0
-            failed = removed - unknown[index] if step.unknown == "exclude" else removed
-            found.append(Count(index, level, kept[index], failed, unknown[index]))
-    return tuple(sorted(found, key=lambda count: (count.step_index, LEVELS.index(count.level))))
+    own = LEVELS.index(plan.unit)
+    # For each level: last step that was survived, steps that are unknown, and how many there are.
+    found: dict[str, list[tuple[int, int, int]]] = {level: [] for level in LEVELS}
+    for passed, unsure, *numbers in rows(_own_sql(plan, flags)):
+        for level, n in zip(LEVELS[own:], numbers, strict=True):
+            found[level].append((passed, unsure, int(n or 0)))
+    for level in LEVELS[:own]:
+        found[level] = [(passed, unsure, n) for passed, unsure, n in rows(_above_sql(plan, flags, level))]
+    return tuple(count for index in range(len(plan.steps)) for count in _at(plan, found, index))
 
 
-def _level_sql(plan: Plan, flags: str, level: str) -> str:
-    steps = range(len(plan.steps))
-    own, this = LEVELS.index(plan.unit), LEVELS.index(level)
-    if this >= own:
-        weight = "1" if this == own else f"{level}_count"
-        source = flags if this == own else _below(plan.unit, flags)
-        kept = [f"SUM(CASE WHEN passed >= {i} THEN {weight} ELSE 0 END)" for i in steps]
-        unknown = [f"SUM(CASE WHEN {_reached(i)} AND {_bit('unknowns', i)} THEN {weight} ELSE 0 END)" for i in steps]
-        return f"SELECT {', '.join(kept + unknown)} FROM {source}"
-    some = [f"MAX(CASE WHEN {_reached(i)} AND {_bit('unknowns', i)} THEN 1 ELSE 0 END) AS some_{i}" for i in steps]
-    none = [f"MAX(CASE WHEN {_reached(i)} AND {_bit('holds', i)} THEN 1 ELSE 0 END) AS yes_{i}" for i in steps]
-    source = _above(plan.unit, level, flags)
-    objects = f"SELECT MAX(passed) AS passed, {', '.join(some + none)} FROM {source} WHERE object_id IS NOT NULL GROUP BY object_id"
-    kept = [f"SUM(CASE WHEN passed >= {i} THEN 1 ELSE 0 END)" for i in steps]
-    unknown = [f"SUM(CASE WHEN some_{i} = 1 AND yes_{i} = 0 THEN 1 ELSE 0 END)" for i in steps]
-    return f"SELECT {', '.join(kept + unknown)} FROM ({objects}) AS objects"
+def _at(plan: Plan, found: Mapping[str, list[tuple[int, int, int]]], index: int) -> Iterator[Count]:
+    for level, numbers in found.items():
+        before, kept = (sum(n for passed, _, n in numbers if passed >= step) for step in (index - 1, index))
+        unknown = sum(n for passed, unsure, n in numbers if passed >= index - 1 and unsure & (1 << index)) if index else 0
+        failed = before - kept - (unknown if plan.steps[index].unknown == "exclude" else 0) if index else 0
+        yield Count(index, level, kept, failed, unknown)
 
 
-def _reached(index: int) -> str:
-    return f"passed >= {index - 1}"
+def _own_sql(plan: Plan, flags: str) -> str:
+    """Units, and what belongs to them, by how far they got and the steps they reached that are unknown."""
+    below = LEVELS[LEVELS.index(plan.unit) + 1 :]
+    numbers = ["COUNT(*)", *(f"SUM({level}_count)" for level in below)]
+    unsure = f"(unknowns & {_reached(plan)})"
+    return f"SELECT passed, {unsure} AS unsure, {', '.join(numbers)} FROM {_below(plan.unit, flags)} GROUP BY passed, {unsure}"
 
 
-def _bit(column: str, index: int) -> str:
-    return f"({column} & {1 << index}) <> 0"
+def _above_sql(plan: Plan, flags: str, level: str) -> str:
+    """The same of the objects of a higher level: unknown where no unit says yes."""
+    some, yes = (f"BIT_OR({column} & {_reached(plan)})" for column in ("unknowns", "holds"))
+    objects = (
+        f"SELECT MAX(passed) AS passed, {some} & ~{yes} AS unsure FROM {_above(plan.unit, level, flags)} "
+        "WHERE object_id IS NOT NULL GROUP BY object_id"
+    )
+    return f"SELECT passed, unsure, COUNT(*) FROM ({objects}) AS objects GROUP BY passed, unsure"
+
+
+def _reached(plan: Plan) -> str:
+    """Bits of the steps that a unit reached: those that it survived, and the next."""
+    return f"CASE passed {' '.join(f'WHEN {i} THEN {(1 << (i + 2)) - 1}' for i in range(plan.last))} ELSE {(1 << (plan.last + 1)) - 1} END"
 
 
 def _above(unit: str, level: str, flags: str) -> str:
@@ -99,22 +105,34 @@ def _above(unit: str, level: str, flags: str) -> str:
     key = domain.key(level)
     return (
         f"(SELECT {flags}.passed, {flags}.holds, {flags}.unknowns, own.object_id FROM {flags} LEFT JOIN "
-        f"(SELECT {domain.key(unit)} AS unit_key, MIN({key}) AS object_id FROM {PREFIX}{unit} GROUP BY {domain.key(unit)}) AS own "
-        f"ON own.unit_key = {flags}.unit_id) AS placed"
+        f"({_owners(unit, key)}) AS own ON own.unit_key = {flags}.unit_id) AS placed"
     )
+
+
+def _owners(unit: str, key: str) -> str:
+    """What each unit belongs to; an image that has several contents is one unit."""
+    if unit == "image":
+        return f"SELECT image_id AS unit_key, MIN({key}) AS object_id FROM {PREFIX}image GROUP BY image_id"
+    return f"SELECT {domain.key(unit)} AS unit_key, {key} AS object_id FROM {PREFIX}{unit}"
 
 
 def _below(unit: str, flags: str) -> str:
     """The flags with how many studies, series and images each unit has."""
+    if unit == "image":
+        return flags
     key = domain.key(unit)
-    counted = f"SELECT {key} AS unit_key, COUNT(*) AS series_count, SUM(image_count) AS image_count FROM {PREFIX}series GROUP BY {key}"
+    if unit == "series":
+        counted = f"SELECT series_id AS unit_key, image_count FROM {PREFIX}series"
+        columns = "below.image_count"
+    else:
+        counted = f"SELECT {key} AS unit_key, COUNT(*) AS series_count, SUM(image_count) AS image_count FROM {PREFIX}series GROUP BY {key}"
+        columns = "below.series_count, below.image_count"
     joined = f"{flags} LEFT JOIN ({counted}) AS below ON below.unit_key = {flags}.unit_id"
-    columns = "below.series_count, below.image_count"
     if unit == "patient":
         studies = f"SELECT {key} AS study_key, COUNT(*) AS study_count FROM {PREFIX}study GROUP BY {key}"
         joined += f" LEFT JOIN ({studies}) AS studies ON studies.study_key = {flags}.unit_id"
         columns += ", studies.study_count"
-    return f"(SELECT {flags}.passed, {flags}.holds, {flags}.unknowns, {columns} FROM {joined}) AS placed"
+    return f"(SELECT {flags}.passed, {flags}.unknowns, {columns} FROM {joined}) AS placed"
 
 
 # Breakdowns
@@ -177,7 +195,7 @@ def parts_sql(plan: Plan, name: str, flags: str) -> str:
     )
 
 
-def parts(plan: Plan, flags: str, rows: Callable[[str], Iterable[Sequence[Any]]]) -> tuple[Part, ...]:
+def parts(plan: Plan, flags: str, rows: Rows) -> tuple[Part, ...]:
     """Every breakdown of the members; ``rows`` is what an engine answers to a query."""
     return tuple(
         Part(name, str(value), int(units), int(patients))

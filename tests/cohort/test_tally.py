@@ -93,7 +93,7 @@ def test_counts_at_every_level_are_those_by_hand(data, unit, connection):
     connection.execute("CREATE OR REPLACE TABLE flags (unit_id VARCHAR, patient_id VARCHAR, holds BIGINT, unknowns BIGINT, passed BIGINT)")
     connection.executemany("INSERT INTO flags VALUES ($1, $2, $3, $4, $5)", rows)
     plan = Plan(unit, tuple(PlannedStep(f"step{i}", "", policy) for i, policy in enumerate(policies)), None, None, ())
-    found = tally.counts(plan, "flags", lambda sql: connection.execute(sql).fetchone())
+    found = tally.counts(plan, "flags", lambda sql: connection.execute(sql).fetchall())
     for level in tally.LEVELS:
         counted = [(count.kept, count.failed, count.unknown) for count in found if count.level == level]
         assert counted == by_hand(unit, policies, flags, level), level

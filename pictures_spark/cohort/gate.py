@@ -46,6 +46,7 @@ PLACES = 2048
 _FIRST = 256  # places that are compared first: where these differ in many, no more need be
 _HISTORY = "answers.jsonl"
 _KEY = "gate.key"
+_NORMAL = NormalDist()
 _WHOLE = 0.1  # a coefficient this near to a whole number is one
 
 
@@ -296,7 +297,7 @@ class Gate:
     def _draw(self, *about: bytes) -> float:
         """A number of mean 0, the same whenever it is about the same."""
         bits = int.from_bytes(hmac.digest(self.key, b"\x1f".join(about), "sha256")[:8], "big")
-        drawn = NormalDist().inv_cdf((bits + 0.5) / 2**64) * self.policy.deviation
+        drawn = _NORMAL.inv_cdf((bits + 0.5) / 2**64) * self.policy.deviation
         return max(-self.policy.at_most, min(self.policy.at_most, drawn))
 
     def _rounded(self, value: float, scale: int) -> int:

@@ -95,7 +95,8 @@ def test_committed_files_are_read_beside_those_of_spark_and_others_are_not(spark
     assert sorted(tuple(row) for row in frame.collect()) == [cover(source) for source in "abcde"]
     assert [row.source for row in frame.where("source > 'c' AND source <= 'd'").collect()] == ["d"]
     assert [row.source for row in frame.where("from_date > '2010-01-01'").collect()] == []
-    assert tables.last_write(spark, zones, "identifiable", name)[0] == tables.version(spark, zones, "identifiable", name)
+    # The empty table, and three writes.
+    assert tables.version(spark, zones, "identifiable", name) == 3
     with duckdb.connect() as db:
         db.load_extension(str(duck._extension()))
         assert db.sql(f"SELECT count(*), min(from_date) FROM delta_scan('{folder}')").fetchone() == (5, date(2008, 1, 1))

@@ -4,7 +4,8 @@ Enters: people with their register rows and the wanted scans of a batch. Leaves:
 those of ``pictures synth --tables N``: the same headers, spoiled by the same traps; a study id of the answer key is in ``truth/scans``
 beside the UID that stands in the files. Pure but for the zip. Nothing comes from the clock or from pydicom's own defaults.
 
-An image differs from its series' first in three values of fixed width, which are put into the encoded bytes.
+An image differs from its series' first in three values of fixed width, which are put into the encoded bytes. Its Pixel Data element is
+there and empty, so `pixels` has nothing to measure.
 """
 
 import io
@@ -38,6 +39,8 @@ _LEAST, _ROOM = 10**37, 9 * 10**37
 _PLACEHOLDER = f"2.25.{'1' * 38}"
 # No number of an image and no place is like these.
 _NUMBER, _POSITION = "-99999", "+99999.999"
+# Pixel Data without any: the header then says of its frames what it would with them.
+_NO_PIXELS = b"\xe0\x7f\x10\x00OW\0\0\0\0\0\0"
 # Rank of a number that no birth day has so many people for.
 _NOBODY = 440
 _CLASS = UID("2.25.305828488182831875890203105390285383139")
@@ -210,4 +213,4 @@ def _encoded(tags: dict[str, Any]) -> bytes:
     dataset.file_meta = meta
     buffer = io.BytesIO()
     dcmwrite(buffer, dataset, implicit_vr=False, little_endian=True, enforce_file_format=True)
-    return buffer.getvalue()
+    return buffer.getvalue() + _NO_PIXELS

@@ -183,7 +183,7 @@ def _regions(places: Sequence[Suspect], shape: tuple[int, ...], rule: dict[str, 
 def _read_region(frame8: np.ndarray, region: _Region, rule: dict[str, Any]) -> list[Box]:
     """Boxes of text in a region, read at the size at which the detector is best, and in doubt at another."""
     part = frame8[region.y0 : region.y1, region.x0 : region.x1]
-    lines = [region.line, region.core] if region.line >= rule["again_factor"] * region.core else [region.line]
+    lines = [region.line, region.core] if region.line >= 1.5 * region.core else [region.line]
     certainty = max(second_look(part, line) for line in lines)
     if certainty < rules()["heat"]["second"]:
         return []

@@ -252,6 +252,8 @@ def _read_anew(part: np.ndarray, factor: float | None, frame_rows: int | None) -
     others: list[tuple[np.ndarray, str, float]] = []
     for box, (text, score) in zip(proposed, read, strict=True):
         sure = score >= rule["reading"]["min_score"] and len(text.strip()) >= rule["reading"]["min_characters"]
+        # A row of one letter is a zigzag or a ruler.
+        sure = sure and len(set(text.strip())) > 1
         (lines if sure and _has_shape_of_text(box, frame_rows or rows, rule["box"]) else others).append((box, text, score))
     others = [other for other in others if any(_belongs_to(other[0], line[0], rule["companion"]) for line in lines)]
     return sorted(

@@ -23,7 +23,8 @@ def run(job: Job) -> None:
     """Write table text_layout anew. Counts: seen = places; written = those that are proposed; skipped_rare = the others."""
     from pyspark.sql import functions as F
 
-    tables.replace(layouts(job.read(ZONE, "pixel_text"), job.read(ZONE, "header_instance")), job.zones, ZONE, "text_layout")
+    rows = layouts(job.read(ZONE, "pixel_text"), job.read(ZONE, "header_instance"))
+    tables.replace(rows.withColumn("run_id", F.lit(job.run_id)), job.zones, ZONE, "text_layout")
     (found,) = job.read(ZONE, "text_layout").agg(F.count("*").alias("all"), F.count_if("proposed").alias("proposed")).collect()
     seen, proposed = found["all"], found["proposed"]
     job.report.counts = {"seen": seen, "written": proposed, "quarantined": 0, "skipped_rare": seen - proposed}
@@ -31,7 +32,7 @@ def run(job: Job) -> None:
 
 
 def layouts(texts: "DataFrame", headers: "DataFrame") -> "DataFrame":
-    """Rows of text_layout.
+    """Rows of text_layout, without run_id.
 
     Parameters
     ----------

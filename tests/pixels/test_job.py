@@ -14,7 +14,7 @@ from planted import anatomy, burn
 from pictures_spark import tables
 from pictures_spark.errors import ChecksFailedError, ConfigError, InputError, QuarantineLimitError
 from pictures_spark.job import Job, run_job
-from pictures_spark.pixels import audit
+from pictures_spark.pixels import audit, layouts
 from pictures_spark.pixels import job as pixels
 from pictures_spark.pixels.features import applicable, computed
 from pictures_spark.pixels.text import engine_version
@@ -133,13 +133,14 @@ def test_every_image_ends_with_one_verdict_whatever_it_does(spark, house, monkey
     assert "secret" not in "".join(capfd.readouterr())
 
     check_audit(archive, house)
+    check_layouts(archive, house)
 
     # Again: nothing to do, nothing written; what failed is still counted, and is too much for the usual limit.
     before = [archive.version(name) for name in ("pixel_text", "pixel_feature", "pixel_plan", "quarantine")]
     strict = settings(house.path.parent, pixels={"quarantine_limit": 0.2})
     with pytest.raises(QuarantineLimitError):
         go(strict)
-    reports = [path for path in strict.path.parent.glob("reports/pixels-*.json") if "audit" not in path.name]
+    reports = [path for path in strict.path.parent.glob("reports/pixels-*.json") if "audit" not in path.name and "layouts" not in path.name]
     again = next(json.loads(path.read_text()) for path in reports if report.run_id not in path.name)
     assert again["counts"] == {"seen": 11, "written": 0, "unchanged": 7, "quarantined": 3, "skipped_vanished": 1}
     assert again["quarantined"] == {"crashed": 1, "out_of_memory": 1, "undecodable": 1}
@@ -158,6 +159,14 @@ def check_audit(archive, config):
         run_job("pixels-audit", config, "identifiable", audit.read)
     listed.write_text(listed.read_text().rstrip() + "no\n")
     assert run_job("pixels-audit", config, "identifiable", audit.read).details["text_seen"] == 0
+
+
+def check_layouts(archive, config):
+    """One series of CT and one of ultrasound have text at places of their own: too few to propose a rule."""
+    report = run_job("pixels-layouts", config, "identifiable", layouts.run)
+    found = archive.read("text_layout")
+    assert {(row.modality, row.series, row.proposed) for row in found} == {("CT", 1, False), ("US", 1, False)}
+    assert report.counts == {"seen": len(found), "written": 0, "quarantined": 0, "skipped_rare": len(found)}
 
 
 @pytest.mark.chaos

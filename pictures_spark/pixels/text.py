@@ -183,7 +183,7 @@ def _regions(places: Sequence[Suspect], shape: tuple[int, ...], rule: dict[str, 
 def _read_region(frame8: np.ndarray, region: _Region, rule: dict[str, Any]) -> list[Box]:
     """Boxes of text in a region, read at the size at which the detector is best, and in doubt at another."""
     part = frame8[region.y0 : region.y1, region.x0 : region.x1]
-    lines = [region.line, region.core] if region.line >= rule["again_factor"] * region.core else [region.line]
+    lines = [region.line, region.core] if region.line >= 1.5 * region.core else [region.line]
     certainty = max(second_look(part, line) for line in lines)
     if certainty < rules()["heat"]["second"]:
         return []
@@ -252,6 +252,8 @@ def _read_anew(part: np.ndarray, factor: float | None, frame_rows: int | None) -
     others: list[tuple[np.ndarray, str, float]] = []
     for box, (text, score) in zip(proposed, read, strict=True):
         sure = score >= rule["reading"]["min_score"] and len(text.strip()) >= rule["reading"]["min_characters"]
+        # A row of one letter is a zigzag or a ruler.
+        sure = sure and len(set(text.strip())) > 1
         (lines if sure and _has_shape_of_text(box, frame_rows or rows, rule["box"]) else others).append((box, text, score))
     others = [other for other in others if any(_belongs_to(other[0], line[0], rule["companion"]) for line in lines)]
     return sorted(

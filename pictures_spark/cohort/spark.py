@@ -45,12 +45,11 @@ def flags(job: Job, plan: Plan, release: Release, tables: tuple[str, ...] | None
                     f"version {version} of table {name}, which release {release.name} is made of, cannot be read any more"
                 ) from None
             frame.createOrReplaceTempView(view)
-        rows = spark.sql(plan.sql("spark")).persist()
+        # Cut off from the question: a dozen queries ask these rows, and each would analyse the whole of it again, which for a match takes
+        # minutes and more memory than a driver has.
+        rows = spark.sql(plan.sql("spark")).localCheckpoint(eager=True)
         rows.createOrReplaceTempView(_FLAGS)
-        try:
-            yield rows
-        finally:
-            rows.unpersist()
+        yield rows
     finally:
         for view in [*names, _FLAGS]:
             spark.catalog.dropTempView(view)

@@ -572,8 +572,9 @@ WAYS = ["implicit", "deflated", "big endian", "stored", "deflated frames", "rle"
 def test_no_encoding_changes_any_feature(data):
     kind = data.draw(st.sampled_from([np.uint8, np.uint16, np.int16]))
     frames = data.draw(st.integers(1, 2))
-    shape = data.draw(st.tuples(st.integers(17, 30), st.integers(17, 30)))
-    stored = data.draw(st.integers(7, 8 * np.dtype(kind).itemsize))
+    shape = data.draw(st.tuples(st.integers(33, 40), st.integers(33, 40)))
+    # Of 16 bits with 8 stored or fewer, encoders make 8 bits: that is another type, and another hash.
+    stored = data.draw(st.integers(7, 8) if kind is np.uint8 else st.integers(9, 16))
     signed = np.dtype(kind).kind == "i"
     low, high = (-(1 << (stored - 1)), (1 << (stored - 1)) - 1) if signed else (0, (1 << stored) - 1)
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))

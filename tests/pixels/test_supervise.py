@@ -131,11 +131,12 @@ def test_a_file_made_to_break_decoders_is_one_reason_and_the_next_is_done(small_
     assert len(small_child.examine(good, NAMES, "nothing").features) == len(NAMES)
 
 
-def test_a_file_that_is_decoded_for_ever_ends_at_a_limit(archive):
-    with Supervised(str(archive), Limits(seconds=2, memory_bytes=1 << 28, max_samples=10**9), text=False) as child:
+def test_a_file_that_is_decoded_for_ever_ends_in_time(archive):
+    # It takes 200 MB a second: with less memory it would end at that limit, as a crash where the decoder does not look.
+    with Supervised(str(archive), Limits(seconds=1, memory_bytes=1 << 30, max_samples=10**9), text=False) as child:
         with pytest.raises(PixelFault) as caught:
             child.examine(put(archive, "endless.dcm", broken.endless()), NAMES, "nothing")
-        assert caught.value.reason in ("timeout", "out_of_memory")
+        assert caught.value.reason == "timeout"
 
 
 @pytest.mark.chaos

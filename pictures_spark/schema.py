@@ -103,6 +103,12 @@ class Table:
         """Column names in order."""
         return [column.name for column in self.columns]
 
+    @property
+    def own(self) -> tuple[Column, ...]:
+        """The columns but for those of provenance, which every table of the zone has."""
+        everywhere = {entry["name"] for entry in _PROVENANCE[self.zone]}
+        return tuple(column for column in self.columns if column.name not in everywhere)
+
     def spark_type(self) -> "StructType":
         """The Spark schema, each column with its meaning as comment."""
         from pyspark.sql.types import StructType

@@ -218,9 +218,11 @@ def leaves(question: Question, codes: Mapping[str, Codes], saved: Mapping[str, S
 
 
 def kept(question: Question, codes: Mapping[str, Codes]) -> dict[str, exp.Select]:
-    """What questions about people of one unit and index share: ``unit``, each unit with its person and days, and ``spell``, residences."""
-    alone = Question(question.id, question.unit, question.index, "alive_and_resident", question.codelists, ())
-    compiler = _Compiler(alone, codes, {})
+    """What all questions about people share that have the unit and index of one which asks who is alive and resident, and nothing else.
+
+    ``unit`` is each unit with its person and days, ``spell`` the residences.
+    """
+    compiler = _Compiler(question, codes, {})
     unit = with_ctes(select([exp.Star()], "unit"), [*compiler.anchored(), ("unit", compiler.unit())])
     return {"unit": unit, "spell": with_ctes(select([exp.Star()], "spell"), compiler.spells())}
 

@@ -56,7 +56,6 @@ EVENT_SHOWN = ("date", "kind", "system", "code", *EVENT_COLUMNS)
 FOLLOWED = ("days", "event", "end")
 _LONGEST_CS = 16  # characters of a code string, PS3.5
 _PERSONAL_TAGS = frozenset({"PatientSex", "PatientAge"})
-_PROVENANCE = ("release", "run_id")
 
 Kind = Literal["text", "choice", "set", "number", "whole", "flag", "date", "id", "list", "span"]
 _ANY = ("eq", "ne", "in", "is_missing")
@@ -144,8 +143,8 @@ def fields(unit: str) -> dict[str, Field]:
     """Every column a question about this unit may name, with ``age_at`` where the unit has an age."""
     found: dict[str, Field] = {}
     for name in levels(unit):
-        for column in table(ZONE, name).columns:
-            if column.name not in _PROVENANCE and column.type != "timestamp_ntz":
+        for column in table(ZONE, name).own:
+            if column.type != "timestamp_ntz":
                 found.setdefault(column.name, Field(name, column))
     if AGE_COLUMN in found:
         found[AGE] = found[AGE_COLUMN]
@@ -227,7 +226,7 @@ def _features(unit: str) -> dict[str, Field]:
 def below(unit: str, name: str) -> str | None:
     """The table below the unit that has a column of this name, which only an aggregate could bring up; None where none has."""
     lower = UNITS[UNITS.index(unit) + 1 :]
-    return next((t for t in lower if name in table(ZONE, t).by_name and name not in _PROVENANCE), None)
+    return next((t for t in lower if any(column.name == name for column in table(ZONE, t).own)), None)
 
 
 def key(unit: str) -> str:

@@ -2,7 +2,7 @@
 
 Two things make an edit fast. Ids are whole numbers here, given out in the order of the published ids so that ties break alike, and events
 lie sorted by code, so that a code list reads a few stretches of them. And every condition of a question is compiled and answered apart
-(`compile.leaf`) and its answers are kept, one byte a unit: an edit asks one condition again, and everything else is the least and the
+(`compile.leaves`) and its answers are kept, one byte a unit: an edit asks one condition again, and everything else is the least and the
 greatest of bytes that are known already. What conditions of people say depends on person and day only; they are asked once for all scans
 that share both.
 
@@ -55,11 +55,12 @@ from pictures_spark.zones import Zones
 
 Answers = npt.NDArray[np.int8]  # one per unit: 0 no, 1 unknown, 2 yes
 _NUMBERED = ("patient", "study", "series")
-_PROVENANCE = ("release", "run_id")
 # Long tables, of which a question looks at a few rows of each unit: numbered as they are read.
 _READ_THROUGH = ("tag", "study_tag", "image_feature")
 _EVENT_CODE = ("source", "kind", "system", "code")
 _KEPT_BYTES = 1 << 29
+# A window that is observed takes some ten bytes a person and day.
+_KEPT_WINDOWS = 64
 
 
 class CancelledError(PicturesError):
@@ -139,7 +140,8 @@ class Live:
     _units: dict[str, _Units] = field(default_factory=dict)
     _asked: dict[tuple[str, Any], _Asked] = field(default_factory=dict)
     _spell: Any = None
-    _windows: dict[tuple[str, Any], tuple[exp.Select, bool]] = field(default_factory=dict)
+    _windows: "OrderedDict[tuple[str, Any], tuple[str, bool]]" = field(default_factory=OrderedDict)
+    _made: int = 0
     _answers: "OrderedDict[Any, tuple[Answers, bool]]" = field(default_factory=OrderedDict)
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
@@ -155,6 +157,8 @@ class Live:
         """
         with self._turn:
             try:
+                # A question that was cancelled may have left the names of another schema.
+                self.connection.execute("USE live.main")
                 return self._ask(_Case(question, codes, saved or {}), source)
             except duckdb.InterruptException:
                 raise CancelledError("the question was changed before it was answered") from None
@@ -166,9 +170,7 @@ class Live:
     def forget(self) -> None:
         """Let go of every answer; the tables stay."""
         self._answers.clear()
-        for number in range(len(self._windows)):
-            self.connection.execute(f"DROP TABLE live.observed_{number}")
-        self._windows.clear()
+        self._make_room(0)
 
     def ids(self, found: Found) -> list[str]:
         """Published ids of the members, in their order; of images, only of the last answer."""
@@ -216,7 +218,7 @@ class Live:
             says.append(answer)
             if not touches:
                 faults.append(check.untouched(step.id, question.unit))
-        self._make_room()
+        self._make_room(_KEPT_WINDOWS)
         self._refuse(source, faults)
         return self._counted(case, says)
 
@@ -268,8 +270,11 @@ class Live:
         self._answers[key] = found
         return found
 
-    def _make_room(self) -> None:
-        """Let go of the answers that were not used for longest."""
+    def _make_room(self, windows: int) -> None:
+        """Let go of the answers and windows that were not used for longest."""
+        while len(self._windows) > windows:
+            _, (name, _) = self._windows.popitem(last=False)
+            self.connection.execute(f"DROP TABLE live.{name}")
         while len(self._answers) > 1 and sum(answers.nbytes for answers, _ in self._answers.values()) > _KEPT_BYTES:
             self._answers.popitem(last=False)
 
@@ -322,11 +327,14 @@ class Live:
         """Which windows are observed, and whether each of them touches what is covered for some unit."""
         key = (given["unit"].sql(), asks.observed)
         if key not in self._windows:
-            name = f"observed_{len(self._windows)}"
+            name = f"observed_{self._made}"
             observed = asks.reading(select([exp.Star()], "observed"), given)
-            self.connection.execute(f"CREATE TABLE live.{name} AS {observed.sql('duckdb')}")
-            self._windows[key] = select([exp.Star()], name), self._touch(asks, given)
-        return self._windows[key]
+            self.connection.execute(f"CREATE OR REPLACE TABLE live.{name} AS {observed.sql('duckdb')}")
+            self._windows[key] = name, self._touch(asks, given)
+            self._made += 1
+        self._windows.move_to_end(key)
+        name, touches = self._windows[key]
+        return select([exp.Star()], name), touches
 
     def _counted(self, case: "_Case", says: list[Answers]) -> Found:
         """The attrition from the answers of every step."""
@@ -429,13 +437,13 @@ class Live:
         if key not in self._asked:
             for name in {*domain.levels(question.unit), "patient", "residence", "event"}:
                 self._load(name)
-            shared = compile.kept(question, case.codes)
+            shared = compile.kept(case.alone(population="alive_and_resident").question, case.codes)
             number = len(self._asked)
             asked = f"asked_{number}"
             columns = "patient_id, index_date, index_day, asked_day, birth_day, death_day"
-            self.connection.execute(f"CREATE TEMP TABLE unit_now AS {shared['unit'].sql('duckdb')}")
+            self.connection.execute(f"CREATE OR REPLACE TEMP TABLE unit_now AS {shared['unit'].sql('duckdb')}")
             self.connection.execute(
-                f"CREATE TABLE live.{asked} AS SELECT (row_number() OVER () - 1)::INTEGER AS unit_id, * "
+                f"CREATE OR REPLACE TABLE live.{asked} AS SELECT (row_number() OVER () - 1)::INTEGER AS unit_id, * "
                 f"FROM (SELECT DISTINCT {columns} FROM unit_now)"
             )
             sql = f"SELECT u.unit_id, a.unit_id AS place FROM unit_now AS u JOIN live.{asked} AS a"
@@ -444,10 +452,10 @@ class Live:
             self.connection.execute("DROP TABLE unit_now")
             place = np.zeros(len(self._all(question.unit).there), np.int32)
             place[rows["unit_id"]] = rows["place"]
-            self._asked[key] = _Asked(select([exp.Star()], asked), place, self._size(asked))
             if self._spell is None:
-                self.connection.execute(f"CREATE TABLE live.spells AS {shared['spell'].sql('duckdb')}")
+                self.connection.execute(f"CREATE OR REPLACE TABLE live.spells AS {shared['spell'].sql('duckdb')}")
                 self._spell = select([exp.Star()], "spells")
+            self._asked[key] = _Asked(select([exp.Star()], asked), place, self._size(asked))
         return self._asked[key]
 
     def _size(self, name: str) -> int:
@@ -458,16 +466,16 @@ class Live:
         """Have a table of the release in memory, with numbers for ids."""
         if name in self._there:
             return
-        columns = [c.name for c in table(ZONE, name).columns if c.name not in _PROVENANCE]
         if name == "event":
             self._load_events()
         else:
             ids = _numbers_in(name)
+            columns = [column.name for column in table(ZONE, name).own]
             chosen = ", ".join(f'n_{c}.number AS "{c}"' if c in ids else f't."{c}"' for c in columns)
             joins = " ".join(f"LEFT JOIN live.number_{level} AS n_{c} ON n_{c}.id = t.{c}" for c, level in ids.items())
             kind = "VIEW" if name in _READ_THROUGH else "TABLE"
             self.connection.execute(
-                f"CREATE {kind} live.deidentified_{name} AS SELECT {chosen} FROM memory.main.deidentified_{name} AS t {joins}"
+                f"CREATE OR REPLACE {kind} live.deidentified_{name} AS SELECT {chosen} FROM memory.main.deidentified_{name} AS t {joins}"
             )
         self._there.add(name)
 
@@ -475,20 +483,22 @@ class Live:
         code = ", ".join(_EVENT_CODE)
         same = " AND ".join(f"c.{name} IS NOT DISTINCT FROM e.{name}" for name in _EVENT_CODE[2:])
         same += "".join(f" AND c.{name} = e.{name}" for name in _EVENT_CODE[:2])
-        rest = [c.name for c in table(ZONE, "event").columns if c.name not in (*_PROVENANCE, *_EVENT_CODE, "event_id", "patient_id")]
+        rest = [column.name for column in table(ZONE, "event").own if column.name not in (*_EVENT_CODE, "event_id", "patient_id")]
         self.connection.execute(
-            "CREATE TABLE live.event_code AS "
+            "CREATE OR REPLACE TABLE live.event_code AS "
             f"SELECT (row_number() OVER (ORDER BY kind, system, code, source) - 1)::INTEGER AS code_number, {code} "
             f"FROM (SELECT DISTINCT {code} FROM memory.main.deidentified_event)"
         )
         # People that no unit can have are left out: nothing joins with them.
         self.connection.execute(
-            f"CREATE TABLE live.event_row AS SELECT c.code_number, n.number AS patient_id, {', '.join(f'e.{name}' for name in rest)} "
+            "CREATE OR REPLACE TABLE live.event_row AS "
+            f"SELECT c.code_number, n.number AS patient_id, {', '.join(f'e.{name}' for name in rest)} "
             f"FROM memory.main.deidentified_event AS e JOIN live.number_patient AS n ON n.id = e.patient_id "
             f"JOIN live.event_code AS c ON {same} ORDER BY c.code_number, n.number, e.date"
         )
         self.connection.execute(
-            f"CREATE VIEW live.deidentified_event AS SELECT r.* EXCLUDE (code_number), {', '.join(f'c.{name}' for name in _EVENT_CODE)} "
+            "CREATE OR REPLACE VIEW live.deidentified_event AS "
+            f"SELECT r.* EXCLUDE (code_number), {', '.join(f'c.{name}' for name in _EVENT_CODE)} "
             "FROM live.event_row AS r JOIN live.event_code AS c USING (code_number)"
         )
 

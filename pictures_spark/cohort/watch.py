@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pictures_spark.cohort import attrition, commands, duck, live
+from pictures_spark.cohort.model import saved_cohorts
 from pictures_spark.config import Config
 from pictures_spark.errors import NotPermittedError, PicturesError
 from pictures_spark.readers import Reader
@@ -56,8 +57,9 @@ def _state(path: Path) -> tuple[int, int] | None:
 def _told(held: live.Live, path: Path, zones: Zones, reader: Reader) -> list[str]:
     try:
         asked = commands.load(path)
-        with duck.reader(zones) as connection:
-            asked = commands.with_saved(connection, zones, asked, held.release)
+        if saved_cohorts(asked.question):
+            with duck.reader(zones) as connection:
+                asked = commands.with_saved(connection, zones, asked, held.release)
         start = time.perf_counter()
         found = held.ask(asked.question, asked.codes, str(path), asked.saved)
         took = time.perf_counter() - start

@@ -509,7 +509,7 @@ def _only(frame: DataFrame, name: str) -> DataFrame:
     ConfigError
         A column is declared that nothing here makes.
     """
-    wanted = [column for column in table("deidentified", name).names if column not in ("release", "run_id")]
+    wanted = [column.name for column in table("deidentified", name).own]
     unmade = [column for column in wanted if column not in frame.columns]
     if unmade:
         raise ConfigError(

@@ -85,7 +85,7 @@ def study_findings(reports: DataFrame, findings: DataFrame) -> DataFrame:
 
 
 def _columns(name: str) -> list[str]:
-    return [column for column in table("deidentified", name).names if column not in ("release", "run_id")]
+    return [column.name for column in table("deidentified", name).own]
 
 
 def _set(condition: Column) -> Column:

@@ -70,8 +70,7 @@ def blocks_of(found: Source, path: str, facts: Survey) -> list[str]:
 
 def judged_layout(found: Source) -> str:
     """The columns of judged rows as they leave the worker: the table's, but for ``run_id``."""
-    declared = table("identifiable", found.table)
-    return ", ".join(f"`{column.name}` {column.type}" for column in declared.columns if column.name != "run_id")
+    return ", ".join(f"`{column.name}` {column.type}" for column in table("identifiable", found.table).own)
 
 
 def judged(found: Source, block: Mapping[str, Any]) -> Iterator[pa.Table]:
@@ -94,7 +93,7 @@ def judged(found: Source, block: Mapping[str, Any]) -> Iterator[pa.Table]:
 def _judged(found: Source, rows: pa.Table) -> pa.Table:
     told = judging.judge(found, rows)
     made = pa.table([*rows.columns, *told.columns], names=[*rows.column_names, *told.column_names])
-    return made.select([name for name in table("identifiable", found.table).names if name != "run_id"])
+    return made.select([column.name for column in table("identifiable", found.table).own])
 
 
 def reading(found: Source) -> Work:

@@ -33,7 +33,7 @@ def filled(name: str, piece: pa.Table) -> pa.Table:
     ConfigError
         The piece has a column that the table does not.
     """
-    declared = [column for column in table(ZONE, name).columns if column.name not in ("release", "run_id")]
+    declared = table(ZONE, name).own
     extra = sorted(set(piece.column_names) - {column.name for column in declared})
     if extra:
         raise ConfigError(f"table {ZONE}.{name} has no column {', '.join(extra)}")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pictures_spark.cohort import compile, duck, live
 from pictures_spark.cohort.attrition import content_hash
 from pictures_spark.cohort.faults import QuestionError
-from pictures_spark.cohort.model import EVER, Events, Has, Question, Step, Test, Where
+from pictures_spark.cohort.model import EVER, Events, Has, Nearest, Order, Pick, Question, Step, Test, Where, Window
 from pictures_spark.errors import InputError
 from pictures_spark.zones import Zones
 
@@ -143,6 +143,58 @@ def test_a_question_that_is_cancelled_leaves_the_release_usable(held, series_que
         done.set()
         thread.join()
     asked_both_ways(held.connection, held, series_question)
+
+
+class Interrupted:
+    """A connection whose statements after so many are interrupted, as by `Live.cancel`."""
+
+    def __init__(self, connection, left):
+        self.connection, self.left = connection, left
+
+    def execute(self, *arguments):
+        self.left -= 1
+        if self.left < 0:
+            raise duckdb.InterruptException("INTERRUPT Error: Interrupted!")
+        return self.connection.execute(*arguments)
+
+    def register(self, *arguments):
+        return self.connection.register(*arguments)
+
+
+def test_wherever_a_question_was_cancelled_it_is_answered_when_it_is_asked_again(series_question):
+    events = Events(("diagnosis", "dispensing"), (), Window(-20, 20))
+    question = replace(
+        series_question,
+        population="alive_and_resident",
+        steps=(*series_question.steps, Step("has", Has(events), unknown="include"), Step("near", Nearest(events), unknown="include")),
+        pick=Pick("patient", (Order("scan_date"),)),
+    )
+    for left in range(200):
+        with duckdb.connect(config={"threads": 1}) as connection:
+            held = released(connection, dense_tables(7))
+            held.connection = Interrupted(connection, left)
+            try:
+                held.ask(question, {})
+            except live.CancelledError:
+                held.connection = connection
+                assert asked_both_ways(connection, held, question) is not None
+            else:
+                break
+    else:
+        pytest.fail("the question never ended")
+    assert left > 15
+
+
+def test_answers_and_windows_of_questions_long_ago_are_let_go(held, series_question, monkeypatch):
+    monkeypatch.setattr(live, "_KEPT_WINDOWS", 3)
+    monkeypatch.setattr(live, "_KEPT_BYTES", 100)
+    for day in [*range(8), *range(8)]:
+        step = Step("has", Has(Events(("diagnosis",), (), Window(-day, day))), unknown="include")
+        asked_both_ways(held.connection, held, replace(series_question, steps=(step,)))
+        assert sum(answers.nbytes for answers, _ in held._answers.values()) <= 100 or len(held._answers) == 1
+    tables = held.connection.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name LIKE 'observed%'").fetchone()
+    assert tables == (len(held._windows),)
+    assert len(held._windows) <= 3
 
 
 def test_a_release_is_read_at_its_versions_and_a_new_one_is_seen_when_it_is_opened_again(config, series_question):

@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--extracts", type=_count, metavar="N", help="only the health records of a nation of N people, with the truth")
             sub.add_argument("--parquet", action="store_true", help="with --extracts: Parquet files instead of CSV")
             sub.add_argument("--images", action="store_true", help="with --extracts: also their scans as DICOM without pixels")
+            sub.add_argument("--documents", action="store_true", help="with --extracts: also their scans' headers as MongoDB documents")
         if job.name == "catalogue":
             sub.add_argument("--limit", type=_count, metavar="N", help="read at most N files in this run; the rest is for the next")
             sub.add_argument("--dry-run", action="store_true", help="print what a run would do and how long it may take; write nothing")
@@ -238,13 +239,19 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
         case "mongo":
             action = getattr(import_module("pictures_spark.dicom.parity"), arguments.action)
             run_job(f"mongo-{arguments.action}", config, "identifiable", action)
+        case "synth" if not arguments.extracts and (arguments.parquet or arguments.images or arguments.documents):
+            raise ConfigError("--parquet, --images and --documents say how the extracts of a nation are made: give --extracts N with them")
+        case "synth" if arguments.tables and arguments.extracts:
+            raise ConfigError("--tables and --extracts are two ways to make a nation: give one of them")
         case "synth" if arguments.tables:
             heart = _heart("pictures_spark.synthetic.nation_tables")
             run_job("synth-tables", config, "deidentified", lambda job: heart(job, arguments.tables))
         case "synth" if arguments.extracts:
             heart = _heart("pictures_spark.synthetic.nation_extracts")
-            form = "parquet" if arguments.parquet else "csv"
-            run_job("synth-extracts", config, "synthesiser", lambda job: heart(job, arguments.extracts, form, arguments.images))
+            form = import_module("pictures_spark.synthetic.nation_extracts").Wanted(
+                "parquet" if arguments.parquet else "csv", arguments.images, arguments.documents
+            )
+            run_job("synth-extracts", config, "synthesiser", lambda job: heart(job, arguments.extracts, form))
         case "import-idc":
             heart = _heart("pictures_spark.synthetic.idc")
             run_job("import-idc", config, "deidentified", lambda job: heart(job, arguments.events, arguments.times))

@@ -10,10 +10,10 @@ there and empty, so `pixels` has nothing to measure.
 
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +32,10 @@ from pictures_spark.synthetic.people import mistyped
 from pictures_spark.synthetic.register import Register, numbers_of
 from pictures_spark.synthetic.scanning import Scans, header, made, scanning
 
-COLUMNS = ("chi", "patient_id_in_header", "study_id", "series_id", "study_uid", "series_uid", "accession", "modality", "images", "trap")
+COLUMNS = (
+    *("chi", "patient_id_in_header", "study_id", "series_id", "study_uid", "series_uid", "accession", "modality", "images", "trap"),
+    "second_copy",
+)
 _TIME = (2020, 1, 1, 0, 0, 0)
 # Digits of a UID below 2.25: all of one width, so that one can take another's place.
 _LEAST, _ROOM = 10**37, 9 * 10**37
@@ -85,16 +88,45 @@ class Zip:
         self._zip.close()
 
 
-def scans_of(draws: Draws, lives: Lives, ids: pa.Array, told: Register, scans: tuple[Scans, ...], clean: bool, into: Zip) -> pa.Table:
-    """Write the images of a batch's scans; the rows of ``truth/scans``, one per series."""
+class Into(Protocol):
+    """Takes images: name and bytes."""
+
+    def add(self, name: str, content: bytes) -> None:
+        """Take an image."""
+
+
+def scans_of(
+    draws: Draws,
+    lives: Lives,
+    ids: pa.Array,
+    told: Register,
+    scans: tuple[Scans, ...],
+    clean: bool,
+    into: Iterable[Into],
+    second: Iterable[Into],
+) -> pa.Table:
+    """Write the images of a batch's scans; the rows of ``truth/scans``, one per series.
+
+    Parameters
+    ----------
+    second : takes a share of the studies too: archives that were moved keep some of them twice.
+    """
     board = first_board(draws, lives.people)
-    rows = [row for wanted in scans for row in _protocol(draws, lives, ids, told, board, wanted, clean, into)]
+    rows = [row for wanted in scans for row in _protocol(draws, lives, ids, told, board, wanted, clean, tuple(into), tuple(second))]
     columns = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
     return pa.table({name: pa.array([str(value) for value in column], pa.string()) for name, column in zip(COLUMNS, columns, strict=True)})
 
 
 def _protocol(
-    draws: Draws, lives: Lives, ids: pa.Array, told: Register, board: Whole, wanted: Scans, clean: bool, into: Zip
+    draws: Draws,
+    lives: Lives,
+    ids: pa.Array,
+    told: Register,
+    board: Whole,
+    wanted: Scans,
+    clean: bool,
+    into: tuple[Into, ...],
+    second: tuple[Into, ...],
 ) -> Iterator[tuple[Any, ...]]:
     found = made(draws, lives.people, ids, board, wanted, clean)
     traps = dict(zip(found.traps["uid"].to_pylist(), found.traps["trap"].to_pylist(), strict=True))
@@ -103,6 +135,7 @@ def _protocol(
     studies, series = found.tables["study"].to_pylist(), found.tables["series"].to_pylist()
     numbers, forenames, surnames = (column.to_pylist() for column in (told.number(wanted.who, wanted.on), told.forename, told.surname))
     group = lives.people
+    twice = draws.happens("second_copy", group.index[wanted.who], scanning()["second_copy"], wanted.number) & (not clean)
     strangers = numbers_of(group.birth[wanted.who], group.male[wanted.who], np.full(count, _NOBODY)).to_pylist()
     for place, study in enumerate(studies):
         who, number, trap = int(wanted.who[place]), numbers[place], traps.get(study["study_id"])
@@ -128,10 +161,11 @@ def _protocol(
                 "image", np.full(row["image_count"], lives.people.index[who]), _slots(wanted, place, at, row["image_count"])
             )
             for name, content in _images(tags, entry, [uid(image) for image in images.to_pylist()], row["frame_count"]):
-                into.add(f"{shared['StudyInstanceUID']}/{at + 1:03d}/{name}", content)
+                for one in into + (second if twice[place] else ()):
+                    one.add(f"{shared['StudyInstanceUID']}/{at + 1:03d}/{name}", content)
             yield (
                 *(number, said, study["study_id"], row["series_id"], shared["StudyInstanceUID"], tags["SeriesInstanceUID"]),
-                *(shared["AccessionNumber"], entry["Modality"], row["image_count"], trap or ""),
+                *(shared["AccessionNumber"], entry["Modality"], row["image_count"], trap or "", "yes" if twice[place] else ""),
             )
 
 

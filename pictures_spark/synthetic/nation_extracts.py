@@ -4,7 +4,8 @@ Enters: how many people, and schemas/synthetic/ (nation, questions, scanning, ex
 source files ``<source>-<number>.csv`` (or ``.parquet``) with the columns of schemas/records/; and below ``truth/``:
 ``people-<number>.csv`` (each number and whose it is), ``traps-<number>.csv`` (rows that are dirty, and how) and ``questions.csv``. The
 people and what happens to them are those of ``pictures synth --tables N``, planted people included; the only reports are theirs. With
-``--images`` the zone archive gets their scans as DICOM files without pixels, in zips, and ``truth/scans-<number>.csv`` says which is which.
+``--images`` the zone archive gets their scans as DICOM files without pixels, in zips, some studies in a second zip too. With
+``--documents`` the folder ``documents/`` gets their headers as MongoDB documents. ``truth/scans-<number>.csv`` says which scan is which.
 
 The people of a file are made by a worker, batch by batch, so memory is bounded; the bytes of a file depend on seed, N and its number only,
 whatever runs beside it. ``truth/nation.json`` lists the files. Counts: ``seen`` and ``written`` are files.
@@ -13,7 +14,8 @@ whatever runs beside it. ``truth/nation.json`` lists the files. Counts: ``seen``
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import ExitStack, closing
+from dataclasses import astuple, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +35,8 @@ from pictures_spark.resources import code_fingerprint, load_schema
 from pictures_spark.synthetic.draws import Draws, Flags, Whole, day
 from pictures_spark.synthetic.lives import NEVER, Events, Lives, lead, nation
 from pictures_spark.synthetic.nation import Home, first_day, homes, last_day, people
-from pictures_spark.synthetic.nation_archive import Zip, accession, scans_of
+from pictures_spark.synthetic.nation_archive import Into, Zip, accession, scans_of
+from pictures_spark.synthetic.nation_documents import Documents, collections
 from pictures_spark.synthetic.nation_tables import wanted_scans
 from pictures_spark.synthetic.questions import planted
 from pictures_spark.synthetic.register import Ranks, Register, postcodes, register
@@ -81,29 +84,38 @@ class Rows:
     traps: list[tuple[str, Flags]] = field(default_factory=list)
 
 
-def run(job: Job, count: int, form: str = "csv", images: bool = False) -> None:
-    """Make the extracts, and with ``images`` the archive, or find that they are there.
+@dataclass(frozen=True)
+class Wanted:
+    """What is made of the nation: the form of the extracts (``csv`` or ``parquet``), and whether scans are, as files or documents."""
+
+    form: str = "csv"
+    images: bool = False
+    documents: bool = False
+
+
+def run(job: Job, count: int, wanted: Wanted | None = None) -> None:
+    """Make the extracts and what else is wanted, or find that they are there.
 
     Raises
     ------
     ConfigError
         The zone holds files that this job did not make.
     """
-    seed = job.config["synth"]["seed"]
-    wanted = fingerprint("nation extracts", str(seed), str(count), form, str(images), code_fingerprint())
-    places = Places(job.zones.path("extracts", mode="write"), job.zones.path("archive", mode="write") if images else None)
+    seed, wanted = job.config["synth"]["seed"], wanted or Wanted()
+    what = fingerprint("nation extracts", str(seed), str(count), *(str(value) for value in astuple(wanted)), code_fingerprint())
+    places = Places(job.zones.path("extracts", mode="write"), job.zones.path("archive", mode="write") if wanted.images else None)
     stamp = _stamp(job)
     known: dict[str, int] = stamp["files"]
     where = {name: job.zones.path("archive" if name.startswith(ARCHIVE) else "extracts", name, mode="write") for name in known}
     intact = {name for name, size in known.items() if where[name].is_file() and where[name].stat().st_size == size}
-    if stamp["fingerprint"] == wanted and len(intact) == len(known):
+    if stamp["fingerprint"] == what and len(intact) == len(known):
         job.report.counts = {"seen": len(known), "unchanged": len(known)}
         return
     for path in where.values():
         path.unlink(missing_ok=True)
     draws, size = Draws(seed), load_schema("synthetic/extracts.yaml")["people"]
     numbered = list(range(-1, -(-count // size)))
-    _write_stamp(places, {"fingerprint": "", "files": {name: -1 for number in numbered for name in _names(number, form, images).values()}})
+    _write_stamp(places, {"fingerprint": "", "files": {name: -1 for number in numbered for name in _names(number, wanted).values()}})
     job.say(f"{count:,} people in {len(numbered)} files of each source")
     ranked = job.spark.sparkContext.broadcast(ranks_of(draws, count))
     plan = job.spark.createDataFrame(job.spark.sparkContext.parallelize([(n,) for n in numbered], len(numbered)), "number long")
@@ -111,7 +123,7 @@ def run(job: Job, count: int, form: str = "csv", images: bool = False) -> None:
     def make(batches: "Iterator[RecordBatch]") -> "Iterator[RecordBatch]":
         for batch in batches:
             for number in batch.column("number").to_pylist():
-                told = write(draws, ranked.value, count, number, places, form)
+                told = write(draws, ranked.value, count, number, places, wanted)
                 yield pa.RecordBatch.from_pydict({"told": [json.dumps(told)]})
 
     files: dict[str, int] = {}
@@ -125,7 +137,7 @@ def run(job: Job, count: int, form: str = "csv", images: bool = False) -> None:
     key = planted(draws).key
     pc_csv.write_csv(key, places.extracts / "truth" / "questions.csv")
     files["truth/questions.csv"] = (places.extracts / "truth" / "questions.csv").stat().st_size
-    _write_stamp(places, {"fingerprint": wanted, "files": files})
+    _write_stamp(places, {"fingerprint": what, "files": files})
     job.report.counts = {"seen": len(files), "written": len(files)}
     job.report.details = {f"{name}_rows": made for name, made in sorted(rows.items())}
 
@@ -159,45 +171,55 @@ def _write_stamp(places: Places, stamp: dict[str, Any]) -> None:
     path.write_text(json.dumps(stamp, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _names(number: int, form: str, images: bool) -> dict[str, str]:
+def _names(number: int, wanted: Wanted) -> dict[str, str]:
     """Files of the people of one number, by what they hold; those of -1 are the planted ones."""
     place = f"{number + 1:05d}"
-    names = {name: f"{name}-{place}.{form}" for name in SOURCES} | {name: f"truth/{name}-{place}.csv" for name in ("people", "traps")}
-    return names | ({"scans": f"truth/scans-{place}.csv", "images": f"{ARCHIVE}{place}.zip"} if images else {})
+    names = {name: f"{name}-{place}.{wanted.form}" for name in SOURCES} | {
+        name: f"truth/{name}-{place}.csv" for name in ("people", "traps")
+    }
+    if wanted.images or wanted.documents:
+        names["scans"] = f"truth/scans-{place}.csv"
+    if wanted.images:
+        names |= {"images": f"{ARCHIVE}{place}.zip", "second": f"{ARCHIVE}second/{place}.zip"}
+    if wanted.documents:
+        names |= {name: f"documents/{name}-{place}.jsonl" for name in collections()}
+    return names
 
 
-def write(draws: Draws, ranked: Ranks, count: int, number: int, places: Places, form: str) -> dict[str, dict[str, int]]:
+def write(draws: Draws, ranked: Ranks, count: int, number: int, places: Places, wanted: Wanted) -> dict[str, dict[str, int]]:
     """Write the files of one number; their sizes, and rows by source.
 
     Parameters
     ----------
     number : which stretch of people; -1 for the planted ones.
     """
-    names = _names(number, form, places.archive is not None)
+    names = _names(number, wanted)
     paths = {what: places.of(name) for what, name in names.items()}
     (places.extracts / "truth").mkdir(parents=True, exist_ok=True)
     rows = dict.fromkeys(SOURCES, 0)
-    writers = {what: _Writer(path, form if what in rows else "csv") for what, path in paths.items() if what != "images"}
-    packed = Zip(paths["images"]) if "images" in paths else None
-    try:
+    with ExitStack() as opened:
+        writers = {
+            what: opened.enter_context(closing(_Writer(paths[what], wanted.form if what in rows else "csv")))
+            for what in (*SOURCES, "people", "traps", *(["scans"] if "scans" in paths else []))
+        }
+        into: list[Into] = [opened.enter_context(closing(Zip(paths["images"])))] if wanted.images else []
+        second = [opened.enter_context(closing(Zip(paths["second"])))] if wanted.images else []
+        if wanted.documents:
+            archive = f"{ARCHIVE}{number + 1:05d}.zip"
+            into.append(opened.enter_context(closing(Documents(archive, {name: paths[name] for name in collections()}))))
         for batch in _batches(draws, count, number):
             home = homes(draws, batch.lives.people, last_day())
             told = register(draws, batch.lives.people, ranked, home)
             made, truth = extracts(draws, batch, told, home)
             writers["people"].add(truth)
             for name, found in made.items():
-                table, traps = _dirty(draws, batch.lives, name, found, form == "parquet")
+                table, traps = _dirty(draws, batch.lives, name, found, wanted.form == "parquet")
                 writers[name].add(table)
                 first = pc.add(traps["row"], rows[name])
                 writers["traps"].add(traps.set_column(traps.column_names.index("row"), "row", first))
                 rows[name] += table.num_rows
-            if packed is not None:
-                writers["scans"].add(scans_of(draws, batch.lives, batch.ids, told, batch.scans, batch.clean, packed))
-    finally:
-        for writer in writers.values():
-            writer.close()
-        if packed is not None:
-            packed.close()
+            if into:
+                writers["scans"].add(scans_of(draws, batch.lives, batch.ids, told, batch.scans, batch.clean, into, second))
     return {"files": {name: paths[what].stat().st_size for what, name in names.items()}, "rows": rows}
 
 

@@ -10,8 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from bson import json_util
 from pydicom import dcmread
 
+from pictures_spark.dicom.imported import imported
+from pictures_spark.dicom.mongodb import collection
+from pictures_spark.dicom.scan import column_value, promoted, scan
 from pictures_spark.errors import ConfigError
 from pictures_spark.job import run_job
 from pictures_spark.linkage import identity
@@ -25,7 +29,7 @@ from pictures_spark.synthetic.draws import Draws
 from pictures_spark.synthetic.lives import lead
 from pictures_spark.synthetic.nation import event_tables, first_day, homes, last_day, people
 from pictures_spark.synthetic.nation_extracts import SOURCES
-from pictures_spark.synthetic.nation_tables import first_board
+from pictures_spark.synthetic.nation_tables import first_board, wanted_scans
 from pictures_spark.synthetic.questions import planted
 from pictures_spark.zones import Zones
 
@@ -38,7 +42,9 @@ def made(tmp_path_factory):
     """Folder, rows by source of the planted and of the drawn people."""
     folder = tmp_path_factory.mktemp("extracts")
     ranked = register.ranks(DRAWS, PEOPLE)
-    told = [nation_extracts.write(DRAWS, ranked, PEOPLE, number, nation_extracts.Places(folder), "csv") for number in (-1, 0)]
+    told = [
+        nation_extracts.write(DRAWS, ranked, PEOPLE, number, nation_extracts.Places(folder), nation_extracts.Wanted()) for number in (-1, 0)
+    ]
     assert all((folder / name).stat().st_size == size for one in told for name, size in one["files"].items())
     return folder, [one["rows"] for one in told]
 
@@ -66,7 +72,7 @@ def test_the_order_in_which_files_are_made_changes_no_byte(made, tmp_path):
     size = load_schema("synthetic/extracts.yaml")["people"]
     assert size > PEOPLE
     ranked = register.ranks(DRAWS, PEOPLE)
-    nation_extracts.write(Draws(11), ranked, PEOPLE, 0, nation_extracts.Places(tmp_path), "csv")
+    nation_extracts.write(Draws(11), ranked, PEOPLE, 0, nation_extracts.Places(tmp_path), nation_extracts.Wanted())
     for path in tmp_path.rglob("*.csv"):
         assert digest(path) == digest(folder / path.relative_to(tmp_path)), path.name
 
@@ -147,8 +153,10 @@ def test_every_trap_is_met_at_about_its_share(made):
 
 def test_parquet_says_what_csv_says(tmp_path):
     ranked = register.ranks(DRAWS, 60)
-    csv_rows = nation_extracts.write(DRAWS, ranked, 60, 0, nation_extracts.Places(tmp_path / "csv"), "csv")["rows"]
-    parquet_rows = nation_extracts.write(DRAWS, ranked, 60, 0, nation_extracts.Places(tmp_path / "parquet"), "parquet")["rows"]
+    csv_rows = nation_extracts.write(DRAWS, ranked, 60, 0, nation_extracts.Places(tmp_path / "csv"), nation_extracts.Wanted())["rows"]
+    parquet_rows = nation_extracts.write(
+        DRAWS, ranked, 60, 0, nation_extracts.Places(tmp_path / "parquet"), nation_extracts.Wanted("parquet")
+    )["rows"]
     assert {name for name in SOURCES if csv_rows[name] < parquet_rows[name]} == set()
     table = pq.read_table(tmp_path / "parquet" / "labs-00001.parquet")
     text = (tmp_path / "csv" / "labs-00001.csv").read_bytes().decode("latin-1")
@@ -162,7 +170,7 @@ def test_images_are_those_that_the_tables_tell_of(tmp_path):
     home = homes(DRAWS, plants.lives.people, last_day())
     told = register.register(DRAWS, plants.lives.people, register.ranks(DRAWS, 1), home)
     packed = nation_archive.Zip(tmp_path / "images.zip")
-    scans = nation_archive.scans_of(DRAWS, plants.lives, plants.ids, told, few, True, packed).to_pylist()
+    scans = nation_archive.scans_of(DRAWS, plants.lives, plants.ids, told, few, True, [packed], []).to_pylist()
     packed.close()
     names_of = dict(zip(told.upi.to_pylist(), zip(told.surname.to_pylist(), told.forename.to_pylist(), strict=True), strict=True))
     by_uid = {row["series_uid"]: row for row in scans}
@@ -186,6 +194,56 @@ def test_images_are_those_that_the_tables_tell_of(tmp_path):
                 assert far / (len(names) - 1) == pytest.approx(protocols[row["series_id"]]["spacing_positions"])
     key = [row for row in plants.key.to_pylist() if row["question"] in ("3", "4", "11", "41", "43")]
     assert {row["uid"] for row in key} <= {row[f"{unit}_id"] for row in scans for unit in ("study", "series")}
+
+
+def test_documents_say_of_each_image_what_its_file_says(tmp_path):
+    count, ranked = 40, register.ranks(DRAWS, 40)
+    places = nation_extracts.Places(tmp_path / "extracts", tmp_path / "archive")
+    nation_extracts.write(DRAWS, ranked, count, 0, places, nation_extracts.Wanted(images=True, documents=True))
+    told = {}
+    for path in sorted((tmp_path / "extracts/documents").iterdir()):
+        name = path.name.removesuffix("-00001.jsonl")
+        told[name] = [json_util.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    series = {document["_id"]: document for document in told.pop("series")}
+    seen = Counter()
+    with zipfile.ZipFile(tmp_path / "archive/nation/00001.zip") as found:
+        for name, documents in told.items():
+            for document in documents:
+                one = imported(document)
+                content = found.read(one.member)
+                file = dcmread(io.BytesIO(content))
+                assert (one.path, one.size, document["_id"]) == ("nation/00001.zip", len(content), file.SOPInstanceUID)
+                assert collection(file.get("Modality")) == name
+                elements = scan(content).elements
+                expected = {column.name: column_value(column.name, elements) for column in promoted()}
+                # Documents have no file meta information.
+                assert one.columns == expected | {"transfer_syntax_uid": None}
+                seen[file.SeriesInstanceUID] += 1
+        assert sum(seen.values()) == len(found.namelist()) > 100
+    assert seen == {uid: document["header"]["ImagesInSeries"] for uid, document in series.items()}
+    with (tmp_path / "extracts/truth/scans-00001.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["series_uid"] for row in rows} == set(seen)
+
+
+def test_an_archive_that_was_moved_has_some_studies_twice():
+    index = np.arange(20_000)
+    lives = lead(DRAWS, people(DRAWS, index), first=first_day(), last=last_day())
+    told = register.register(DRAWS, lives.people, register.ranks(DRAWS, 20_000), homes(DRAWS, lives.people, last_day()))
+    wanted = [scans for scans in wanted_scans(lives) if scans.protocol.startswith("xr_")]
+    first, second = Kept(), Kept()
+    rows = nation_archive.scans_of(DRAWS, lives, DRAWS.names("patient", index), told, tuple(wanted), False, [first], [second]).to_pylist()
+    twice = {row["study_uid"] for row in rows if row["second_copy"]}
+    assert 0 < len(twice) < 0.03 * len({row["study_uid"] for row in rows})
+    assert second.files == {name: content for name, content in first.files.items() if name.split("/")[0] in twice}
+
+
+class Kept:
+    def __init__(self):
+        self.files = {}
+
+    def add(self, name, content):
+        self.files[name] = content
 
 
 def made_series(plants, scan):

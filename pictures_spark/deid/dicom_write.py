@@ -61,7 +61,25 @@ def encode(elements: Items) -> bytes:
 
 def encode_one(element: Element) -> bytes:
     """One element."""
-    return b"".join(encoded_parts(element))
+    tag, vr, value, encapsulated = element
+    if encapsulated or isinstance(value, list):
+        return b"".join(encoded_parts(element))
+    return encode_value(tag, vr, value)
+
+
+def encode_value(tag: int, vr: str, value: bytes) -> bytes:
+    """One element that is no sequence."""
+    head, width = element_head(tag, vr)
+    if len(value) & 1:
+        value = bytes(value) + (b"\0" if vr in _NULL_PADDED else b" ")
+    return head + len(value).to_bytes(width, "little") + value
+
+
+@lru_cache(1 << 13)
+def element_head(tag: int, vr: str) -> tuple[bytes, int]:
+    """An element's bytes before its length, and how many bytes the length has."""
+    head = struct.pack("<HH", tag >> 16, tag & 0xFFFF) + vr.encode()
+    return (head + b"\0\0", 4) if vr in _LONG_VRS else (head, 2)
 
 
 def encoded_parts(element: Element) -> tuple[bytes, ...]:

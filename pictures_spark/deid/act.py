@@ -19,7 +19,7 @@ import re
 import struct
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache
 from io import BytesIO
@@ -49,10 +49,10 @@ from pictures_spark.deid.dicom_pixels import (
 from pictures_spark.deid.dicom_read import MalformedError, Node, Place, Source, element_of, items_of, read
 from pictures_spark.deid.dicom_rectangles import deciding_tags, rectangles
 from pictures_spark.deid.dicom_scrub import Own, Scrub, known_code, normal, own_words
-from pictures_spark.deid.dicom_series import Template, differences
+from pictures_spark.deid.dicom_series import Slot, Template, differences
 from pictures_spark.deid.dicom_values import NOTHING, NUMBERS, Noted, NotedScrub, NotedValues, Unless, calendar
 from pictures_spark.deid.dicom_values import Values as _Values
-from pictures_spark.deid.dicom_write import Element, Items, encode_one, encode_value, file_head, fits, text
+from pictures_spark.deid.dicom_write import Element, FileHead, Items, encode_one, encode_value, file_head, fits, text
 from pictures_spark.deid.plan import Action, Plan
 
 # pydicom's warnings and log lines quote element values; on an executor they would end in a log file.
@@ -127,8 +127,7 @@ class WithheldError(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True)
-class Deidentified:
+class Deidentified(NamedTuple):
     """A de-identified file, its UIDs in the project (None where the source has none), how many text boxes were blanked, and how many frames
     it has (0 without pixels)."""
 
@@ -168,10 +167,15 @@ class Deidentifier:
         WithheldError
             It cannot be made safe, or is no image; ``reason`` says which.
         """
+        person = self._person(identity)
+        if identity.verdict == "clean" and not identity.boxes:
+            result = person.by_template(data)
+            if result is not None:
+                return result
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                return self._one(data, identity)
+                return self._one(data, identity, person)
             except (WithheldError, MemoryError):
                 raise
             except NotCleanableError:
@@ -179,12 +183,7 @@ class Deidentifier:
             except Exception:  # noqa: BLE001 - whatever a damaged file makes the parser raise, it means that it cannot be read
                 raise WithheldError("not_readable") from None
 
-    def _one(self, data: bytes, identity: Identity) -> Deidentified:
-        person = self._person(identity)
-        if identity.verdict == "clean" and not identity.boxes:
-            result = person.by_template(data)
-            if result is not None:
-                return result
+    def _one(self, data: bytes, identity: Identity, person: "_Person") -> Deidentified:
         source = read(data)
         sop_class, instance_uid = source.text(_SOP_CLASS), source.text(_SOP_INSTANCE)
         image = sop_class in self.plan.image_classes and len(source.pixels) == 1
@@ -222,7 +221,7 @@ class Deidentifier:
         if pixels is not None and source.nodes is None and pixels.as_they_were:
             person.learn(source, elements, treatment)
         image_uid = treatment.uid(_SOP_INSTANCE, instance_uid)
-        parts = [_head(plan, sop_class, image_uid, syntax), *(elements[tag] for tag in sorted(elements))]
+        parts = [_head(plan, sop_class, syntax)(image_uid), *(elements[tag] for tag in sorted(elements))]
         if pixels is not None:
             parts += pixels.parts()
         study_uid, series_uid = (treatment.uid(tag, uid) if (uid := source.text(tag)) else None for tag in (_STUDY, _SERIES))
@@ -257,9 +256,9 @@ class Deidentifier:
         return person
 
 
-def _head(plan: Plan, sop_class: str, image_uid: str, syntax: str) -> bytes:
+def _head(plan: Plan, sop_class: str, syntax: str) -> FileHead:
     written = plan.policy["written"]
-    return file_head(sop_class, image_uid, syntax, written["implementation_class_uid"], written["implementation_version_name"])
+    return file_head(sop_class, syntax, written["implementation_class_uid"], written["implementation_version_name"])
 
 
 def _statements(plan: Plan, image: bool) -> Iterator[Element]:
@@ -282,9 +281,7 @@ class _Learned(NamedTuple):
     key: tuple
     template: Template
     treatment: "_Treatment"
-    sop_class: str
-    syntax: str
-    native_length: int
+    head: FileHead
     study_uid: str | None
     series_uid: str | None
     image_uid: str
@@ -322,21 +319,16 @@ class _Person:
         """The result for a file that is like others before it; None where there were none like it."""
         for place, learned in enumerate(self._templates):
             try:
-                found = learned.template.read(data, learned.native_length)
-                parts = None if found is None else learned.template.pieces(found[0])
-            except (MalformedError, ValueError, IndexError, struct.error):
+                found = learned.template.apply(data, learned.treatment.instance)
+            except Exception:  # noqa: BLE001 - whatever a damaged file makes of it, the long way says what it is
                 return None
             if found is None:
                 continue
-            if parts is None:
-                return None
             if place:
                 self._templates.insert(0, self._templates.pop(place))
-            raw = found[0].get(_SOP_INSTANCE)
-            image_uid = learned.image_uid if raw is None else learned.treatment.uid(_SOP_INSTANCE, raw[8:].decode("latin-1"))
-            head = _head(learned.treatment.plan, learned.sop_class, image_uid, learned.syntax)
-            data = b"".join([head, *parts, *found[1]])
-            return Deidentified(data, learned.study_uid, learned.series_uid, image_uid, 0, learned.template.frames)
+            image_uid = found[0] or learned.image_uid
+            made = b"".join((learned.head(image_uid), *found[1]))
+            return Deidentified(made, learned.study_uid, learned.series_uid, image_uid, 0, learned.template.frames)
         return None
 
     def learn(self, source: Source, made: dict[int, bytes], treatment: "_Treatment") -> None:
@@ -352,7 +344,7 @@ class _Person:
         plan = treatment.plan
         slots = differences(former[0], source, plan.identifiers | deciding_tags(plan.policy["pixels"]))
         known = next((learned for learned in self._templates if learned.key == key), None)
-        if slots is None or not source.text(_SOP_INSTANCE):
+        if slots is None or _SOP_INSTANCE not in source.places or source.places[_SOP_INSTANCE].vr != "UI":
             return
         if known is not None:
             slots |= known.template.slots
@@ -366,15 +358,13 @@ class _Person:
         former = base
         if known is not None:
             self._templates.remove(known)
-        template = Template(former[0], slots, former[1], treatment.slot)
+        template = Template(former[0], slots, former[1], treatment.slot, native_length(source))
         uids = {tag: treatment.uid(tag, uid) if (uid := former[0].text(tag)) else None for tag in (_STUDY, _SERIES, _SOP_INSTANCE)}
         learned = _Learned(
             key=key,
             template=template,
             treatment=treatment,
-            sop_class=source.text(_SOP_CLASS),
-            syntax=source.syntax if source.syntax not in NATIVE else "1.2.840.10008.1.2.1",
-            native_length=native_length(source),
+            head=_head(plan, source.text(_SOP_CLASS), source.syntax if source.syntax not in NATIVE else "1.2.840.10008.1.2.1"),
             study_uid=uids[_STUDY],
             series_uid=uids[_SERIES],
             image_uid=uids[_SOP_INSTANCE] or "",
@@ -486,7 +476,7 @@ def _said(node: Node, charsets: list[str], plan: Plan) -> Own:
 @lru_cache(1 << 13)
 def _codes(value: bytes) -> tuple[tuple[str, ...], frozenset[str]] | None:
     """Each value of an encoded code string as it is compared, and its words; None where one may not stay or is not spelt as it would be."""
-    if len(value) % 2 or not value.isascii():
+    if len(value) % 2 or len(value) > _REMEMBERED_BYTES or not value.isascii():
         return None
     values = value.decode("ascii").removesuffix(" ").split("\\")
     if any(part != part.strip(" \0") or not _CODE_STRING.fullmatch(part) or not known_code(part) for part in values):
@@ -523,6 +513,11 @@ def _walk(node: Node, charsets: list[str]) -> Iterator[tuple[Node, list[str]]]:
             yield from _walk(each, inner)
 
 
+def _explicit(tag: int, raw: bytes, vr: str, start: int, implicit: bool) -> bytes:
+    """An element whose value, from ``start`` on, stays as it is."""
+    return encode_value(tag, vr, raw[start:]) if implicit else raw
+
+
 class _PersonalError(Exception):
     """What becomes of an element depends on whose it is, or on what else its file says."""
 
@@ -535,7 +530,7 @@ class _Judged(NamedTuple):
 
 
 class _Kind(NamedTuple):
-    """What a tag alone says of an element, where it is of the VR that the standard gives it.
+    """What a tag alone says of an element, where it is of one of the VRs that the standard gives it.
 
     ``stays``: whether it may; ``shared``: whether it is judged for all people; ``plain``: it may stay byte for byte; ``replaced``: it is a
     UID or a date that is only to be replaced; ``made``: what it becomes, whatever its value.
@@ -543,7 +538,7 @@ class _Kind(NamedTuple):
 
     stays: bool
     shared: bool = False
-    vr: str = ""
+    vrs: tuple[str, ...] = ()
     plain: bool = False
     replaced: bool = False
     made: bytes | None = None
@@ -582,18 +577,19 @@ class _Shared:
         if action is Action.REMOVE or tag in _PIXEL_TAGS or tag in OFFSET_TABLES:
             return _NEVER
         vr = DicomDictionary[tag][0]
+        vrs = tuple(vr.split(" or "))
         if tag in self.plan.accept:
             return _Kind(stays=True, shared=action not in _PERSONAL)
         made = None
-        if vr != "SQ" and action in (Action.EMPTY, Action.PATIENT):
+        if vr != "SQ" and len(vrs) == 1 and action in (Action.EMPTY, Action.PATIENT):
             made = encode_value(tag, vr, b"") if action is Action.EMPTY else b""  # the pseudonym is written with the statements
         elif vr in _TEXT_VRS and action is Action.DUMMY:
             made = encode_one(text(tag, vr, self.plan.policy["dummy"]))
         return _Kind(
             stays=True,
             shared=action not in _PERSONAL and tag not in _TABLES and vr not in ("UI", "DA", "DT"),
-            vr=vr,
-            plain=action is Action.KEEP,
+            vrs=vrs,
+            plain=action is Action.KEEP and tag not in _TABLES,
             replaced=(vr == "UI" and action in (Action.UID, Action.KEEP)) or (vr == "DA" and action is Action.SHIFT),
             made=made,
         )
@@ -633,12 +629,15 @@ class _Blocks:
 
     def judge(self, source: Source, tag: int, place: Place, raw: bytes) -> _Judged:
         """What becomes of a top-level element whoever the person is."""
-        nobody, start, as_it_is = self._nobody, place.value - place.start, not source.implicit
+        nobody, start = self._nobody, place.value - place.start
         nobody.noted.forget()
-        made: bytes | None = raw
-        if as_it_is and place.vr == "CS" and nobody.plain(tag, "CS") and (code := _codes(raw[start:])) is not None:
+        made: bytes | None
+        if place.vr == "CS" and nobody.plain(tag, "CS") and (code := _codes(raw[start:])) is not None:
             nobody.noted.code(*code)
-        elif not as_it_is or place.vr == "CS" or not nobody.is_plain(tag, raw, place.vr, start):
+            made = _explicit(tag, raw, "CS", start, source.implicit)
+        elif place.vr != "CS" and nobody.is_plain(tag, raw, place.vr, start):
+            made = _explicit(tag, raw, place.vr, start, source.implicit)
+        else:
             try:
                 element = nobody.treated(source.node(tag), nobody.charsets, self.creators, source.raw)
                 made = encode_one(element) if element is not None else b""
@@ -703,7 +702,7 @@ class _Treatment:
             kind = kinds.get(tag) or blocks.kind(tag)
             if kind is _NEVER:
                 continue
-            if kind.made is not None and place.vr == kind.vr and not place.undefined:
+            if kind.made is not None and place.vr in kind.vrs and not place.undefined:
                 if kind.made:
                     result[tag] = kind.made
                 continue
@@ -730,8 +729,8 @@ class _Treatment:
         if made is None:
             start = place.value - place.start
             made = self._directly(tag, raw, place.vr, start)
-            if made is None and not source.implicit and self.is_plain(tag, raw, place.vr, start):
-                result[tag] = raw
+            if made is None and self.is_plain(tag, raw, place.vr, start):
+                result[tag] = _explicit(tag, raw, place.vr, start, source.implicit)
                 return
             if made is None:
                 element = self.treated(source.node(tag), self.charsets, self.creators, source.raw)
@@ -749,51 +748,66 @@ class _Treatment:
             return None
         kind = self.blocks.kind(tag)
         value = raw[start:].decode("latin-1")
-        if not kind.replaced or vr != kind.vr or not value.isascii() or "\\" in value:
+        if not kind.replaced or vr not in kind.vrs or not value.isascii() or "\\" in value:
             return None
         if vr == "UI":
             return encode_value(tag, vr, self.uid(tag, value).encode("ascii"))
         value = value.strip(" \0")
         return encode_value(tag, vr, ((value and self._safe_one(vr, value, Action.SHIFT)) or "").encode("ascii"))
 
-    def slot(self, raw: bytes, place: Place, implicit: bool) -> bytes | None:
-        """A top-level element, treated and encoded; None where it says something about people, or would open or close a private block.
+    def slot(self, tag: int, place: Place, implicit: bool) -> "tuple[re.Pattern[bytes] | None, Slot | None]":
+        """What the values of an element look like that may stay byte for byte, and what becomes of its bytes; see `Template`.
 
-        ``place`` says what it is and where its value starts. It is no name, no date and no identifier.
+        It is no name, no date and no identifier. Nothing becomes of it where it says something about people, or would open or close a
+        private block.
         """
-        made = self._memory.get(raw)
-        tag = place.tag
-        if made is None:
-            wanted = self.wants(tag)
-            if place.vr in _SAYING_VRS:
-                node = element_of(raw, implicit)
-                if _said(node, self.charsets, self.plan) is not _NOTHING:
-                    return None
-            elif not wanted:
-                return b""
-            elif not implicit and self.is_plain(tag, raw, place.vr, place.value):
-                return raw
-            else:
-                node = Node(tag, place.vr, raw[place.value :])
-            element = self.treated(node, self.charsets, self.creators, lambda _: b"") if wanted else None
-            made = encode_one(element) if element is not None else b""
-            if len(raw) <= _REMEMBERED_BYTES:
-                if len(self._memory) >= _ELEMENTS:
-                    self._memory.clear()
-                self._memory[raw] = made
-        return None if not made and self.wants(tag) else made
+        vr, wanted = place.vr, self.wants(tag)
+        saying = vr in _SAYING_VRS
+        if not wanted and not saying:
+            return None, None
+
+        def treat(raw: bytes, value: int) -> bytes | None:
+            made = self._memory.get(raw)
+            if made is None:
+                if saying:
+                    node = element_of(raw, implicit)
+                    if _said(node, self.charsets, self.plan) is not _NOTHING:
+                        return None
+                elif self.is_plain(tag, raw, vr, value):
+                    return _explicit(tag, raw, vr, value, implicit)
+                else:
+                    node = Node(tag, vr, raw[value:])
+                element = self.treated(node, self.charsets, self.creators, lambda _: b"") if wanted else None
+                made = encode_one(element) if element is not None else b""
+                if len(raw) <= _REMEMBERED_BYTES:
+                    if len(self._memory) >= _ELEMENTS:
+                        self._memory.clear()
+                    self._memory[raw] = made
+            return None if not made and wanted else made
+
+        return _PLAIN.get(vr) if self.plain(tag, vr) else None, treat
+
+    def instance(self, value: str) -> str:
+        """What the UID of an instance becomes."""
+        return self.uid(_SOP_INSTANCE, value)
 
     def is_plain(self, tag: int, raw: bytes, vr: str, start: int) -> bool:
         """Whether an element that the plan keeps is the same when it is encoded again; ``start`` is where its value is in ``raw``."""
         if vr == "CS":
             return self._is_plain_code(tag, raw[start:])
         pattern = _PLAIN.get(vr)
-        return pattern is not None and not len(raw) % 2 and pattern.fullmatch(raw, start) is not None and self.plain(tag, vr)
+        return (
+            pattern is not None
+            and not len(raw) % 2
+            and len(raw) < _REMEMBERED_BYTES
+            and pattern.fullmatch(raw, start) is not None
+            and self.plain(tag, vr)
+        )
 
     def plain(self, tag: int, vr: str) -> bool:
         """Whether an attribute of a VR may stay byte for byte."""
         kind = self.blocks.kind(tag)
-        return kind.plain and kind.vr == vr
+        return kind.plain and vr in kind.vrs
 
     def _is_plain_code(self, tag: int, value: bytes) -> bool:
         read = _codes(value)

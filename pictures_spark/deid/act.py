@@ -49,7 +49,7 @@ from pictures_spark.deid.dicom_pixels import (
 from pictures_spark.deid.dicom_read import MalformedError, Node, Place, Source, element_of, items_of, read
 from pictures_spark.deid.dicom_rectangles import deciding_tags, rectangles
 from pictures_spark.deid.dicom_scrub import Own, Scrub, known_code, normal, own_words
-from pictures_spark.deid.dicom_series import Slot, Template, differences
+from pictures_spark.deid.dicom_series import MAX_PLAIN, Slot, Template, differences
 from pictures_spark.deid.dicom_values import NOTHING, NUMBERS, Noted, NotedScrub, NotedValues, Unless, calendar
 from pictures_spark.deid.dicom_values import Values as _Values
 from pictures_spark.deid.dicom_write import Element, FileHead, Items, encode_one, encode_value, file_head, fits, text
@@ -93,6 +93,8 @@ _PLAIN = {
     "US": re.compile(rb"..", re.DOTALL),
     "SS": re.compile(rb"..", re.DOTALL),
 }
+# Of the same form, but with fractions that an identifier could be hidden in.
+_FRACTIONS = re.compile(rb"-?[0-9]{1,5}(?:\.[0-9]{1,9})?(?:\\-?[0-9]{1,5}(?:\.[0-9]{1,9})?)* ?")
 _DATE = re.compile(r"([0-9]{4})(\.?)([0-9]{2})\2([0-9]{2})")
 _DATE_TIME = re.compile(r"([0-9]{8})(([0-2][0-9])?([0-5][0-9])?([0-6][0-9](\.[0-9]{1,6})?)?([+-][0-9]{4})?)")
 _PATH = re.compile(r"\s*(?:\\\\|[A-Za-z]:\\)")
@@ -380,11 +382,15 @@ class _Person:
         creators: list[bytes] = []
         if source.nodes is None:
             data, known = source.data, shared.said_in(charset)
-            for tag, place in source.places.items():
-                if tag & 0x10000 and 0x10 <= tag & 0xFFFF <= 0xFF:
-                    creators.append(data[place.start : place.end])
-                if place.vr not in _SAYING_VRS and tag not in identifiers:
-                    continue
+            # Of private elements all that say something, and the creators.
+            spoken = [p for tag, p in source.places.items() if p.vr in _SAYING_VRS or tag in identifiers or tag & 0x10000]
+            for place in spoken:
+                tag = place.tag
+                if tag & 0x10000:
+                    if 0x10 <= tag & 0xFFFF <= 0xFF:
+                        creators.append(data[place.start : place.end])
+                    if place.vr not in _SAYING_VRS and tag not in identifiers:
+                        continue
                 raw = data[place.start : place.end]
                 said = known.get(raw)
                 if said is None:
@@ -670,6 +676,7 @@ class _Treatment:
         self.values = _Values(scrub, plan.policy["limits"])
         self._memory: dict[bytes, bytes] = {}
         self._uids: dict[str, str] = {}
+        self._dates: dict[str, bytes] = {}
 
     def encoded(self, source: Source) -> dict[int, bytes]:
         """The top-level elements that stay, treated and encoded, by tag."""
@@ -708,7 +715,11 @@ class _Treatment:
                 continue
             raw = data[place.start : place.end]
             if not kind.shared:
-                self._alone(source, tag, place, raw, result)
+                direct = self._directly(kind, tag, raw, place) if kind.replaced else None
+                if direct is None:
+                    self._alone(source, tag, place, raw, result)
+                else:
+                    result[tag] = direct
                 continue
             made, unless = (private_of if private else judged_of).get(raw) or blocks.judge(source, tag, place, raw)
             if unless is not NOTHING:
@@ -728,13 +739,11 @@ class _Treatment:
         made = self._memory.get(raw)
         if made is None:
             start = place.value - place.start
-            made = self._directly(tag, raw, place.vr, start)
-            if made is None and self.is_plain(tag, raw, place.vr, start):
+            if self.is_plain(tag, raw, place.vr, start):
                 result[tag] = _explicit(tag, raw, place.vr, start, source.implicit)
                 return
-            if made is None:
-                element = self.treated(source.node(tag), self.charsets, self.creators, source.raw)
-                made = encode_one(element) if element is not None else b""
+            element = self.treated(source.node(tag), self.charsets, self.creators, source.raw)
+            made = encode_one(element) if element is not None else b""
             if len(raw) <= _REMEMBERED_BYTES and tag not in _TABLES:
                 if len(self._memory) >= _ELEMENTS:
                     self._memory.clear()
@@ -742,18 +751,21 @@ class _Treatment:
         if made:
             result[tag] = made
 
-    def _directly(self, tag: int, raw: bytes, vr: str, start: int) -> bytes | None:
+    def _directly(self, kind: _Kind, tag: int, raw: bytes, place: Place) -> bytes | None:
         """A UID or a date by the shortest way, encoded; None where it is not one plain value of an attribute of that VR."""
-        if vr not in ("UI", "DA"):
-            return None
-        kind = self.blocks.kind(tag)
-        value = raw[start:].decode("latin-1")
-        if not kind.replaced or vr not in kind.vrs or not value.isascii() or "\\" in value:
+        vr = place.vr
+        value = raw[place.value - place.start :].decode("latin-1")
+        if vr not in kind.vrs or not value.isascii() or "\\" in value:
             return None
         if vr == "UI":
             return encode_value(tag, vr, self.uid(tag, value).encode("ascii"))
         value = value.strip(" \0")
-        return encode_value(tag, vr, ((value and self._safe_one(vr, value, Action.SHIFT)) or "").encode("ascii"))
+        moved = self._dates.get(value)
+        if moved is None:
+            moved = self._dates[value] = ((value and self._safe_one(vr, value, Action.SHIFT)) or "").encode("ascii")
+            if len(self._dates) >= _ELEMENTS:
+                self._dates.clear()
+        return encode_value(tag, vr, moved)
 
     def slot(self, tag: int, place: Place, implicit: bool) -> "tuple[re.Pattern[bytes] | None, Slot | None]":
         """What the values of an element look like that may stay byte for byte, and what becomes of its bytes; see `Template`.
@@ -796,13 +808,11 @@ class _Treatment:
         if vr == "CS":
             return self._is_plain_code(tag, raw[start:])
         pattern = _PLAIN.get(vr)
-        return (
-            pattern is not None
-            and not len(raw) % 2
-            and len(raw) < _REMEMBERED_BYTES
-            and pattern.fullmatch(raw, start) is not None
-            and self.plain(tag, vr)
-        )
+        if pattern is None or len(raw) % 2 or len(raw) > MAX_PLAIN or not self.plain(tag, vr):
+            return False
+        if pattern.fullmatch(raw, start) is not None:
+            return True
+        return vr == "DS" and _FRACTIONS.fullmatch(raw, start) is not None and not self.values.in_fractions(raw[start:])
 
     def plain(self, tag: int, vr: str) -> bool:
         """Whether an attribute of a VR may stay byte for byte."""

@@ -27,6 +27,7 @@ _SMALL = 10.0 ** (LONG - 1)
 _LARGEST, _SMALLEST = 1e15, 1e-20
 # Letters in a row by chance are shorter; in a table, which may be a ramp through the whole alphabet, they mean nothing.
 _LETTERS = re.compile(rb"[A-Za-z][A-Za-z ^'-]{8,}[A-Za-z]")
+_LONG_RUNS = re.compile(f"[0-9]{{{LONG},}}")
 _DIGITS = re.compile(r"[0-9]+")
 _WORDS = re.compile(r"[A-Za-z0-9]+")
 
@@ -86,11 +87,14 @@ class Values:
         """Whether a number, as text, is an identifier, reads as a date, or is longer than any measurement."""
         if not self.long_run.search(value):
             return False
-        written = _DIGITS.findall(value)
-        whole = written[0].lstrip("0")
+        whole = _DIGITS.search(value)[0].lstrip("0")  # type: ignore[index]
         if len(whole) > self.limits["integer_digits"] or (len(whole) == 8 and calendar(whole) is not None):
             return True
-        return not self.words.isdisjoint(_readings(written))
+        return not self.words.isdisjoint(_readings(value))
+
+    def in_fractions(self, value: bytes) -> bool:
+        """Whether an identifier is in the digits of decimal numbers whose whole parts are too short for one."""
+        return not self.words.isdisjoint(_readings(value.decode("ascii")))
 
     def inside_any(self, whole: str, blob: bytes) -> bool:
         """Whether a long identifier is in letters that were put together, or in bytes."""
@@ -154,10 +158,15 @@ class NotedValues(Values):
             self.noted.blobs.append(value.lower())
         return super().in_bytes(value, table)
 
+    def in_fractions(self, value: bytes) -> bool:
+        """As `Values.in_fractions`."""
+        self.noted.words |= _readings(value.decode("ascii"))
+        return super().in_fractions(value)
+
     def in_number(self, value: str) -> bool:
         """As `Values.in_number`."""
         if self.long_run.search(value):
-            self.noted.words |= _readings(_DIGITS.findall(value))
+            self.noted.words |= _readings(value)
         return super().in_number(value)
 
 
@@ -186,10 +195,11 @@ def calendar(digits: str) -> date | None:
         return None
 
 
-def _readings(written: list[str]) -> set[str]:
-    """The long runs of digits of a number as an identifier may be spelt: as they are, without zeros before them, with one."""
-    found = {run for run in written if len(run) >= LONG}
-    for run in written:
+def _readings(value: str) -> set[str]:
+    """The long runs of digits in a number as an identifier may be spelt: as they are, without zeros before them, with one."""
+    found = set()
+    for run in _LONG_RUNS.findall(value):
+        found.add(run)
         bare = run.lstrip("0")
         if len(bare) >= LONG:
             found.update((bare, f"0{bare}"))

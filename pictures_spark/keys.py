@@ -11,7 +11,7 @@ import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from pictures_spark.errors import NotPermittedError
@@ -80,18 +80,34 @@ def init_key(zones: Zones, key_id: str) -> bool:
     return True
 
 
+@lru_cache(64)
+def _started(key: bytes) -> "tuple[hashlib._Hash, hashlib._Hash]":
+    """The inner and outer hash of HMAC-SHA-256 after the key (RFC 2104): to copy them costs less than to begin anew."""
+    block = (key if len(key) <= 64 else hashlib.sha256(key).digest()).ljust(64, b"\0")
+    return hashlib.sha256(bytes(byte ^ 0x36 for byte in block)), hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+
+
+def _keyed(key: bytes, message: bytes) -> bytes:
+    """HMAC-SHA-256 of many messages under one key."""
+    begun, ended = _started(key)
+    inner, outer = begun.copy(), ended.copy()
+    inner.update(message)
+    outer.update(inner.digest())
+    return outer.digest()
+
+
 def pseudonym(key: bytes, kind: str, value: str) -> str:
     """Keyed pseudonym of an identifier: 32 hex digits of HMAC-SHA-256 over its kind and value.
 
     ``kind`` (patient, study, series, image, accession, event, stay, report, frame_of_reference, object) keeps equal strings of different
     meaning apart. At 10^10 values the chance of any collision in 128 bits is about 10^-19.
     """
-    return hmac.digest(key, f"{kind}\x1f{value}".encode(), "sha256")[:16].hex()
+    return _keyed(key, f"{kind}\x1f{value}".encode())[:16].hex()
 
 
 def pseudonymous_uid(key: bytes, uid: str) -> str:
     """Keyed UID in the ``2.25.`` form of PS3.5 B.2, at most 44 characters."""
-    number = int.from_bytes(hmac.digest(key, f"uid\x1f{uid}".encode(), "sha256")[:16], "big")
+    number = int.from_bytes(_keyed(key, f"uid\x1f{uid}".encode())[:16], "big")
     return f"2.25.{number or 1}"
 
 

@@ -9,7 +9,8 @@ representation, and no identifier of the person is in it. So unknown private ele
 padding need no rule of their own.
 
 The instances of a series are nearly the same bytes. A :class:`Deidentifier` remembers, for a person and for what a file says about people,
-what became of each element's bytes; only what it has not seen is parsed and judged.
+what became of each element's bytes; only what it has not seen is parsed and judged. What became of an element whoever the person is, it
+remembers for all, with what has to be asked of each person before it holds (:class:`_Judged`).
 """
 
 import logging
@@ -18,13 +19,12 @@ import re
 import struct
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from functools import lru_cache
 from io import BytesIO
 from typing import NamedTuple
 
-import numpy as np
 from pydicom import dcmread
 from pydicom._dicom_dict import DicomDictionary
 from pydicom._uid_dict import UID_dictionary
@@ -48,9 +48,11 @@ from pictures_spark.deid.dicom_pixels import (
 )
 from pictures_spark.deid.dicom_read import MalformedError, Node, Place, Source, element_of, items_of, read
 from pictures_spark.deid.dicom_rectangles import deciding_tags, rectangles
-from pictures_spark.deid.dicom_scrub import LONG, Scrub, known_code, normal
-from pictures_spark.deid.dicom_series import Template, differences
-from pictures_spark.deid.dicom_write import Element, Items, encode_one, file_head, fits, text
+from pictures_spark.deid.dicom_scrub import Own, Scrub, known_code, normal, own_words
+from pictures_spark.deid.dicom_series import MAX_PLAIN, Slot, Template, differences
+from pictures_spark.deid.dicom_values import NOTHING, NUMBERS, Noted, NotedScrub, NotedValues, Unless, calendar
+from pictures_spark.deid.dicom_values import Values as _Values
+from pictures_spark.deid.dicom_write import Element, FileHead, Items, encode_one, encode_value, file_head, fits, text
 from pictures_spark.deid.plan import Action, Plan
 
 # pydicom's warnings and log lines quote element values; on an executor they would end in a log file.
@@ -72,13 +74,7 @@ _CONTENT_SEQUENCE = 0x0040A730
 _REPORTS = "1.2.840.10008.5.1.4.1.1.88."
 _CODE_VALUE, _CODE_SCHEME, _CODE_MEANING, _LONG_CODE, _URN_CODE = 0x00080100, 0x00080102, 0x00080104, 0x00080119, 0x00080120
 _WORD = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8, "AT": 2, "OW": 2, "OF": 4, "OD": 8, "OV": 8, "OB": 1}
-_NUMBERS = {"UL": "<u4", "SL": "<i4", "FL": "<f4", "FD": "<f8"}
-# Numbers of more digits are looked at; smaller ones are no identifier.
-_SMALL = 10.0 ** (LONG - 1)
-# No measurement is so far from one; letters that are read as a number are.
-_LARGEST, _SMALLEST = 1e15, 1e-20
-# Letters in a row by chance are shorter; in a table, which may be a ramp through the whole alphabet, they mean nothing.
-_LETTERS = re.compile(rb"[A-Za-z][A-Za-z ^'-]{8,}[A-Za-z]")
+_PERSONAL = (Action.UID, Action.SHIFT, Action.ACCESSION)
 _TEXT_VRS = frozenset(("LO", "SH", "ST", "LT", "UT", "UC"))
 _ONE_VALUE = frozenset(("ST", "LT", "UT"))
 # What may say who somebody is, whatever its tag.
@@ -97,6 +93,8 @@ _PLAIN = {
     "US": re.compile(rb"..", re.DOTALL),
     "SS": re.compile(rb"..", re.DOTALL),
 }
+# Of the same form, but with fractions that an identifier could be hidden in.
+_FRACTIONS = re.compile(rb"-?[0-9]{1,5}(?:\.[0-9]{1,9})?(?:\\-?[0-9]{1,5}(?:\.[0-9]{1,9})?)* ?")
 _DATE = re.compile(r"([0-9]{4})(\.?)([0-9]{2})\2([0-9]{2})")
 _DATE_TIME = re.compile(r"([0-9]{8})(([0-2][0-9])?([0-5][0-9])?([0-6][0-9](\.[0-9]{1,6})?)?([+-][0-9]{4})?)")
 _PATH = re.compile(r"\s*(?:\\\\|[A-Za-z]:\\)")
@@ -118,6 +116,8 @@ _OPTION_CODES = {
 _CLEAN_PIXELS = "113101"
 # What is remembered, at most: people, contexts of a person, elements of a context, and bytes of an element.
 _PEOPLE, _CONTEXTS, _ELEMENTS, _REMEMBERED_BYTES = 64, 64, 4096, 4096
+# The same for what is remembered for all people.
+_SHARED_CONTEXTS, _SHARED_BYTES = 16, 1024
 _SAMPLES, _TEMPLATES = 64, 16
 
 
@@ -129,8 +129,7 @@ class WithheldError(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True)
-class Deidentified:
+class Deidentified(NamedTuple):
     """A de-identified file, its UIDs in the project (None where the source has none), how many text boxes were blanked, and how many frames
     it has (0 without pixels)."""
 
@@ -159,6 +158,7 @@ class Deidentifier:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self._people: dict[tuple, _Person] = {}
+        self._shared: dict[tuple, _Shared] = {}
         self._statements: dict[bool, dict[int, bytes]] = {}
 
     def __call__(self, data: bytes, identity: Identity) -> Deidentified:
@@ -169,10 +169,15 @@ class Deidentifier:
         WithheldError
             It cannot be made safe, or is no image; ``reason`` says which.
         """
+        person = self._person(identity)
+        if identity.verdict == "clean" and not identity.boxes:
+            result = person.by_template(data)
+            if result is not None:
+                return result
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                return self._one(data, identity)
+                return self._one(data, identity, person)
             except (WithheldError, MemoryError):
                 raise
             except NotCleanableError:
@@ -180,12 +185,7 @@ class Deidentifier:
             except Exception:  # noqa: BLE001 - whatever a damaged file makes the parser raise, it means that it cannot be read
                 raise WithheldError("not_readable") from None
 
-    def _one(self, data: bytes, identity: Identity) -> Deidentified:
-        person = self._person(identity)
-        if identity.verdict == "clean" and not identity.boxes:
-            result = person.by_template(data)
-            if result is not None:
-                return result
+    def _one(self, data: bytes, identity: Identity, person: "_Person") -> Deidentified:
         source = read(data)
         sop_class, instance_uid = source.text(_SOP_CLASS), source.text(_SOP_INSTANCE)
         image = sop_class in self.plan.image_classes and len(source.pixels) == 1
@@ -203,13 +203,14 @@ class Deidentifier:
                 raise WithheldError("text_not_determined")
             if (identity.verdict == "text") != bool(identity.boxes):
                 raise WithheldError("pixels_not_cleanable")
-        if image:
-            identity = replace(identity, boxes=(*identity.boxes, *rectangles(self.plan.policy["pixels"], source)))
+        always = rectangles(self.plan.policy["pixels"], source) if image else ()
+        if always:
+            identity = replace(identity, boxes=(*identity.boxes, *always))
         if source.syntax not in UID_dictionary:
             raise WithheldError("unknown_class_uid")
 
         plan = self.plan.for_class(sop_class)
-        treatment = person.treatment(source, plan)
+        treatment = person.treatment(source, plan, self._shared_of(source, plan))
         elements = treatment.encoded(source)
         if image and any(len(elements.get(tag, b"")) <= 8 for tag in _IMAGE_ESSENTIALS):
             raise WithheldError("not_readable")
@@ -222,7 +223,7 @@ class Deidentifier:
         if pixels is not None and source.nodes is None and pixels.as_they_were:
             person.learn(source, elements, treatment)
         image_uid = treatment.uid(_SOP_INSTANCE, instance_uid)
-        parts = [_head(plan, sop_class, image_uid, syntax), *(elements[tag] for tag in sorted(elements))]
+        parts = [_head(plan, sop_class, syntax)(image_uid), *(elements[tag] for tag in sorted(elements))]
         if pixels is not None:
             parts += pixels.parts()
         study_uid, series_uid = (treatment.uid(tag, uid) if (uid := source.text(tag)) else None for tag in (_STUDY, _SERIES))
@@ -238,6 +239,15 @@ class Deidentifier:
         tables = offset_tables(source, source.number(_FRAMES, 1) or 1)
         return treat_pixels(dataset, dataset.get_item(source.pixels[0]), tables, identity.boxes)
 
+    def _shared_of(self, source: Source, plan: Plan) -> "_Shared":
+        key = (plan.variant, source.implicit)
+        shared = self._shared.get(key)
+        if shared is None:
+            if len(self._shared) >= _SHARED_CONTEXTS:
+                self._shared.clear()
+            shared = self._shared[key] = _Shared(plan)
+        return shared
+
     def _person(self, identity: Identity) -> "_Person":
         who = (identity.key, identity.patient, identity.shift_days, identity.known)
         person = self._people.get(who)
@@ -248,9 +258,9 @@ class Deidentifier:
         return person
 
 
-def _head(plan: Plan, sop_class: str, image_uid: str, syntax: str) -> bytes:
+def _head(plan: Plan, sop_class: str, syntax: str) -> FileHead:
     written = plan.policy["written"]
-    return file_head(sop_class, image_uid, syntax, written["implementation_class_uid"], written["implementation_version_name"])
+    return file_head(sop_class, syntax, written["implementation_class_uid"], written["implementation_version_name"])
 
 
 def _statements(plan: Plan, image: bool) -> Iterator[Element]:
@@ -267,28 +277,19 @@ def _statements(plan: Plan, image: bool) -> Iterator[Element]:
     yield text(0x00280303, "CS", modified)  # LongitudinalTemporalInformationModified
 
 
-class _Said(NamedTuple):
-    """What an element says about people: names in it, and other identifiers."""
-
-    names: frozenset[str]
-    others: frozenset[str]
-
-
 class _Learned(NamedTuple):
     """A template and what its files have in common."""
 
     key: tuple
     template: Template
     treatment: "_Treatment"
-    sop_class: str
-    syntax: str
-    native_length: int
+    head: FileHead
     study_uid: str | None
     series_uid: str | None
     image_uid: str
 
 
-_NOTHING = _Said(frozenset(), frozenset())
+_NOTHING = Own(frozenset(), frozenset())
 
 
 class _Person:
@@ -297,11 +298,12 @@ class _Person:
     def __init__(self, identity: Identity, statements_of_all: dict[bool, dict[int, bytes]]) -> None:
         self.identity = identity
         self.statements_of_all = statements_of_all
-        self._said: dict[tuple, dict[bytes, _Said]] = {}
+        self._of_zone: Own | None = None
         self._treatments: dict[tuple, _Treatment] = {}
         self._statements: dict[bool, dict[int, bytes]] = {}
         self._templates: list[_Learned] = []
-        self._samples: dict[tuple, tuple[Source, dict[int, bytes]]] = {}
+        # By treatment, syntax and elements: a file up to its pixels, and what became of it. Its bytes are one object, its elements many.
+        self._samples: dict[tuple, tuple[bytes, dict[int, bytes]]] = {}
 
     def statements(self, plan: Plan, image: bool) -> dict[int, bytes]:
         """What every result of the person says of itself, encoded, by tag."""
@@ -319,36 +321,32 @@ class _Person:
         """The result for a file that is like others before it; None where there were none like it."""
         for place, learned in enumerate(self._templates):
             try:
-                found = learned.template.read(data, learned.native_length)
-                parts = None if found is None else learned.template.pieces(found[0])
-            except (MalformedError, ValueError, IndexError, struct.error):
+                found = learned.template.apply(data, learned.treatment.instance)
+            except Exception:  # noqa: BLE001 - whatever a damaged file makes of it, the long way says what it is
                 return None
             if found is None:
                 continue
-            if parts is None:
-                return None
             if place:
                 self._templates.insert(0, self._templates.pop(place))
-            raw = found[0].get(_SOP_INSTANCE)
-            image_uid = learned.image_uid if raw is None else learned.treatment.uid(_SOP_INSTANCE, raw[8:].decode("latin-1"))
-            head = _head(learned.treatment.plan, learned.sop_class, image_uid, learned.syntax)
-            data = b"".join([head, *parts, *found[1]])
-            return Deidentified(data, learned.study_uid, learned.series_uid, image_uid, 0, learned.template.frames)
+            image_uid = found[0] or learned.image_uid
+            made = b"".join((learned.head(image_uid), *found[1]))
+            return Deidentified(made, learned.study_uid, learned.series_uid, image_uid, 0, learned.template.frames)
         return None
 
     def learn(self, source: Source, made: dict[int, bytes], treatment: "_Treatment") -> None:
         """Make a template of a file and the one like it before, or remember it until there is one."""
-        key = (id(treatment), source.syntax, tuple(source.places))
-        former = self._samples.get(key)
-        if former is None:
+        key = (treatment, source.syntax, tuple(source.places))
+        sample = self._samples.get(key)
+        if sample is None:
             if len(self._samples) >= _SAMPLES:
                 self._samples.clear()
-            self._samples[key] = (source._replace(data=source.data[: source.places[source.pixels[0]].value + 8]), made)
+            self._samples[key] = (source.data[: source.places[source.pixels[0]].value + 8], made)
             return
+        former = (read(sample[0]), sample[1])
         plan = treatment.plan
         slots = differences(former[0], source, plan.identifiers | deciding_tags(plan.policy["pixels"]))
         known = next((learned for learned in self._templates if learned.key == key), None)
-        if slots is None or not source.text(_SOP_INSTANCE):
+        if slots is None or _SOP_INSTANCE not in source.places or source.places[_SOP_INSTANCE].vr != "UI":
             return
         if known is not None:
             slots |= known.template.slots
@@ -357,64 +355,72 @@ class _Person:
         base = next((sample for sample in (former, (source, made)) if blocks <= sample[1].keys()), None)
         if base is None:
             return
-        self._samples[key] = former = base
+        if base is not former:
+            self._samples[key] = (source.data[: source.places[source.pixels[0]].value + 8], made)
+        former = base
         if known is not None:
             self._templates.remove(known)
-        template = Template(former[0], slots, former[1], treatment.slot)
+        template = Template(former[0], slots, former[1], treatment.slot, native_length(source))
         uids = {tag: treatment.uid(tag, uid) if (uid := former[0].text(tag)) else None for tag in (_STUDY, _SERIES, _SOP_INSTANCE)}
         learned = _Learned(
             key=key,
             template=template,
             treatment=treatment,
-            sop_class=source.text(_SOP_CLASS),
-            syntax=source.syntax if source.syntax not in NATIVE else "1.2.840.10008.1.2.1",
-            native_length=native_length(source),
+            head=_head(plan, source.text(_SOP_CLASS), source.syntax if source.syntax not in NATIVE else "1.2.840.10008.1.2.1"),
             study_uid=uids[_STUDY],
             series_uid=uids[_SERIES],
             image_uid=uids[_SOP_INSTANCE] or "",
         )
         self._templates = [learned, *self._templates][:_TEMPLATES]
 
-    def treatment(self, source: Source, plan: Plan) -> "_Treatment":
+    def treatment(self, source: Source, plan: Plan, shared: "_Shared") -> "_Treatment":
         """The treatment that holds for a file."""
         charset, signed = source.raw(_CHARACTER_SET), source.number(_PIXEL_REPRESENTATION) == 1
-        charsets = _charsets(charset)
-        known = self._said.setdefault((source.implicit, charset), {})
-        identifiers = plan.identifiers
-        found: list[_Said] = []
+        identifiers, charsets = plan.identifiers, _charsets(charset)
+        found: list[Own] = []
         saying: list[bytes] = []
         creators: list[bytes] = []
         if source.nodes is None:
-            data = source.data
-            for tag, place in source.places.items():
-                if tag >> 16 & 1 and 0x10 <= tag & 0xFFFF <= 0xFF:
-                    creators.append(data[place.start : place.end])
-                elif place.vr not in _SAYING_VRS and tag not in identifiers:
-                    continue
+            data, known = source.data, shared.said_in(charset)
+            # Of private elements all that say something, and the creators.
+            spoken = [p for tag, p in source.places.items() if p.vr in _SAYING_VRS or tag in identifiers or tag & 0x10000]
+            for place in spoken:
+                tag = place.tag
+                if tag & 0x10000:
+                    if 0x10 <= tag & 0xFFFF <= 0xFF:
+                        creators.append(data[place.start : place.end])
+                    if place.vr not in _SAYING_VRS and tag not in identifiers:
+                        continue
                 raw = data[place.start : place.end]
                 said = known.get(raw)
                 if said is None:
                     said = _said(source.node(tag), charsets, plan)
                     if len(known) >= _ELEMENTS:
                         known.clear()
-                    if len(raw) <= _REMEMBERED_BYTES:
+                    if len(raw) <= _SHARED_BYTES:
                         known[raw] = said
                 if said is not _NOTHING:
                     found.append(said)
                     saying.append(raw)
         else:
             found = [_said(node, charsets, plan) for tag, node in source.nodes.items() if tag not in _PIXEL_TAGS]
-        context = (source.implicit, charset, signed, plan.sop_class, tuple(creators), tuple(saying))
+            creators = [f"{tag:08X}{creator}".encode() for tag, creator in _creators_of(source).items()]
+        blocks = shared.blocks(tuple(creators), source)
+        context = (blocks, charset, signed, tuple(saying))
         treatment = self._treatments.get(context) if source.nodes is None else None
         if treatment is None:
-            names = frozenset().union(*(said.names for said in found))
-            others = frozenset().union(self.identity.known, *(said.others for said in found))
-            treatment = _Treatment(plan, self.identity, names, others, signed, charsets, _creators_of(source))
+            treatment = _Treatment(blocks, self.identity, Scrub.of([self._known(plan), *found]), charsets, signed)
             if source.nodes is None:
                 if len(self._treatments) >= _CONTEXTS:
                     self._treatments.clear()
                 self._treatments[context] = treatment
         return treatment
+
+    def _known(self, plan: Plan) -> Own:
+        """What the zone knows of the person."""
+        if self._of_zone is None:
+            self._of_zone = own_words((), self.identity.known, plan.policy["limits"]["identifier_length"])
+        return self._of_zone
 
 
 def _creators_of(source: Source) -> dict[int, str]:
@@ -423,6 +429,7 @@ def _creators_of(source: Source) -> dict[int, str]:
     return {tag: source.text(tag) for tag in tags if tag >> 16 & 1 and 0x10 <= tag & 0xFFFF <= 0xFF}
 
 
+@lru_cache(256)
 def _charsets(raw: bytes) -> list[str]:
     """Python's names of the character sets that a data set declares; an unknown one is read as latin-1."""
     names = [part.strip(" \0") for part in raw.decode("latin-1").split("\\")]
@@ -432,16 +439,21 @@ def _charsets(raw: bytes) -> list[str]:
         return ["latin-1"]
 
 
+def _shared_letters(value: bytes) -> bool:
+    """Whether a text is of letters that all of DICOM's character sets share."""
+    return value.isascii() and b"\x1b" not in value
+
+
 def _decoded(value: bytes, charsets: list[str]) -> str:
-    if value.isascii() and b"\x1b" not in value:
-        return value.decode("ascii").strip(" \0")  # letters that all of DICOM's character sets share
+    if _shared_letters(value):
+        return value.decode("ascii").strip(" \0")
     try:
         return decode_bytes(value, charsets, TEXT_VR_DELIMS).strip(" \0")
     except Exception:  # noqa: BLE001 - bytes that are not of the declared character set
         return value.decode("latin-1").strip(" \0")
 
 
-def _said(node: Node, charsets: list[str], plan: Plan) -> _Said:
+def _said(node: Node, charsets: list[str], plan: Plan) -> Own:
     """The identifiers of the person that an element holds, at any depth, whole and by name part."""
     names: set[str] = set()
     others: set[str] = set()
@@ -464,13 +476,13 @@ def _said(node: Node, charsets: list[str], plan: Plan) -> _Said:
                     others.update(spelt for part in parts for spelt in _spelt_dates(part))
     names.discard("")
     others.discard("")
-    return _Said(frozenset(names), frozenset(others)) if names or others else _NOTHING
+    return own_words(names, others, plan.policy["limits"]["identifier_length"]) if names or others else _NOTHING
 
 
 @lru_cache(1 << 13)
 def _codes(value: bytes) -> tuple[tuple[str, ...], frozenset[str]] | None:
     """Each value of an encoded code string as it is compared, and its words; None where one may not stay or is not spelt as it would be."""
-    if len(value) % 2 or not value.isascii():
+    if len(value) % 2 or len(value) > _REMEMBERED_BYTES or not value.isascii():
         return None
     values = value.decode("ascii").removesuffix(" ").split("\\")
     if any(part != part.strip(" \0") or not _CODE_STRING.fullmatch(part) or not known_code(part) for part in values):
@@ -507,100 +519,309 @@ def _walk(node: Node, charsets: list[str]) -> Iterator[tuple[Node, list[str]]]:
             yield from _walk(each, inner)
 
 
+def _explicit(tag: int, raw: bytes, vr: str, start: int, implicit: bool) -> bytes:
+    """An element whose value, from ``start`` on, stays as it is."""
+    return encode_value(tag, vr, raw[start:]) if implicit else raw
+
+
+class _PersonalError(Exception):
+    """What becomes of an element depends on whose it is, or on what else its file says."""
+
+
+class _Judged(NamedTuple):
+    """What becomes of an element's bytes, and what must not be the person's for that to hold; ``made`` is None where it never does."""
+
+    made: bytes | None
+    unless: Unless
+
+
+class _Kind(NamedTuple):
+    """What a tag alone says of an element, where it is of one of the VRs that the standard gives it.
+
+    ``stays``: whether it may; ``shared``: whether it is judged for all people; ``plain``: it may stay byte for byte; ``replaced``: it is a
+    UID or a date that is only to be replaced; ``made``: what it becomes, whatever its value.
+    """
+
+    stays: bool
+    shared: bool = False
+    vrs: tuple[str, ...] = ()
+    plain: bool = False
+    replaced: bool = False
+    made: bytes | None = None
+
+
+_NEVER = _Kind(False)
+
+
+class _Shared:
+    """What is known of elements whoever the person is: of data sets with the same rules and encoding."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.judged: dict[bytes, _Judged] = {}
+        self.kinds: dict[int, _Kind] = plan.remembered.setdefault(plan.variant, {})
+        self._said: dict[bytes, dict[bytes, Own]] = {}
+        self._blocks: dict[tuple[bytes, ...], _Blocks] = {}
+
+    def said_in(self, charset: bytes) -> dict[bytes, Own]:
+        """What elements say about people, where texts are in a character set."""
+        if charset not in self._said and len(self._said) >= _SHARED_CONTEXTS:
+            self._said.clear()
+        return self._said.setdefault(charset, {})
+
+    def kind(self, tag: int) -> _Kind:
+        """What is done with a standard attribute. Pixels are written apart."""
+        kind = self.kinds.get(tag)
+        if kind is None:
+            kind = self._kind(tag)
+            if tag in DicomDictionary:
+                self.kinds[tag] = kind
+        return kind
+
+    def _kind(self, tag: int) -> _Kind:
+        action = self.plan.decide(tag).action
+        if action is Action.REMOVE or tag in _PIXEL_TAGS or tag in OFFSET_TABLES:
+            return _NEVER
+        vr = DicomDictionary[tag][0]
+        vrs = tuple(vr.split(" or "))
+        if tag in self.plan.accept:
+            return _Kind(stays=True, shared=action not in _PERSONAL)
+        made = None
+        if vr != "SQ" and len(vrs) == 1 and action in (Action.EMPTY, Action.PATIENT):
+            made = encode_value(tag, vr, b"") if action is Action.EMPTY else b""  # the pseudonym is written with the statements
+        elif vr in _TEXT_VRS and action is Action.DUMMY:
+            made = encode_one(text(tag, vr, self.plan.policy["dummy"]))
+        return _Kind(
+            stays=True,
+            shared=action not in _PERSONAL and tag not in _TABLES and vr not in ("UI", "DA", "DT"),
+            vrs=vrs,
+            plain=action is Action.KEEP and tag not in _TABLES,
+            replaced=(vr == "UI" and action in (Action.UID, Action.KEEP)) or (vr == "DA" and action is Action.SHIFT),
+            made=made,
+        )
+
+    def blocks(self, creators: tuple[bytes, ...], source: Source) -> "_Blocks":
+        """The private blocks of data sets with these creator elements."""
+        blocks = self._blocks.get(creators)
+        if blocks is None:
+            if len(self._blocks) >= _CONTEXTS:
+                self._blocks.clear()
+            blocks = self._blocks[creators] = _Blocks(self, _creators_of(source))
+        return blocks
+
+
+class _Blocks:
+    """What is known of private elements whoever the person is, and the way to judge any element so."""
+
+    def __init__(self, shared: _Shared, creators: dict[int, str]) -> None:
+        self.shared = shared
+        self.creators = creators
+        self.judged: dict[bytes, _Judged] = {}
+        self._kinds: dict[int, _Kind] = {}
+        self._nobody = _Nobody(self)
+
+    def kind(self, tag: int) -> _Kind:
+        """What is done with an element, private or not."""
+        if not tag & 0x10000:
+            return self.shared.kind(tag)
+        kind = self._kinds.get(tag)
+        if kind is None:
+            creator = self.creators.get(_creator_tag(tag), "") if tag & 0xFFFF > 0xFF else ""
+            stays = bool(creator) and self.shared.plan.decide_private(creator, tag).action is not Action.REMOVE
+            kind = _Kind(True, shared=True) if stays else _NEVER
+            if len(self._kinds) < _ELEMENTS:
+                self._kinds[tag] = kind
+        return kind
+
+    def judge(self, source: Source, tag: int, place: Place, raw: bytes) -> _Judged:
+        """What becomes of a top-level element whoever the person is."""
+        nobody, start = self._nobody, place.value - place.start
+        nobody.noted.forget()
+        made: bytes | None
+        if place.vr == "CS" and nobody.plain(tag, "CS") and (code := _codes(raw[start:])) is not None:
+            nobody.noted.code(*code)
+            made = _explicit(tag, raw, "CS", start, source.implicit)
+        elif place.vr != "CS" and nobody.is_plain(tag, raw, place.vr, start):
+            made = _explicit(tag, raw, place.vr, start, source.implicit)
+        else:
+            try:
+                element = nobody.treated(source.node(tag), nobody.charsets, self.creators, source.raw)
+                made = encode_one(element) if element is not None else b""
+            except _PersonalError:
+                made = None
+        judged = _Judged(made, nobody.noted.unless())
+        if len(raw) <= _SHARED_BYTES:
+            memory = self.judged if tag & 0x10000 else self.shared.judged
+            if len(memory) >= _ELEMENTS:
+                memory.clear()
+            memory[raw] = judged
+        return judged
+
+
 class _Treatment:
     """The plan applied to the data sets of instances that say the same about people."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        identity: Identity,
-        names: frozenset[str],
-        others: frozenset[str],
-        signed: bool,
-        charsets: list[str],
-        creators: dict[int, str],
-    ) -> None:
+    def __init__(self, blocks: _Blocks, identity: Identity | None, scrub: Scrub, charsets: list[str], signed: bool) -> None:
+        shared = blocks.shared
+        plan = shared.plan
+        self.blocks = blocks
         self.plan = plan
         self.identity = identity
         self.signed = signed
         self.charsets = charsets
-        self.creators = creators
+        self.creators = blocks.creators
         self.mask = plan.sop_class.startswith(_REPORTS)
         self.any_word = plan.policy["text"] != "vocabulary"
-        self.scrub = Scrub(names, others, plan.policy["limits"]["identifier_length"])
-        self.values = _Values(self.scrub, plan.policy["limits"])
+        self.scrub = scrub
+        self.values = _Values(scrub, plan.policy["limits"])
         self._memory: dict[bytes, bytes] = {}
         self._uids: dict[str, str] = {}
+        self._dates: dict[str, bytes] = {}
 
     def encoded(self, source: Source) -> dict[int, bytes]:
         """The top-level elements that stay, treated and encoded, by tag."""
         result: dict[int, bytes] = {}
-        memory, data = self._memory, source.data
-        for tag in source.places if source.nodes is None else source.nodes:
-            # Pixels are written apart.
-            if tag in _PIXEL_TAGS or tag in OFFSET_TABLES or not self._wanted(tag, self.creators):
-                continue
-            raw, made = b"", None
-            if source.nodes is None:
-                place = source.places[tag]
-                raw = data[place.start : place.end]
-                made = memory.get(raw)
-            if made is None and raw and not source.implicit and self._is_plain(tag, raw, place.vr, place.value - place.start):
-                result[tag] = raw
-                continue
-            if made is None:
-                element = self._treated(source.node(tag), self.charsets, self.creators, source.raw)
-                made = encode_one(element) if element is not None else b""
-                if raw and len(raw) <= _REMEMBERED_BYTES and tag not in _TABLES:
-                    if len(memory) >= _ELEMENTS:
-                        memory.clear()
-                    memory[raw] = made
-            if made:
-                result[tag] = made
-        for element in _blocks(result, self.creators):
-            result[element.tag] = encode_one(element)
+        if source.nodes is not None:
+            for tag, node in source.nodes.items():
+                if self.wants(tag):
+                    element = self.treated(node, self.charsets, self.creators, source.raw)
+                    if element is not None:
+                        result[tag] = encode_one(element)
+        elif not self._as_for_all(source, result):
+            result.clear()
+            for tag, place in source.places.items():
+                if self.wants(tag):
+                    self._alone(source, tag, place, source.data[place.start : place.end], result)
+        if self.creators:
+            for element in _blocks(result, self.creators):
+                result[element.tag] = encode_one(element)
         return result
 
-    def slot(self, raw: bytes, place: Place, implicit: bool) -> bytes | None:
-        """A top-level element, treated and encoded; None where it says something about people, or would open or close a private block.
+    def _as_for_all(self, source: Source, result: dict[int, bytes]) -> bool:
+        """Fill ``result``, as far as that goes by what holds for all people; False where that may not hold for this one."""
+        data, blocks = source.data, self.blocks
+        kinds, judged_of, private_of = blocks.shared.kinds, blocks.shared.judged, blocks.judged
+        isdisjoint, near = self.scrub.words.isdisjoint, self.scrub.near
+        wholes: list[str] = []
+        blobs: list[bytes] = []
+        for tag, place in source.places.items():
+            private = tag & 0x10000
+            kind = kinds.get(tag) or blocks.kind(tag)
+            if kind is _NEVER:
+                continue
+            if kind.made is not None and place.vr in kind.vrs and not place.undefined:
+                if kind.made:
+                    result[tag] = kind.made
+                continue
+            raw = data[place.start : place.end]
+            if not kind.shared:
+                direct = self._directly(kind, tag, raw, place) if kind.replaced else None
+                if direct is None:
+                    self._alone(source, tag, place, raw, result)
+                else:
+                    result[tag] = direct
+                continue
+            made, unless = (private_of if private else judged_of).get(raw) or blocks.judge(source, tag, place, raw)
+            if unless is not NOTHING:
+                if not isdisjoint(unless.words) or any(map(near, unless.near)):
+                    made = None
+                wholes.append(unless.whole)
+                if unless.blob:
+                    blobs.append(unless.blob)
+            if made is None:
+                self._alone(source, tag, place, raw, result)
+            elif made:
+                result[tag] = made
+        return not self.values.inside_any("\0".join(wholes), b"\xff".join(blobs))
 
-        ``place`` says what it is and where its value starts. It is no name, no date and no identifier.
-        """
+    def _alone(self, source: Source, tag: int, place: Place, raw: bytes, result: dict[int, bytes]) -> None:
+        """One top-level element that the plan lets stay, treated as this person's and encoded, into ``result``."""
         made = self._memory.get(raw)
-        tag = place.tag
         if made is None:
-            wanted = self._wanted(tag, self.creators)
-            if place.vr in _SAYING_VRS:
-                node = element_of(raw, implicit)
-                if _said(node, self.charsets, self.plan) is not _NOTHING:
-                    return None
-            elif not wanted:
-                return b""
-            elif not implicit and self._is_plain(tag, raw, place.vr, place.value):
-                return raw
-            else:
-                node = Node(tag, place.vr, raw[place.value :])
-            element = self._treated(node, self.charsets, self.creators, lambda _: b"") if wanted else None
+            start = place.value - place.start
+            if self.is_plain(tag, raw, place.vr, start):
+                result[tag] = _explicit(tag, raw, place.vr, start, source.implicit)
+                return
+            element = self.treated(source.node(tag), self.charsets, self.creators, source.raw)
             made = encode_one(element) if element is not None else b""
-            if len(raw) <= _REMEMBERED_BYTES:
+            if len(raw) <= _REMEMBERED_BYTES and tag not in _TABLES:
                 if len(self._memory) >= _ELEMENTS:
                     self._memory.clear()
                 self._memory[raw] = made
-        return None if not made and self._wanted(tag, self.creators) else made
+        if made:
+            result[tag] = made
 
-    def _is_plain(self, tag: int, raw: bytes, vr: str, start: int) -> bool:
+    def _directly(self, kind: _Kind, tag: int, raw: bytes, place: Place) -> bytes | None:
+        """A UID or a date by the shortest way, encoded; None where it is not one plain value of an attribute of that VR."""
+        vr = place.vr
+        value = raw[place.value - place.start :].decode("latin-1")
+        if vr not in kind.vrs or not value.isascii() or "\\" in value:
+            return None
+        if vr == "UI":
+            return encode_value(tag, vr, self.uid(tag, value).encode("ascii"))
+        value = value.strip(" \0")
+        moved = self._dates.get(value)
+        if moved is None:
+            moved = self._dates[value] = ((value and self._safe_one(vr, value, Action.SHIFT)) or "").encode("ascii")
+            if len(self._dates) >= _ELEMENTS:
+                self._dates.clear()
+        return encode_value(tag, vr, moved)
+
+    def slot(self, tag: int, place: Place, implicit: bool) -> "tuple[re.Pattern[bytes] | None, Slot | None]":
+        """What the values of an element look like that may stay byte for byte, and what becomes of its bytes; see `Template`.
+
+        It is no name, no date and no identifier. Nothing becomes of it where it says something about people, or would open or close a
+        private block.
+        """
+        vr, wanted = place.vr, self.wants(tag)
+        saying = vr in _SAYING_VRS
+        if not wanted and not saying:
+            return None, None
+
+        def treat(raw: bytes, value: int) -> bytes | None:
+            made = self._memory.get(raw)
+            if made is None:
+                if saying:
+                    node = element_of(raw, implicit)
+                    if _said(node, self.charsets, self.plan) is not _NOTHING:
+                        return None
+                elif self.is_plain(tag, raw, vr, value):
+                    return _explicit(tag, raw, vr, value, implicit)
+                else:
+                    node = Node(tag, vr, raw[value:])
+                element = self.treated(node, self.charsets, self.creators, lambda _: b"") if wanted else None
+                made = encode_one(element) if element is not None else b""
+                if len(raw) <= _REMEMBERED_BYTES:
+                    if len(self._memory) >= _ELEMENTS:
+                        self._memory.clear()
+                    self._memory[raw] = made
+            return None if not made and wanted else made
+
+        return _PLAIN.get(vr) if self.plain(tag, vr) else None, treat
+
+    def instance(self, value: str) -> str:
+        """What the UID of an instance becomes."""
+        return self.uid(_SOP_INSTANCE, value)
+
+    def is_plain(self, tag: int, raw: bytes, vr: str, start: int) -> bool:
         """Whether an element that the plan keeps is the same when it is encoded again; ``start`` is where its value is in ``raw``."""
         if vr == "CS":
             return self._is_plain_code(tag, raw[start:])
         pattern = _PLAIN.get(vr)
-        if pattern is None or len(raw) % 2 or pattern.fullmatch(raw, start) is None:
+        if pattern is None or len(raw) % 2 or len(raw) > MAX_PLAIN or not self.plain(tag, vr):
             return False
-        known = DicomDictionary.get(tag)
-        return known is not None and known[0] == vr and tag not in self.plan.accept and self.plan.decide(tag).action is Action.KEEP
+        if pattern.fullmatch(raw, start) is not None:
+            return True
+        return vr == "DS" and _FRACTIONS.fullmatch(raw, start) is not None and not self.values.in_fractions(raw[start:])
+
+    def plain(self, tag: int, vr: str) -> bool:
+        """Whether an attribute of a VR may stay byte for byte."""
+        kind = self.blocks.kind(tag)
+        return kind.plain and vr in kind.vrs
 
     def _is_plain_code(self, tag: int, value: bytes) -> bool:
-        read, known = _codes(value), DicomDictionary.get(tag)
-        if read is None or known is None or known[0] != "CS" or tag in self.plan.accept or self.plan.decide(tag).action is not Action.KEEP:
+        read = _codes(value)
+        if read is None or not self.plain(tag, "CS"):
             return False
         wholes, words = read
         mine = self.values.words
@@ -626,14 +847,14 @@ class _Treatment:
             # Pixels are written apart at the top level, and belong nowhere else (icons, thumbnails).
             if tag in _PIXEL_TAGS or tag in OFFSET_TABLES or not self._wanted(tag, creators):
                 continue
-            element = self._treated(node, charsets, creators, beside)
+            element = self.treated(node, charsets, creators, beside)
             if element is not None:
                 kept.append(element)
         return [*kept, *_blocks({element.tag for element in kept}, creators)]
 
     def wants(self, tag: int) -> bool:
-        """Whether the plan lets a top-level element stay, whatever its value."""
-        return self._wanted(tag, self.creators)
+        """Whether the plan lets a top-level element stay, whatever its value. Pixels are written apart."""
+        return self.blocks.kind(tag).stays
 
     def _wanted(self, tag: int, creators: dict[int, str]) -> bool:
         if tag >> 16 & 1:
@@ -641,7 +862,7 @@ class _Treatment:
             return bool(creator) and self.plan.decide_private(creator, tag).action is not Action.REMOVE
         return self.plan.decide(tag).action is not Action.REMOVE
 
-    def _treated(self, node: Node, charsets: list[str], creators: dict[int, str], beside: Callable[[int], bytes]) -> Element | None:
+    def treated(self, node: Node, charsets: list[str], creators: dict[int, str], beside: Callable[[int], bytes]) -> Element | None:
         """One element; ``beside`` gives the bytes of another one of the same data set."""
         tag = node.tag
         if tag >> 16 & 1:
@@ -723,13 +944,13 @@ class _Treatment:
             return None
         if len(value) % size or not fits(vr, value) or len(value) > size * _most_values(tag) or self.values.in_bytes(value, vr[0] == "O"):
             return Element(tag, vr, b"")
-        return Element(tag, vr, b"" if vr in _NUMBERS and self.values.in_numbers(vr, value) else value)
+        return Element(tag, vr, b"" if vr in NUMBERS and self.values.in_numbers(vr, value) else value)
 
     def _text(self, tag: int, vr: str, value: bytes, action: Action, charsets: list[str]) -> Element | None:
         values = _ascii_values(value)
         if action is Action.ACCESSION:
             accession = value.strip(b" \0").decode("latin-1")
-            return text(tag, vr, self.identity.accession(accession) if accession else "")
+            return text(tag, vr, self._accession(accession) if accession else "")
         pattern = self.plan.accept.get(tag)
         if pattern is not None and any(values) and all(pattern.fullmatch(part) for part in values):
             return text(tag, vr, "\\".join(values))
@@ -749,7 +970,7 @@ class _Treatment:
 
     def _cleaned(self, tag: int, vr: str, value: bytes, charsets: list[str]) -> Element | None:
         """Free text as the policy's rule for text leaves it; nothing where nothing is left of it."""
-        form = _decoded(value, charsets)
+        form = self._read(value, charsets)
         # A path's backslashes would make values of its folders.
         parts = [form] if vr in _ONE_VALUE or _PATH.match(form) else form.split("\\")
         vocabulary = self.plan.policy["text"] == "vocabulary"
@@ -762,6 +983,9 @@ class _Treatment:
         if required is Action.DUMMY:
             return text(tag, vr, self.plan.policy["dummy"])
         return text(tag, vr, "") if required is not None or not form else None
+
+    def _read(self, value: bytes, charsets: list[str]) -> str:
+        return _decoded(value, charsets)
 
     def uid(self, tag: int, value: str) -> str:
         """What a UID becomes."""
@@ -780,8 +1004,22 @@ class _Treatment:
         if made is None:
             if len(self._uids) >= _ELEMENTS:
                 self._uids.clear()
-            made = self._uids[value] = self.identity.uid(value)
+            made = self._uids[value] = self._mapped(value)
         return made
+
+    def _mapped(self, uid: str) -> str:
+        return self._identity().uid(uid)
+
+    def _accession(self, number: str) -> str:
+        return self._identity().accession(number)
+
+    def _days(self) -> int:
+        return self._identity().shift_days
+
+    def _identity(self) -> Identity:
+        if self.identity is None:
+            raise _PersonalError
+        return self.identity
 
     def _safe(self, vr: str, values: list[str], action: Action) -> str | None:
         """The values as they may stay, or None where one of them may not."""
@@ -795,7 +1033,7 @@ class _Treatment:
 
     def _safe_one(self, vr: str, value: str, action: Action) -> str | None:
         if vr in ("DA", "DT"):
-            days = self.identity.shift_days if action is Action.SHIFT else 0
+            days = self._days() if action is Action.SHIFT else 0
             return shift_date(value, days) if vr == "DA" else shift_date_time(value, days)
         if vr == "CS":
             if not _CODE_STRING.fullmatch(value) or self.values.in_text(value):
@@ -816,54 +1054,30 @@ class _Treatment:
         return None
 
 
-class _Values:
-    """Looks for a person's own identifiers, and for what reads like a date or a long number, in codes and numbers that would stay."""
+class _Nobody(_Treatment):
+    """Treats elements as anybody's, and notes what must not be the person's for that to hold.
 
-    def __init__(self, scrub: Scrub, limits: dict[str, int]) -> None:
-        self.limits = limits
-        self.words = frozenset(word for word in scrub.words if len(word) >= limits["identifier_length"])
-        self.inside = scrub.long
-        self.encoded = [word.encode(form) for word in scrub.long for form in ("utf-8", "utf-16-le", "utf-16-be")]
-        # A number without as many digits in a row is neither.
-        self.long_run = re.compile(f"[0-9]{{{min(LONG, limits['integer_digits'] + 1, 8)},}}")
+    The more identifiers a person has, the more is refused: what is refused here is refused for everybody, and what is not is the same for
+    everybody in whom nothing of what was noted is found.
+    """
 
-    def in_text(self, value: str) -> bool:
-        """Whether a code string holds an identifier or a long run of digits."""
-        if any(len(run) > self.limits["code_digits"] for run in _DIGITS.findall(value)):
-            return True
-        whole = normal(value)
-        if any(word in whole for word in self.inside):
-            return True
-        return whole in self.words or any(normal(word) in self.words for word in _WORDS.findall(value))
+    def __init__(self, blocks: _Blocks) -> None:
+        limits = blocks.shared.plan.policy["limits"]
+        self.noted = Noted()
+        super().__init__(blocks, None, NotedScrub(limits["identifier_length"], self.noted), [], False)
+        self.values = NotedValues(self.scrub, limits, self.noted)
 
-    def in_bytes(self, value: bytes, table: bool) -> bool:
-        """Whether binary numbers are letters in truth, or an identifier in any encoding of it."""
-        if len(value) < LONG:
-            return False
-        low = value.lower()
-        return any(word in low for word in self.encoded) or (not table and _LETTERS.search(value) is not None)
+    def _read(self, value: bytes, charsets: list[str]) -> str:
+        # What other letters are is for the file to say.
+        if not _shared_letters(value):
+            raise _PersonalError
+        return super()._read(value, charsets)
 
-    def in_numbers(self, vr: str, value: bytes) -> bool:
-        """Whether one of some binary numbers is an identifier, reads as a date, or is no measurement."""
-        numbers = np.frombuffer(value, dtype=_NUMBERS[vr])
-        if vr[0] == "F":
-            size = np.abs(numbers)
-            if not (np.isfinite(size) & (size <= _LARGEST) & ((size >= _SMALLEST) | (size == 0))).all():
-                return True
-        large = np.unique(numbers[np.abs(numbers.astype(np.float64)) >= _SMALL])
-        return any(self.in_number(f"{number:.6f}" if vr[0] == "F" else str(number)) for number in large.tolist())
-
-    def in_number(self, value: str) -> bool:
-        """Whether a number, as text, is an identifier, reads as a date, or is longer than any measurement."""
-        if not self.long_run.search(value):
-            return False
-        written = _DIGITS.findall(value)
-        if any(len(run) >= LONG and run in self.words for run in written):
-            return True
-        whole, *rest = (run.lstrip("0") for run in written)
-        if len(whole) > self.limits["integer_digits"] or (len(whole) == 8 and _calendar(whole) is not None):
-            return True
-        return any(len(run) >= LONG and (run in self.words or f"0{run}" in self.words) for run in (whole, *rest))
+    def _own_vr(self, allowed: list[str], value: "bytes | list") -> str:
+        # Whether numbers have a sign, too.
+        if "SS" in allowed:
+            raise _PersonalError
+        return super()._own_vr(allowed, value)
 
 
 @lru_cache(4096)
@@ -908,9 +1122,9 @@ def shift_date(value: str, days: int) -> str | None:
     ('20200301', '20200227', None)
     """
     match = _DATE.fullmatch(value)
-    moved = _calendar(match[1] + match[3] + match[4]) if match else None
+    moved = calendar(match[1] + match[3] + match[4]) if match else None
     try:
-        return None if moved is None else (moved + timedelta(days)).strftime("%Y%m%d").zfill(8)
+        return None if moved is None else (moved + timedelta(days)).isoformat().replace("-", "")
     except OverflowError:
         return None
 
@@ -926,13 +1140,6 @@ def shift_date_time(value: str, days: int) -> str | None:
     match = _DATE_TIME.fullmatch(value)
     moved = shift_date(match[1], days) if match else None
     return None if moved is None or match is None else moved + match[2]
-
-
-def _calendar(digits: str) -> date | None:
-    try:
-        return date(int(digits[:4]), int(digits[4:6]), int(digits[6:]))
-    except ValueError:
-        return None
 
 
 def _blocks(tags: Iterable[int], creators: dict[int, str]) -> list[Element]:

@@ -25,7 +25,7 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from pictures_spark.deid.dicom_frames import without_comments
 from pictures_spark.deid.dicom_identity import Box
-from pictures_spark.deid.dicom_read import DEFLATED, IMPLICIT_LITTLE, RLE, Source
+from pictures_spark.deid.dicom_read import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE, RLE, Source
 from pictures_spark.deid.dicom_write import EXPLICIT_LITTLE, Element, encoded_parts, text
 
 PIXEL_DATA, FLOAT_PIXELS, DOUBLE_PIXELS = 0x7FE00010, 0x7FE00008, 0x7FE00009
@@ -34,7 +34,7 @@ _SAMPLES_PER_PIXEL, _PHOTOMETRIC, _PLANAR = 0x00280002, 0x00280004, 0x00280006
 _BITS_ALLOCATED, _BITS_STORED, _HIGH_BIT, _REPRESENTATION, _LOSSY = 0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00282110
 _LOSSY_SYNTAXES = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 _UNDEFINED_LENGTH = 0xFFFFFFFF
-NATIVE = frozenset((IMPLICIT_LITTLE, EXPLICIT_LITTLE, DEFLATED))
+NATIVE = frozenset((IMPLICIT_LITTLE, EXPLICIT_LITTLE, DEFLATED, EXPLICIT_BIG))
 _ENCODERS = {RLELossless: RLELosslessEncoder, JPEGLSLossless: JPEGLSLosslessEncoder, JPEG2000Lossless: JPEG2000LosslessEncoder}
 
 
@@ -75,7 +75,7 @@ class _Shape:
 
 
 def copy_pixels(source: Source) -> Pixels | None:
-    """The pixels as they are, never decoded; None where `treat_pixels` is needed: another byte order, an overlay in the pixel words.
+    """The pixels as they are, never decoded; None where `treat_pixels` is needed: an overlay in the pixel words, or pydicom read it.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def copy_pixels(source: Source) -> Pixels | None:
     view = view[: native_length(source)]
     bits = source.number(_BITS_ALLOCATED)
     vr = {FLOAT_PIXELS: "OF", DOUBLE_PIXELS: "OD"}.get(place.tag, "OW" if bits > 8 else "OB")
-    return Pixels(EXPLICIT_LITTLE, [Element(place.tag, vr, view)], as_they_were=source.syntax != DEFLATED)  # type: ignore[arg-type]
+    return Pixels(EXPLICIT_LITTLE, [Element(place.tag, vr, view)], as_they_were=source.syntax in (IMPLICIT_LITTLE, EXPLICIT_LITTLE))  # type: ignore[arg-type]
 
 
 def offset_tables(source: Source, frames: int) -> list[Element]:

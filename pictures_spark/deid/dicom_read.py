@@ -1,8 +1,9 @@
 """Read a DICOM file into elements whose values are still its bytes (PS3.5 section 7, PS3.10 section 7).
 
 What enters: the bytes of a file. What leaves: a :class:`Source`, whose top-level elements are found but not parsed, so that what a series
-repeats is looked at once, and :class:`Node` trees for those that are asked for. Pure; executors. Little endian files with a preamble are
-walked here; what they may lack or other files are, pydicom settles (`Source.nodes`), and its result is brought to the same form.
+repeats is looked at once, and :class:`Node` trees for those that are asked for. Pure; executors. Files with a preamble are walked here,
+big endian ones after they were turned into little endian ones; what they may lack or other files are, pydicom settles (`Source.nodes`),
+and its result is brought to the same form.
 """
 
 import struct
@@ -15,10 +16,11 @@ from pydicom import Dataset, dcmread
 from pydicom._dicom_dict import DicomDictionary
 from pydicom.dataelem import RawDataElement
 
-IMPLICIT_LITTLE, EXPLICIT_LITTLE, DEFLATED, RLE = (
+IMPLICIT_LITTLE, EXPLICIT_LITTLE, DEFLATED, EXPLICIT_BIG, RLE = (
     "1.2.840.10008.1.2",
     "1.2.840.10008.1.2.1",
     "1.2.840.10008.1.2.1.99",
+    "1.2.840.10008.1.2.2",
     "1.2.840.10008.1.2.5",
 )
 _ENCAPSULATED = "1.2.840.10008.1.2.4."
@@ -56,9 +58,13 @@ _NUMBER = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
 _PIXELS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
 _MAX_DEPTH = 32
 _MAX_INFLATED = 1 << 31
+# What an explicit element starts with -> its tag, its VR, whether its length has four bytes. Of files, so it must not grow for ever.
+_HEADS: dict[bytes, tuple[int, str, bool]] = {}
+_MOST_HEADS = 1 << 15
 _HEAD = struct.Struct("<HH2sH").unpack_from
 _LENGTH = struct.Struct("<I").unpack_from
 _IMPLICIT_HEAD = struct.Struct("<HHI").unpack_from
+_BIG_TAG, _PUT_TAG = struct.Struct(">HH").unpack_from, struct.Struct("<HH").pack_into
 
 
 class MalformedError(Exception):
@@ -85,7 +91,10 @@ class Place(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A file: ``places`` of its top-level elements in ``data``, or ``nodes`` where pydicom had to read it. Pixels are apart."""
+    """A file: ``places`` of its top-level elements in ``data``, or ``nodes`` where pydicom had to read it. Pixels are apart.
+
+    ``data`` is what was read, inflated and little endian; ``syntax`` is what the file was in.
+    """
 
     data: bytes
     syntax: str
@@ -185,6 +194,8 @@ def _read(data: bytes) -> Source:
         data = data[:position] + inflater.decompress(data[position:], _MAX_INFLATED)
         if inflater.unconsumed_tail:
             raise MalformedError
+    elif syntax == EXPLICIT_BIG:
+        data = _little(data, position)
     elif syntax not in (IMPLICIT_LITTLE, EXPLICIT_LITTLE, RLE) and not syntax.startswith(_ENCAPSULATED):
         raise MalformedError
     implicit = syntax == IMPLICIT_LITTLE
@@ -200,24 +211,24 @@ def _places(data: bytes, position: int, implicit: bool) -> tuple[dict[int, Place
     pixels: tuple[int, ...] = ()
     end = len(data)
     last = -1
+    heads, new = _HEADS, tuple.__new__
     while position < end:
         start = position
         if implicit:
             group, number, length = _IMPLICIT_HEAD(data, position)
             tag = group << 16 | number
+            if group < 8 or group == 0xFFFE:
+                raise MalformedError
             known = DicomDictionary.get(tag)
             vr, value = (known[0] if known else "UN"), position + 8
         else:
-            group, number, code, length = _HEAD(data, position)
-            tag = group << 16 | number
-            if code in _SHORT_VRS:
-                value = position + 8
-            elif code in _LONG_VRS:
+            code = data[position : position + 6]
+            tag, vr, long = heads.get(code) or _head(code)
+            if long:
                 value, length = position + 12, _LENGTH(data, position + 8)[0]
             else:
-                raise MalformedError
-            vr = _VRS[code]
-        if tag <= last or group < 8 or group == 0xFFFE:
+                value, length = position + 8, data[position + 6] | data[position + 7] << 8
+        if tag <= last:
             raise MalformedError
         last = tag
         undefined = length == _UNDEFINED
@@ -232,8 +243,118 @@ def _places(data: bytes, position: int, implicit: bool) -> tuple[dict[int, Place
         position = _items(data, value, end, implicit or vr == "UN", 0)[1] if undefined else value + length
         if position > end:
             raise MalformedError
-        places[tag] = Place(tag, vr, start, value, position, undefined)
+        places[tag] = new(Place, (tag, vr, start, value, position, undefined))
     return places, pixels
+
+
+def _head(code: bytes) -> tuple[int, str, bool]:
+    """What the first six bytes of an explicit element say of it.
+
+    Raises
+    ------
+    MalformedError
+        They are none of an element of a data set.
+    """
+    vr = code[4:]
+    tag = int.from_bytes(code[:2], "little") << 16 | int.from_bytes(code[2:4], "little")
+    if vr not in _VRS or tag >> 16 < 8 or tag >> 16 == 0xFFFE:
+        raise MalformedError
+    if len(_HEADS) >= _MOST_HEADS:
+        _HEADS.clear()
+    found = _HEADS[code] = (tag, _VRS[vr], vr in _LONG_VRS)
+    return found
+
+
+def _little(data: bytes, position: int) -> bytes:
+    """A big endian file whose data set starts at ``position`` as a little endian one: every element has the same place in both.
+
+    Raises
+    ------
+    MalformedError, IndexError, struct.error
+        The bytes are no plain big endian data set.
+    """
+    made = bytearray(data)
+    _turn(data, made, position, len(data), 0, {})
+    return bytes(made)
+
+
+def _turn(data: bytes, made: bytearray, position: int, end: int, depth: int, described: dict[int, int]) -> int:
+    """Turn the elements from ``position`` on, up to the end of their item; where that is. ``described`` gets US values at the top."""
+    if depth > _MAX_DEPTH:
+        raise MalformedError
+    while position < end:
+        group, number = _BIG_TAG(data, position)
+        tag = group << 16 | number
+        _PUT_TAG(made, position, group, number)
+        if group == 0xFFFE:
+            if tag != _ITEM_END or not depth:
+                raise MalformedError
+            made[position + 4 : position + 8] = data[position + 4 : position + 8][::-1]
+            return position + 8
+        code = data[position + 4 : position + 6]
+        if code in _SHORT_VRS:
+            value, length = position + 8, int.from_bytes(data[position + 6 : position + 8], "big")
+            made[position + 6 : position + 8] = data[position + 6 : position + 8][::-1]
+        elif code in _LONG_VRS:
+            value, length = position + 12, int.from_bytes(data[position + 8 : position + 12], "big")
+            made[position + 8 : position + 12] = data[position + 8 : position + 12][::-1]
+        else:
+            raise MalformedError
+        if length == _UNDEFINED or code == b"SQ":
+            if code != b"SQ":
+                raise MalformedError  # what an unknown sequence or compressed pixels would be here, pydicom settles
+            position = _turn_items(data, made, value, len(data) if length == _UNDEFINED else value + length, depth + 1)
+            continue
+        position = value + length
+        size = _WORD.get(_VRS[code], 1)
+        if tag in _PIXELS:
+            size = 1 if depth else _unit(tag, code, described)
+            position = min(position, len(data))
+        elif position > len(data):
+            raise MalformedError
+        if size > 1:
+            whole = value + (position - value) // size * size
+            words = np.frombuffer(data, dtype=f">u{size}", count=(whole - value) // size, offset=value)
+            made[value:whole] = words.astype(f"<u{size}").tobytes()
+        if not depth and code == b"US" and length == 2:
+            described[tag] = int.from_bytes(data[value:position], "big")
+        if tag == 0x7FE00010 and not depth:
+            return position
+    return position
+
+
+def _turn_items(data: bytes, made: bytearray, position: int, end: int, depth: int) -> int:
+    while position < end:
+        group, number = _BIG_TAG(data, position)
+        length = int.from_bytes(data[position + 4 : position + 8], "big")
+        _PUT_TAG(made, position, group, number)
+        made[position + 4 : position + 8] = data[position + 4 : position + 8][::-1]
+        position += 8
+        if (group << 16 | number) == _SEQUENCE_END:
+            return position
+        if (group << 16 | number) != _ITEM:
+            raise MalformedError
+        stop = len(data) if length == _UNDEFINED else position + length
+        position = _turn(data, made, position, stop, depth, {})
+        if length != _UNDEFINED and position != stop:
+            raise MalformedError
+    return position
+
+
+def _unit(tag: int, vr: bytes, described: dict[int, int]) -> int:
+    """How many bytes the words of pixels have (PS3.5 8.1, 8.2).
+
+    Raises
+    ------
+    MalformedError
+        BitsAllocated is missing or unusual.
+    """
+    if tag != 0x7FE00010:
+        return 4 if tag == 0x7FE00008 else 8
+    bits = described.get(0x00280100, 0)
+    if bits not in (1, 8, 16, 32, 64):
+        raise MalformedError
+    return bits // 8 if bits > 8 else 2 if vr == b"OW" else 1
 
 
 def end_of_fragments(data: bytes, position: int) -> int:

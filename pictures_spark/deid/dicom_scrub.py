@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import re2
 
@@ -33,10 +33,30 @@ _LETTERS = re.compile(r"[A-Za-z]+")
 _TWO_LETTERS = str.maketrans(
     {"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa", "æ": "ae", "œ": "oe", "ß": "ss", "þ": "th", "ð": "dh", "đ": "dj", "ł": "l"}
 )
+# Of ASCII: letters in one case, and what is neither letter nor digit.
+_LOWER = bytes(range(256)).lower()
+_NEITHER = bytes(code for code in range(128) if not chr(code).isalnum())
 _ONE_LETTER = str.maketrans("øåæœßþðđłı", "oaaostddli")
 MASK = "#"
 # Left where something was taken away: "CT * contrast" must not read as "CT contrast".
 HIDDEN = "*"
+
+
+class Own(NamedTuple):
+    """Words to look for, normalised: parts of names, and all of them."""
+
+    names: frozenset[str]
+    words: frozenset[str]
+
+
+def own_words(names: Iterable[str], others: Iterable[str], shortest: int) -> Own:
+    """The words of identifiers: names whole and in parts from two letters on; others whole from ``shortest`` letters or digits on, and
+    their words unless they are in the vocabulary."""
+    names, others = [spelt for name in names for spelt in spellings(name)], list(others)
+    parts = frozenset(part for name in names for part in _split(name) if len(part) >= 2)
+    wholes = {normal(each) for each in (*names, *others)}
+    words = {part for other in others for part in _split(other) if len(part) >= shortest and not known_word(part)}
+    return Own(parts, parts.union(words, (whole for whole in wholes if len(whole) >= shortest)))
 
 
 class Scrub:
@@ -55,19 +75,20 @@ class Scrub:
     """
 
     def __init__(self, names: Iterable[str], others: Iterable[str], shortest: int = 4, rules: frozenset[str] | None = None) -> None:
-        self.rules = frozenset(RULES) if rules is None else rules
-        words: set[str] = set()
-        names = [spelt for name in names for spelt in spellings(name)]
-        for name in names:
-            words.update(part for part in _split(name) if len(part) >= 2)
-        self.names = frozenset(words)
-        whole = {normal(name) for name in names} | {normal(other) for other in others}
-        parts = {part for other in others for part in _split(other) if len(part) >= shortest and not known_word(part)}
-        self.words = self.names | {word for word in whole if len(word) >= shortest} | parts
+        self._know(own_words(names, others, shortest), frozenset(RULES) if rules is None else rules)
+
+    @classmethod
+    def of(cls, owns: Iterable[Own]) -> "Scrub":
+        """One that looks for the words of all of these."""
+        made = cls.__new__(cls)
+        names, words = zip(*owns, strict=True)
+        made._know(Own(frozenset().union(*names), frozenset().union(*words)), frozenset(RULES))
+        return made
+
+    def _know(self, own: Own, rules: frozenset[str]) -> None:
+        self.rules = rules
+        self.names, self.words = own
         self.long = tuple(sorted(word for word in self.words if len(word) >= LONG))
-        self.by_length: dict[int, list[str]] = {}
-        for word in self.long:
-            self.by_length.setdefault(len(word), []).append(word)
 
     def spans(self, text: str) -> list[Span]:
         """Where identifiers are, in order, none overlapping another."""
@@ -82,13 +103,25 @@ class Scrub:
                 merged.append((start, end))
         return merged
 
+    def near(self, word: str) -> bool:
+        """Whether a word of at least five letters or digits is a slip of the pen away from an identifier, or the start of a name."""
+        return self._is_slip(word) or self._starts_name(word)
+
+    def _is_slip(self, word: str) -> bool:
+        first, last, size = word[0], word[-1], len(word)
+        # A slip of the pen leaves the first or the last letter.
+        return any((own[0] == first or own[-1] == last) and -1 <= len(own) - size <= 1 and one_slip(own, word) for own in self.long)
+
+    def _starts_name(self, word: str) -> bool:
+        return any(name.startswith(word) and len(name) > len(word) for name in self.names) and not known_word(word)
+
     def clean(self, text: str, vocabulary: bool = False, mask: bool = False) -> str:
         """The text without identifiers, in ASCII.
 
         Words that cannot be spelt in ASCII go as well: the rules cannot judge them. With ``vocabulary`` only known words and small numbers
         stay; with ``mask`` what goes is replaced by as many ``#``, so that offsets into the text hold.
         """
-        text = _CONTROLS.sub(" ", _ESCAPED.sub(lambda match: "\ufffd" * len(match.group()), text))
+        text = plainly(text)
         spans = self.spans(text)
         if vocabulary:
             spans = sorted([*spans, *(m.span() for m in _WORDS.finditer(text) if not known_word(_plain(m.group())))])
@@ -107,6 +140,11 @@ class Scrub:
         return result if mask else " ".join(result.split())
 
 
+def plainly(text: str) -> str:
+    """A text without control characters, and with a sign for each that a lost character set has left."""
+    return _CONTROLS.sub(" ", _ESCAPED.sub(lambda match: "\ufffd" * len(match.group()), text))
+
+
 def _with_prefix(text: str, span: Span) -> Span:
     """A span with the O', D' or the like that its first word starts with."""
     start, end = span
@@ -116,14 +154,14 @@ def _with_prefix(text: str, span: Span) -> Span:
 
 
 @lru_cache(4096)
-def _words_of(text: str) -> tuple[tuple[str, Span], ...]:
+def words_of(text: str) -> tuple[tuple[str, Span], ...]:
     """The words of a text, as they are compared, and where each is."""
     return tuple((normal(match.group()), match.span()) for match in _WORDS.finditer(text))
 
 
 def _own_words(scrub: Scrub, text: str) -> Iterator[Span]:
     """Words that are an identifier, or part of a name."""
-    for word, span in _words_of(text):
+    for word, span in words_of(text):
         if word in scrub.words:
             yield span
 
@@ -148,16 +186,15 @@ def _own_anywhere(scrub: Scrub, text: str) -> Iterator[Span]:
 
 def _slips(scrub: Scrub, text: str) -> Iterator[Span]:
     """Words that are one slip of the pen away from an identifier: a letter more, less, other, or two transposed."""
-    for word, span in _words_of(text):
-        size = len(word)
-        if size >= LONG - 1 and any(one_slip(own, word) for near in (size - 1, size, size + 1) for own in scrub.by_length.get(near, ())):
+    for word, span in words_of(text):
+        if len(word) >= LONG - 1 and scrub._is_slip(word):
             yield span
 
 
 def _cut_short(scrub: Scrub, text: str) -> Iterator[Span]:
     """Words that are the start of a name of the person, as fields and user names cut it."""
-    for word, span in _words_of(text):
-        if len(word) >= LONG - 1 and not known_word(word) and any(name.startswith(word) for name in scrub.names if len(name) > len(word)):
+    for word, span in words_of(text):
+        if len(word) >= LONG - 1 and scrub._starts_name(word):
             yield span
 
 
@@ -268,7 +305,7 @@ def vocabulary() -> frozenset[str]:
 def normal(value: str) -> str:
     """Letters and digits only, without accents, in one case."""
     if value.isascii():
-        return "".join(filter(str.isalnum, value)).lower()
+        return value.encode().translate(_LOWER, _NEITHER).decode()
     return "".join(filter(str.isalnum, unicodedata.normalize("NFKD", value).casefold()))
 
 

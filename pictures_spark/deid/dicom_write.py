@@ -11,7 +11,8 @@ from typing import NamedTuple, TypeAlias
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 _LONG_VRS = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"))
 _NULL_PADDED = frozenset(("OB", "OW", "OF", "OD", "OL", "OV", "UI", "UN"))
-_PREAMBLE = bytes(128) + b"DICM"
+# Preamble, and the group length of the file meta information up to its value.
+_START = bytes(128) + b"DICM" + b"\2\0\0\0UL\4\0"
 _SHORT_LIMIT = 0xFFFE
 
 
@@ -37,21 +38,30 @@ def fits(vr: str, value: bytes) -> bool:
     return vr in _LONG_VRS or len(value) <= _SHORT_LIMIT
 
 
-def file_head(sop_class: str, sop_instance: str, transfer_syntax: str, class_uid: str, version_name: str) -> bytes:
-    """Preamble and file meta information."""
-    before, behind = _around_instance(sop_class, transfer_syntax, class_uid, version_name)
-    uid = sop_instance.encode() + b"\0" * (len(sop_instance) % 2)
-    length = len(before) + 8 + len(uid) + len(behind)
-    head = b"\2\0\0\0UL\4\0" + struct.pack("<I", length)
-    return b"".join((_PREAMBLE, head, before, b"\2\0\3\0UI", struct.pack("<H", len(uid)), uid, behind))
+class FileHead:
+    """Preamble and file meta information of instances of one class in one transfer syntax."""
+
+    def __init__(self, sop_class: str, transfer_syntax: str, class_uid: str, version_name: str) -> None:
+        before = encode([Element(0x00020001, "OB", b"\x00\x01"), text(0x00020002, "UI", sop_class)])
+        behind = [text(0x00020010, "UI", transfer_syntax), text(0x00020012, "UI", class_uid), text(0x00020013, "SH", version_name)]
+        self._before = before + b"\2\0\3\0UI"
+        self._behind = encode(behind)
+        self._length = len(self._before) + 2 + len(self._behind)
+
+    def __call__(self, sop_instance: str) -> bytes:
+        """The head of an instance."""
+        uid = sop_instance.encode("ascii")
+        if len(uid) & 1:
+            uid += b"\0"
+        size = len(uid)
+        length = (self._length + size).to_bytes(4, "little")
+        return b"".join((_START, length, self._before, size.to_bytes(2, "little"), uid, self._behind))
 
 
 @lru_cache(256)
-def _around_instance(sop_class: str, transfer_syntax: str, class_uid: str, version_name: str) -> tuple[bytes, bytes]:
-    """File meta information before and behind the instance UID."""
-    before = encode([Element(0x00020001, "OB", b"\x00\x01"), text(0x00020002, "UI", sop_class)])
-    behind = [text(0x00020010, "UI", transfer_syntax), text(0x00020012, "UI", class_uid), text(0x00020013, "SH", version_name)]
-    return before, encode(behind)
+def file_head(sop_class: str, transfer_syntax: str, class_uid: str, version_name: str) -> FileHead:
+    """The head of files of a class and transfer syntax, as a function of the instance UID."""
+    return FileHead(sop_class, transfer_syntax, class_uid, version_name)
 
 
 def encode(elements: Items) -> bytes:
@@ -61,7 +71,25 @@ def encode(elements: Items) -> bytes:
 
 def encode_one(element: Element) -> bytes:
     """One element."""
-    return b"".join(encoded_parts(element))
+    tag, vr, value, encapsulated = element
+    if encapsulated or isinstance(value, list):
+        return b"".join(encoded_parts(element))
+    return encode_value(tag, vr, value)
+
+
+def encode_value(tag: int, vr: str, value: bytes) -> bytes:
+    """One element that is no sequence."""
+    head, width = element_head(tag, vr)
+    if len(value) & 1:
+        value = bytes(value) + (b"\0" if vr in _NULL_PADDED else b" ")
+    return head + len(value).to_bytes(width, "little") + value
+
+
+@lru_cache(1 << 13)
+def element_head(tag: int, vr: str) -> tuple[bytes, int]:
+    """An element's bytes before its length, and how many bytes the length has."""
+    head = struct.pack("<HH", tag >> 16, tag & 0xFFFF) + vr.encode()
+    return (head + b"\0\0", 4) if vr in _LONG_VRS else (head, 2)
 
 
 def encoded_parts(element: Element) -> tuple[bytes, ...]:

@@ -9,7 +9,7 @@ import json
 import re
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from pydicom._dicom_dict import DicomDictionary
@@ -107,6 +107,7 @@ class Plan:
     sop_class: str = ""
     _decided: dict[int, Decision] = field(default_factory=dict, repr=False, compare=False)
     _by_class: dict[str, "Plan"] = field(default_factory=dict, repr=False, compare=False)
+    remembered: dict[Any, dict] = field(default_factory=dict, repr=False, compare=False)  # what those who act by the plan make of it
 
     @property
     def name(self) -> str:
@@ -119,6 +120,12 @@ class Plan:
         if plan is None:
             plan = self._by_class[sop_class] = replace(self, sop_class=sop_class, _decided={}, _by_class=self._by_class)
         return plan
+
+    @cached_property
+    def variant(self) -> tuple[bool, frozenset[int]]:
+        """What tells the plans of two SOP classes apart: whether it is a report, and the overrides that are for some classes only."""
+        only = frozenset(tag for tag, (_, _, classes) in self.overrides.items() if self.sop_class in classes)
+        return self.sop_class.startswith("1.2.840.10008.5.1.4.1.1.88."), only
 
     def decide_private(self, creator: str, tag: int) -> Decision:
         """What happens to a private element, by the creator of its block."""

@@ -3,6 +3,11 @@
 What enters: the bytes of both, the policy's settings and the :class:`Identity`. What leaves: findings, none of which quotes a value; one
 is enough to withhold the instance. Pure; executors. It is deliberately plain: parse both with pydicom, list what the source says about
 people, look for it.
+
+Most elements of a series are the same in every image. A :class:`Checker` therefore finds the elements of both files itself, asks pydicom
+for those it has not met, and tells once for all files that say the same about people that an element of the result is fine. Which UIDs
+and dates there are, what the result's bytes hold, and the pixels, are looked at in every file. It says by this way only that all is
+well: where anything is found, or a file is not of the plainest form, the two files are parsed as a whole.
 """
 
 import re
@@ -13,19 +18,20 @@ import tempfile
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydicom import Dataset, dcmread
-from pydicom.datadict import dictionary_has_tag, dictionary_VR, tag_for_keyword
+from pydicom.datadict import dictionary_has_tag, dictionary_keyword, dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.encaps import generate_fragments
+from pydicom.filereader import read_dataset
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID, UID_dictionary
 
@@ -45,6 +51,19 @@ _WRITTEN = {"PatientID", "PatientName", "AccessionNumber", "DeidentificationMeth
 _FORMS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "AT": "I"}
 _FORMS_OF = {"AT": lambda tag: (int(tag) & 0xFFFF) << 16 | int(tag) >> 16}
 _PIXELS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
+_CHARSET, _IMPLEMENTATION = 0x00080005, 0x00020012
+# What a result's file meta information may hold.
+_META = {0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012, 0x00020013}
+# A code is judged by its scheme and meaning, which at the top would be elements of their own.
+_TOP_CODES = frozenset(range(0x00080100, 0x00080121))
+# Value representations of explicit elements, and whether their length takes four bytes.
+_FORM = {vr.encode(): (vr, False) for vr in "AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()}  # noqa: SIM905
+_FORM |= {vr.encode(): (vr, True) for vr in "OB OD OF OL OV OW SQ SV UC UN UR UT UV".split()}  # noqa: SIM905
+_TAG, _LENGTH = struct.Struct("<HH").unpack_from, struct.Struct("<I").unpack_from
+# Instance UIDs from this length on are looked for in all bytes.
+_UID = 16
+# What is remembered, at most: elements, bytes of one, and what people files are of.
+_REMEMBERED, _REMEMBERED_BYTES, _CONTEXTS = 8192, 4096, 64
 # Options of Table E.1-1 under which text stays, cleaned.
 _TEXT_OPTIONS = {"descriptors", "structured_content", "patient", "device", "institution"}
 _UNDETERMINED = {"unreadable", "undecodable"}
@@ -87,36 +106,149 @@ def check(original: bytes, result: bytes, policy: dict[str, Any], identity: Iden
     * ``pixels``: a pixel outside the boxes is not what it was, or one inside is not blank; ``undecodable``: it could not be told;
     * ``statement``: the file does not say that it was de-identified.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    return Checker(policy)(original, result, identity)
+
+
+class Checker:
+    """Checks results one after the other, those of a series at the price of their differences. Belongs to one thread."""
+
+    def __init__(self, policy: dict[str, Any]) -> None:
+        self.policy = policy
+        pixels = policy["pixels"]
+        self._plain_pixels = not pixels["rectangles"] and pixels["outside_ultrasound_regions"] == "keep"
+        self._bulk = {tag_for_keyword(keyword) for keyword in policy["bulk"]}
+        self._identifying = frozenset(tag_for_keyword(keyword) for keyword in policy["identifiers"])
+        self._facts: dict[bool, dict[bytes, _Facts]] = {False: {}, True: {}}  # by whether the VR is implicit
+        self._looked: dict[tuple[bytes, bytes], _Looked] = {}
+        self._contexts: dict[tuple, _Context] = {}
+
+    def __call__(self, original: bytes, result: bytes, identity: Identity) -> Checked:
+        """The same as `check`, whatever was checked before."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                texts = None if identity.boxes or not self._plain_pixels else self._fine(original, result, identity)
+            except Exception:  # noqa: BLE001 - whatever cannot be read by elements may be read as a whole
+                texts = None
+            return self._as_a_whole(original, result, identity) if texts is None else Checked([], texts)
+
+    def _as_a_whole(self, original: bytes, result: bytes, identity: Identity) -> Checked:
+        policy = self.policy
         try:
             checked = dcmread(BytesIO(result))
             elements = list(_elements(checked))
             meta = list(checked.file_meta)
-            source = _Source(original, policy)
+            dataset = dcmread(BytesIO(original), force=True)
+            raw = [*_raw_values(dataset), *_raw_values(getattr(dataset, "file_meta", Dataset()))]
+            source = _Source([_facts(raw, self._identifying)])
         except Exception:  # noqa: BLE001 - whatever it is, such a file does not leave
             return Checked([Finding("unreadable")])
-        findings = _structure(elements, meta, policy, identity)
-        findings += _uids(elements, meta, source, policy, identity)
-        findings += _dates(elements, source, 0 if "full_dates" in policy["options"] else identity.shift_days)
-        findings += _cleaned(elements, policy, source, identity)
-        findings += _values_elsewhere(elements, policy, source, identity)
-        findings += _pixels(source.dataset, checked, (*identity.boxes, *_rectangles(source.dataset, policy["pixels"])))
-        findings += _identifiers(elements, result, policy, source, identity)
+        tree = [element for element, _, _ in elements]
+        wanted = _Wanted(source, {int(element.tag) for element in tree}, policy, identity)
+        findings = _of_elements(elements, policy, wanted, identity)
+        findings += _of_meta(int(element.tag) for element in meta)
+        findings += _uids(_uids_in([*tree, *meta]), source, policy, identity)
+        findings += _dates(_dates_in(tree), source, policy, identity)
+        findings += _pixels(dataset, checked, (*identity.boxes, *_rectangles(dataset, policy["pixels"])))
+        findings += _in_bytes(result, wanted, source)
         if checked.get("PatientIdentityRemoved") != "YES" or checked.get("PatientID") != identity.patient or checked.preamble != bytes(128):
             findings.append(Finding("statement"))
-    return Checked(list(dict.fromkeys(findings)), frozenset(_texts(checked)))
+        return Checked(list(dict.fromkeys(findings)), frozenset(_texts(checked)))
+
+    def _fine(self, original: bytes, result: bytes, identity: Identity) -> frozenset[tuple[str, str]] | None:
+        """The texts of a result in which nothing is found; None where something is, or only the whole file can tell."""
+        before, after = _Walked.of(original), _Walked.of(result)
+        if before is None or after is None or after.implicit or result[:128] != bytes(128) or not _same_pixels(before, after):
+            return None
+        if not _TOP_CODES.isdisjoint(after.places):
+            return None  # a data set that is a code itself
+        reading = b"".join(after.raw(tag) for tag in after.places if tag == _CHARSET or (tag & 0x10000 and tag & 0xFFFF <= 0xFF))
+        looked: dict[tuple[bytes, bytes], _Looked] = {}
+        for tag, place in after.places.items():
+            if tag in _PIXELS:
+                if tag not in self._bulk or place.vr not in _BULK_VRS:
+                    return None
+            else:
+                key = (after.raw(tag), reading if tag & 0x10000 else b"")
+                looked[key] = self._look(key, reading)
+        source, says = self._source(before)
+        kept = frozenset().union(after.places, *(each.tags for each in looked.values()))
+        context = self._context((identity.patient, identity.known, says, kept, reading), source, identity)
+        fresh = {key: each for key, each in looked.items() if key not in context.fine}
+        if _of_elements([element for each in fresh.values() for element in each.elements], self.policy, context.wanted, identity):
+            return None
+        context.fine.update(key for key in fresh if len(key[0]) <= _REMEMBERED_BYTES)
+        uids = [uid for each in looked.values() for uid in each.uids] + after.meta_uids()
+        dates = [date for each in looked.values() for date in each.dates]
+        if (
+            _of_meta(after.meta)
+            or _uids(uids, source, self.policy, identity)
+            or _dates(dates, source, self.policy, identity)
+            or _in_bytes(result, context.wanted, source)
+            or after.text(0x00120062) != "YES"
+            or after.text(0x00100020) != identity.patient
+        ):
+            return None
+        return frozenset(text for each in looked.values() for text in each.texts)
+
+    def _look(self, key: tuple[bytes, bytes], reading: bytes) -> "_Looked":
+        """An element of a result as pydicom reads it; ``reading`` is what it is read by: character set and private creators."""
+        looked = self._looked.get(key)
+        if looked is None:
+            looked = _Looked.at(key[0], reading)
+            if len(key[0]) <= _REMEMBERED_BYTES:
+                _bounded(self._looked)[key] = looked
+        return looked
+
+    def _source(self, walked: "_Walked") -> "tuple[_Source, tuple[bytes, ...]]":
+        """What a source says, and the elements that say who somebody is or hold text."""
+        found, says = [], []
+        data, known = walked.data, self._facts[walked.implicit]
+        for tag, place in (*walked.meta.items(), *walked.places.items()):
+            if tag in _PIXELS:
+                continue
+            raw = data[place.start : place.end]
+            facts = known.get(raw)
+            if facts is None:
+                facts = _facts(walked.values(tag), self._identifying)
+                if len(raw) <= _REMEMBERED_BYTES:
+                    _bounded(known)[raw] = facts
+            if facts is not _NO_FACTS:
+                found.append(facts)
+                if facts.identifiers or facts.texts:
+                    says.append(raw)
+        return _Source(found), tuple(says)
+
+    def _context(self, key: tuple, source: "_Source", identity: Identity) -> "_Context":
+        context = self._contexts.get(key)
+        if context is None:
+            if len(self._contexts) >= _CONTEXTS:
+                self._contexts.clear()
+            context = self._contexts[key] = _Context(_Wanted(source, key[3], self.policy, identity), set())
+        if len(context.fine) >= _REMEMBERED:
+            context.fine.clear()
+        return context
+
+
+def _bounded(memory: dict) -> dict:
+    if len(memory) >= _REMEMBERED:
+        memory.clear()
+    return memory
 
 
 def _texts(dataset: Dataset, path: str = "") -> Iterator[tuple[str, str]]:
     """(path of keywords, value) of every text at any depth; items of a sequence share a path."""
     for element in dataset:
-        name = f"{path}{element.keyword or f'({int(element.tag):08X})'}"
-        if element.VR == "SQ":
-            for item in element.value:
-                yield from _texts(item, f"{name}.")
-        elif element.VR in _TEXT_VRS | {"CS"} and element.keyword not in _WRITTEN:
-            yield from ((name, str(value)) for value in _values(element) if str(value))
+        yield from _texts_of(element, path)
+
+
+def _texts_of(element: DataElement, path: str) -> Iterator[tuple[str, str]]:
+    name = f"{path}{element.keyword or f'({int(element.tag):08X})'}"
+    if element.VR == "SQ":
+        for item in element.value:
+            yield from _texts(item, f"{name}.")
+    elif element.VR in _TEXT_VRS | {"CS"} and element.keyword not in _WRITTEN:
+        yield from ((name, str(value)) for value in _values(element) if str(value))
 
 
 def verdict(findings: Iterable[Finding]) -> str:
@@ -148,34 +280,251 @@ def _errors(program: str, data: bytes) -> Counter[str]:
     return Counter(re.sub(r"<[^<>]*>$|'[^']*'|\"[^\"]*\"", "", line).strip() for line in lines)
 
 
+class _Facts(NamedTuple):
+    """What an element of the source says, at any depth: its UIDs, dates and texts by attribute, and who somebody is."""
+
+    uids: frozenset[str]
+    dates: tuple[tuple[int, frozenset[str]], ...]
+    identifiers: frozenset[str]
+    names: frozenset[str]
+    texts: tuple[tuple[int, frozenset[str]], ...]
+
+
+_NO_FACTS = _Facts(frozenset(), (), frozenset(), frozenset(), ())
+
+
+def _facts(raw: "Iterable[tuple[int, str, bytes]]", identifying: frozenset) -> _Facts:
+    """What elements say: (tag, VR, bytes)."""
+    uids: set[str] = set()
+    dates: dict[int, set[str]] = {}
+    identifiers: set[str] = set()
+    names: set[str] = set()
+    texts: dict[int, set[str]] = {}
+    for tag, vr, value in raw:
+        if vr in _BULK_VRS and tag not in identifying:
+            continue
+        parts = [part.strip(" \0") for part in value.decode("latin-1").split("\\")]
+        if vr == "UI":
+            uids.update(filter(None, parts))
+        elif vr in ("DA", "DT"):
+            dates.setdefault(tag, set()).update(parts)
+        elif vr == "PN":
+            names |= {word for part in parts for word in [part, *re.split(r"[=^ ,]+", part)]}
+        elif tag in identifying:
+            identifiers.update(parts)
+        if vr in _TEXT_VRS:
+            texts.setdefault(tag, set()).update(parts)
+    if not (uids or dates or identifiers or names or texts):
+        return _NO_FACTS
+    by_tag = [tuple((tag, frozenset(values)) for tag, values in sorted(each.items())) for each in (dates, texts)]
+    return _Facts(frozenset(uids), by_tag[0], frozenset(identifiers | names), frozenset(names), by_tag[1])
+
+
 class _Source:
     """What the source says: its UIDs, dates by attribute, and the values of identifying attributes."""
 
-    def __init__(self, data: bytes, policy: dict[str, Any]) -> None:
-        identifying = {tag_for_keyword(keyword) for keyword in policy["identifiers"]}
-        self.uids: set[str] = set()
-        self.registered: set[str] = set()
+    def __init__(self, facts: "list[_Facts]") -> None:
+        every = frozenset().union(*(each.uids for each in facts))
+        self.registered = frozenset(uid for uid in every if uid in UID_dictionary)
+        self.uids = every - self.registered
+        self.identifiers = frozenset().union(*(each.identifiers for each in facts))
+        self.names = frozenset().union(*(each.names for each in facts))
         self.dates: dict[int, set[str]] = {}
-        self.identifiers: set[str] = set()
-        self.names: set[str] = set()
         self.texts: dict[int, set[str]] = {}
-        dataset = self.dataset = dcmread(BytesIO(data), force=True)
-        for tag, vr, raw in [*_raw_values(dataset), *_raw_values(getattr(dataset, "file_meta", Dataset()))]:
-            value = raw.decode("latin-1")
-            parts = [part.strip(" \0") for part in value.split("\\")]
-            if vr == "UI":
-                for part in filter(None, parts):
-                    (self.registered if part in UID_dictionary else self.uids).add(part)
-            elif vr in ("DA", "DT"):
-                self.dates.setdefault(tag, set()).update(parts)
-            elif vr == "PN":
-                words = {word for part in parts for word in [part, *re.split(r"[=^ ,]+", part)]}
-                self.identifiers |= words
-                self.names |= words
-            elif tag in identifying:
-                self.identifiers.update(parts)
-            if vr in _TEXT_VRS:
-                self.texts.setdefault(tag, set()).update(parts)
+        for each in facts:
+            for tag, values in each.dates:
+                self.dates.setdefault(tag, set()).update(values)
+            for tag, values in each.texts:
+                self.texts.setdefault(tag, set()).update(values)
+
+
+class _Wanted:
+    """What must not be in a result: of what the source and the zone say of people, in the forms that it is looked for in."""
+
+    def __init__(self, source: _Source, kept: "Set[int]", policy: dict[str, Any], identity: Identity) -> None:
+        shortest = policy["limits"]["identifier_length"]
+        known = {value.strip() for value in source.identifiers | identity.known}
+        known = {value for value in known if len(value) >= shortest and value not in (policy["dummy"], identity.patient)}
+        bare_names = {_bare(word) for word in source.names}
+        self.names = {word for word in bare_names if len(word) >= 2}
+        bare = {_bare(word) for word in source.identifiers | identity.known}
+        self.known = {word for word in bare if len(word) >= shortest}
+        self.short = {value.upper() for value in known}
+        self.in_bytes = [needle for value in known if len(value) >= _SEARCH_IN_BYTES for needle in dict.fromkeys(_encodings(value))]
+        letters = {_bare(value) for value in known} | bare_names
+        self.letters = [word.encode(form) for word in letters if len(word) >= 6 for form in ("utf-8", "utf-16-le", "utf-16-be")]
+        self.all_uids = "uids" not in policy["options"]
+        self.classes = frozenset(policy["private_classes"])
+        # A text of the source whose attribute is not in the result.
+        ours = {policy["dummy"], identity.patient, *policy["private"]}
+        gone = {value for tag, values in source.texts.items() if tag not in kept for value in values if len(value) >= 4} - ours
+        self.gone = {value.casefold() for value in gone if not all(known_word(word) for word in re.findall(r"[^\W_]+", value))}
+
+
+class _Context(NamedTuple):
+    """What is looked for in files that say the same about people, and elements of results in which none of it is."""
+
+    wanted: _Wanted
+    fine: set[tuple[bytes, bytes]]
+
+
+class _Place(NamedTuple):
+    """An element: its VR, where it starts, where its value starts, where it ends."""
+
+    vr: str
+    start: int
+    value: int
+    end: int
+
+
+class _Walked(NamedTuple):
+    """A little endian file whose top-level elements were found: file meta information and data set."""
+
+    data: bytes
+    implicit: bool
+    meta: dict[int, _Place]
+    places: dict[int, _Place]
+
+    @classmethod
+    def of(cls, data: bytes) -> "_Walked | None":
+        """None, or any exception, where it is not such a file, or not to its very end."""
+        if data[128:132] != b"DICM":
+            return None
+        meta, position = _elements_at(data, 132, False, 2)
+        syntax = data[meta[0x00020010].value : meta[0x00020010].end].rstrip(b" \0").decode("ascii")
+        if syntax in ("1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99") or syntax not in UID_dictionary:
+            return None
+        implicit = syntax == "1.2.840.10008.1.2"
+        places, position = _elements_at(data, position, implicit, None)
+        return cls(data, implicit, meta, places) if position == len(data) else None
+
+    def raw(self, tag: int) -> bytes:
+        """The bytes of an element."""
+        place = self.meta[tag] if tag >> 16 == 2 else self.places[tag]
+        return self.data[place.start : place.end]
+
+    def text(self, tag: int) -> str:
+        """A text of the data set."""
+        place = self.places.get(tag)
+        return "" if place is None else self.data[place.value : place.end].rstrip(b" \0").decode("latin-1")
+
+    def meta_uids(self) -> list[tuple[str, str]]:
+        """(keyword, UID) of the file meta information."""
+        uids = [(tag, self.data[place.value : place.end]) for tag, place in self.meta.items() if place.vr == "UI"]
+        return [(dictionary_keyword(tag), value.rstrip(b" \0").decode("latin-1")) for tag, value in uids if tag != _IMPLEMENTATION]
+
+    def values(self, tag: int) -> list[tuple[int, str, bytes]]:
+        """(tag, VR, bytes) of the elements in an element."""
+        place = self.meta[tag] if tag >> 16 == 2 else self.places[tag]
+        length = place.value - place.start
+        undefined = tag >> 16 != 2 and self.data[place.value - 4 : place.value] == b"\xff\xff\xff\xff" and length in (8, 12)
+        if place.vr != "SQ" and not (undefined and (self.implicit or length == 12)):
+            return [(tag, place.vr, self.data[place.value : place.end])]
+        return list(_raw_values(read_dataset(BytesIO(self.raw(tag)), self.implicit, True)))
+
+
+def _elements_at(data: bytes, position: int, implicit: bool, only: int | None) -> tuple[dict[int, _Place], int]:
+    """(elements in rising order from a position on, where they end); of group ``only`` where that is given.
+
+    Raises
+    ------
+    ValueError, KeyError, IndexError, struct.error
+        The bytes are no such elements.
+    """
+    places: dict[int, _Place] = {}
+    end, last = len(data), 0
+    while position < end:
+        group, number = _TAG(data, position)
+        if only is not None and group != only:
+            break
+        tag = group << 16 | number
+        value = position + 8
+        if implicit:
+            vr = dictionary_VR(tag) if dictionary_has_tag(tag) else "UN"
+            (length,) = _LENGTH(data, position + 4)
+        else:
+            vr, long = _FORM[data[position + 4 : position + 6]]
+            if long:
+                value = position + 12
+                (length,) = _LENGTH(data, position + 8)
+            else:
+                length = data[position + 6] | data[position + 7] << 8
+        if tag <= last or group in (0, 0xFFFE) or (only is None and group < 8):
+            raise ValueError("no element of a data set")
+        last = tag
+        stop = value + length
+        if length == 0xFFFFFFFF:
+            stop = _end_of_items(data, value, implicit or vr == "UN", tag in _PIXELS, 0)
+        if stop > end:
+            raise ValueError("an element beyond the end")
+        places[tag] = _Place(vr, position, value, stop)
+        position = stop
+    return places, position
+
+
+def _end_of_items(data: bytes, position: int, implicit: bool, fragments: bool, depth: int) -> int:
+    """Where a sequence of undefined length, or compressed pixels, end: behind their delimiter."""
+    if depth > 32:
+        raise ValueError("too deep")
+    while True:
+        group, number = _TAG(data, position)
+        (length,) = _LENGTH(data, position + 4)
+        position += 8
+        if (group, number) == (0xFFFE, 0xE0DD):
+            return position
+        if (group, number) != (0xFFFE, 0xE000):
+            raise ValueError("no item")
+        if length != 0xFFFFFFFF:
+            position += length
+        elif fragments:
+            raise ValueError("a fragment without length")
+        else:
+            position = _end_of_item(data, position, implicit, depth)
+
+
+def _end_of_item(data: bytes, position: int, implicit: bool, depth: int) -> int:
+    """Where an item of undefined length ends: behind its delimiter."""
+    while True:
+        group, number = _TAG(data, position)
+        if (group, number) == (0xFFFE, 0xE00D):
+            return position + 8
+        value, vr = position + 8, ""
+        if implicit:
+            (length,) = _LENGTH(data, position + 4)
+        else:
+            vr, long = _FORM[data[position + 4 : position + 6]]
+            if long:
+                value = position + 12
+                (length,) = _LENGTH(data, position + 8)
+            else:
+                length = data[position + 6] | data[position + 7] << 8
+        if length == 0xFFFFFFFF:
+            if not implicit and vr not in ("SQ", "UN"):
+                raise ValueError("pixels in a sequence")
+            position = _end_of_items(data, value, implicit or vr == "UN", False, depth + 1)
+        else:
+            position = value + length
+
+
+class _Looked(NamedTuple):
+    """A top-level element of a result: (element, its data set, whether at the top) of all in it, and what is compared file by file."""
+
+    elements: list[tuple[DataElement, Dataset, bool]]
+    tags: frozenset[int]
+    uids: list[tuple[str, str]]
+    dates: list[tuple[int, str, str, str]]
+    texts: frozenset[tuple[str, str]]
+
+    @classmethod
+    def at(cls, raw: bytes, reading: bytes) -> "_Looked":
+        """The element that is encoded here, explicit and little endian."""
+        tag = int.from_bytes(raw[:2], "little") << 16 | int.from_bytes(raw[2:4], "little")
+        dataset = read_dataset(BytesIO(reading + raw if raw not in reading else reading), False, True)
+        element = dataset[tag]
+        elements = [(element, dataset, True), *_below(element)]
+        tree = [each for each, _, _ in elements]
+        tags = frozenset(int(each.tag) for each in tree)
+        return cls(elements, tags, _uids_in(tree), _dates_in(tree), frozenset(_texts_of(element, "")))
 
 
 def _raw_values(dataset: Dataset) -> Iterator[tuple[int, str, bytes]]:
@@ -200,12 +549,30 @@ def _elements(dataset: Dataset, top: bool = True) -> Iterator[tuple[DataElement,
     """(element, its data set, whether at the top) of every element of the result."""
     for element in dataset:
         yield element, dataset, top
-        if element.VR == "SQ":
-            for item in element.value:
-                yield from _elements(item, top=False)
+        yield from _below(element)
 
 
-def _structure(elements: list, meta: list[DataElement], policy: dict[str, Any], identity: Identity) -> list[Finding]:
+def _below(element: DataElement) -> Iterator[tuple[DataElement, Dataset, bool]]:
+    if element.VR == "SQ":
+        for item in element.value:
+            yield from _elements(item, top=False)
+
+
+def _of_elements(elements: list, policy: dict[str, Any], wanted: _Wanted, identity: Identity) -> list[Finding]:
+    """What is wrong with elements by themselves, whatever the UIDs and dates of their file."""
+    findings = _structure(elements, policy, identity)
+    findings += _cleaned(elements, policy, wanted)
+    findings += _values_elsewhere(elements, wanted)
+    findings += _in_elements(elements, wanted)
+    return findings
+
+
+def _of_meta(tags: Iterable[int]) -> list[Finding]:
+    """Elements of the file meta information that no result has."""
+    return [Finding("tag", dictionary_keyword(tag) if dictionary_has_tag(tag) else "") for tag in tags if tag not in _META]
+
+
+def _structure(elements: list, policy: dict[str, Any], identity: Identity) -> list[Finding]:
     findings = []
     bulk = {tag_for_keyword(keyword) for keyword in policy["bulk"]}
     for element, holder, top in elements:
@@ -234,8 +601,6 @@ def _structure(elements: list, meta: list[DataElement], policy: dict[str, Any], 
             known = policy["text"] != "vocabulary" or all(known_code(str(v)) for v in _values(element))
             if not known or any(not re.fullmatch(r"[A-Z0-9 _]{0,16}", str(v)) for v in _values(element)):
                 findings.append(Finding("text", keyword))
-    allowed_meta = {0x00020000, 0x00020001, 0x00020002, 0x00020003, 0x00020010, 0x00020012, 0x00020013}
-    findings += [Finding("tag", str(e.keyword)) for e in meta if int(e.tag) not in allowed_meta]
     return findings
 
 
@@ -301,32 +666,35 @@ def _allowed_text(element: DataElement, holder: Dataset, policy: dict[str, Any],
     return pattern is not None and all(re.fullmatch(pattern, str(part)) for part in _values(element))
 
 
-def _uids(elements: list, meta: list[DataElement], source: _Source, policy: dict[str, Any], identity: Identity) -> list[Finding]:
-    expected = {identity.uid(uid) for uid in source.uids | source.registered}
-    own = ("ImplementationClassUID",)
-    expected |= set(policy["private_classes"])
+def _uids_in(elements: Iterable[DataElement]) -> list[tuple[str, str]]:
+    """(keyword, UID) of elements; whose own implementation wrote the file is no instance."""
+    of_ui = (element for element in elements if element.VR == "UI" and int(element.tag) != _IMPLEMENTATION)
+    return [(str(element.keyword), str(value)) for element in of_ui for value in _values(element)]
+
+
+def _uids(uids: list[tuple[str, str]], source: _Source, policy: dict[str, Any], identity: Identity) -> list[Finding]:
+    expected = set(policy["private_classes"])
     if "uids" in policy["options"]:
         expected |= source.uids
-    findings = []
-    for element in [element for element, _, _ in elements] + meta:
-        if element.VR != "UI" or element.keyword in own:
-            continue
-        for value in map(str, _values(element)):
-            if value and value not in UID_dictionary and value not in expected:
-                findings.append(Finding("uid", str(element.keyword)))
-    return findings
+    unknown = {value for _, value in uids if value and value not in UID_dictionary and value not in expected}
+    if unknown:
+        unknown -= {identity.uid(uid) for uid in source.uids | source.registered}
+    return [Finding("uid", keyword) for keyword, value in uids if value in unknown]
 
 
-def _dates(elements: list, source: _Source, days: int) -> list[Finding]:
+def _dates_in(elements: Iterable[DataElement]) -> list[tuple[int, str, str, str]]:
+    """(tag, keyword, VR, value) of dates."""
+    of_date = (element for element in elements if element.VR in ("DA", "DT"))
+    return [(int(e.tag), str(e.keyword), str(e.VR), str(value)) for e in of_date for value in _values(e) if str(value)]
+
+
+def _dates(dates: list[tuple[int, str, str, str]], source: _Source, policy: dict[str, Any], identity: Identity) -> list[Finding]:
+    days = 0 if "full_dates" in policy["options"] else identity.shift_days
     findings = []
-    for element, _, _ in elements:
-        if element.VR not in ("DA", "DT"):
-            continue
-        for value in map(str, _values(element)):
-            if value and _moved(value, -days) not in {
-                v.replace(".", "", 2) if element.VR == "DA" else v for v in source.dates.get(int(element.tag), set())
-            }:
-                findings.append(Finding("date", str(element.keyword)))
+    for tag, keyword, vr, value in dates:
+        of_source = source.dates.get(tag, set())
+        if _moved(value, -days) not in {v.replace(".", "", 2) if vr == "DA" else v for v in of_source}:
+            findings.append(Finding("date", keyword))
     return findings
 
 
@@ -338,13 +706,9 @@ def _moved(value: str, days: int) -> str | None:
     return f"{moved.year:04}{moved.month:02}{moved.day:02}{value[8:]}"
 
 
-def _cleaned(elements: list, policy: dict[str, Any], source: _Source, identity: Identity) -> list[Finding]:
+def _cleaned(elements: list, policy: dict[str, Any], wanted: _Wanted) -> list[Finding]:
     """Text that stays holds no identifier and nothing that reads like one, and known words only where the policy says so."""
-    shortest = policy["limits"]["identifier_length"]
-    names = {_bare(word) for word in source.names}
-    names = {word for word in names if len(word) >= 2}
-    known = {_bare(word) for word in source.identifiers | identity.known}
-    known = {word for word in known if len(word) >= shortest}
+    own = wanted.names | wanted.known
     findings = []
     for element, _, _ in elements:
         if str(element.VR) not in _TEXT_VRS - {"PN"} or not _text_kept(int(element.tag), policy):
@@ -355,7 +719,7 @@ def _cleaned(elements: list, policy: dict[str, Any], source: _Source, identity: 
         words = re.findall(r"[^\W_]+", value)
         joined = _bare(value)
         digits = [re.sub(r"\D", "", run) for run in re.findall(r"[0-9](?:[ .-]?[0-9])+", value)]
-        if {_bare(word) for word in words} & (names | known) or any(len(word) >= 6 and word in joined for word in names | known):
+        if {_bare(word) for word in words} & own or any(len(word) >= 6 and word in joined for word in own):
             findings.append(Finding("identifier", str(element.keyword)))
         elif not value.isascii() or "@" in value or re.search(r"[0-9]{6}", value) or any(p.search(value) for p in _DATES_IN_TEXT):
             findings.append(Finding("text", str(element.keyword)))
@@ -366,19 +730,30 @@ def _cleaned(elements: list, policy: dict[str, Any], source: _Source, identity: 
     return findings
 
 
-def _values_elsewhere(elements: list, policy: dict[str, Any], source: _Source, identity: Identity) -> list[Finding]:
+def _values_elsewhere(elements: list, wanted: _Wanted) -> list[Finding]:
     """A text of the source whose attribute is not in the result, as the value of another attribute there."""
-    kept = {int(element.tag) for element, _, _ in elements}
-    ours = {policy["dummy"], identity.patient, *policy["private"]}
-    gone = {value for tag, values in source.texts.items() if tag not in kept for value in values if len(value) >= 4}
-    gone = {value.casefold() for value in gone - ours if not all(known_word(word) for word in re.findall(r"[^\W_]+", value))}
     findings = []
     for element, holder, _ in elements:
         if str(element.VR) not in _TEXT_VRS | {"CS"} or element.keyword == "CodeMeaning" or element.tag.is_private:
             continue
-        if gone & {str(value).casefold() for value in _values(element)} and not holder.get("CodingSchemeDesignator"):
+        if wanted.gone & {str(value).casefold() for value in _values(element)} and not holder.get("CodingSchemeDesignator"):
             findings.append(Finding("value", str(element.keyword)))
     return findings
+
+
+def _same_pixels(before: _Walked, after: _Walked) -> bool:
+    """Whether the bytes of the pixels are those of the source, as far as they go; where not, they are to be decoded."""
+    present = [tag for tag in _PIXELS if tag in after.places]
+    if len(present) > 1 or (present and present[0] not in before.places):
+        return False
+    for tag in present:
+        was, now = before.places[tag], after.places[tag]
+        size, length = now.end - now.value, was.end - was.value
+        if size > length:
+            size -= 1  # made even
+        if size > length or memoryview(before.data)[was.value : was.value + size] != memoryview(after.data)[now.value : now.value + size]:
+            return False
+    return True
 
 
 def _pixels(source: Dataset, checked: Dataset, boxes: tuple[Box, ...]) -> list[Finding]:
@@ -470,22 +845,23 @@ def _bare(value: str) -> str:
     return "".join(c for c in unicodedata.normalize("NFKD", value).lower() if c.isalnum())
 
 
-def _identifiers(elements: list, result: bytes, policy: dict[str, Any], source: _Source, identity: Identity) -> list[Finding]:
-    ours = {policy["dummy"], identity.patient}
-    shortest = policy["limits"]["identifier_length"]
-    known = {value.strip() for value in source.identifiers | identity.known}
-    known = {value for value in known if len(value) >= shortest and value not in ours}
+def _in_bytes(result: bytes, wanted: _Wanted, source: _Source) -> list[Finding]:
+    """Identifiers and instance UIDs of the source, in any encoding, anywhere in the result."""
+    if any(needle in result for needle in wanted.in_bytes):
+        return [Finding("identifier")]
+    uids = [uid for uid in source.uids - wanted.classes if len(uid) >= _UID] if wanted.all_uids else []
+    # UIDs of a maker or a site start alike: where no start is found, none is.
+    starts = {uid[:_UID] for uid in uids}
+    found = any(needle in result for start in starts for needle in _encodings(start))
+    return [Finding("identifier")] if found and any(needle in result for uid in uids for needle in _encodings(uid)) else []
+
+
+def _in_elements(elements: list, wanted: _Wanted) -> list[Finding]:
+    """Identifiers in numbers, tables and code strings."""
     findings = []
-    uids = () if "uids" in policy["options"] else source.uids - set(policy["private_classes"])
-    for value in known | {uid for uid in uids if len(uid) >= 16}:
-        if len(value) >= _SEARCH_IN_BYTES and any(needle in result for needle in _encodings(value)):
-            findings.append(Finding("identifier"))
-    short = {value.upper() for value in known}
-    letters = {_bare(value) for value in known | source.names}
-    needles = [value.encode(form) for value in letters if len(value) >= 6 for form in ("utf-8", "utf-16-le", "utf-16-be")]
     for element, _, _ in elements:
         written = _as_bytes(element).lower()
-        if written and (any(needle in written for needle in needles) or _reads_as_text(str(element.VR), written)):
+        if written and (any(needle in written for needle in wanted.letters) or _reads_as_text(str(element.VR), written)):
             findings.append(Finding("identifier", str(element.keyword)))
         if element.VR == "CS":
             words = {word.upper() for value in _values(element) for word in [str(value), *re.split(r"[ _]+", str(value))]}
@@ -494,7 +870,7 @@ def _identifiers(elements: list, result: bytes, policy: dict[str, Any], source: 
             words |= {f"0{word}" for word in words}
         else:
             continue
-        if words & short:
+        if words & wanted.short:
             findings.append(Finding("identifier", str(element.keyword)))
     return findings
 

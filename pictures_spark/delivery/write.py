@@ -21,7 +21,7 @@ import pyarrow as pa
 from pictures_spark.deid.act import Deidentified, Deidentifier, WithheldError
 from pictures_spark.deid.dicom_identity import Box, Identity, make_identity
 from pictures_spark.deid.plan import load_plan
-from pictures_spark.deid.verify import check, verdict
+from pictures_spark.deid.verify import Checker, verdict
 from pictures_spark.delivery.second_look import SecondLook
 from pictures_spark.dicom.containers import ObjectChangedError, read_object
 from pictures_spark.keys import KeyRef, pseudonymous_uid
@@ -91,6 +91,7 @@ class _Work:
         self.key = task.key.bytes()
         self.plan = load_plan(task.policy)
         self.deidentify = Deidentifier(self.plan)
+        self.check = Checker(self.plan.policy)
         self.done = _journal(Path(task.journal))
         self.log = Path(task.journal) / f"{uuid.uuid4().hex}.jsonl"
         self.second_look = SecondLook(Path(task.journal).with_suffix(".look"), task.limits, task.second_look_share)
@@ -176,7 +177,7 @@ class _Work:
         result = self.deidentify(data, identity)
         if result.image_uid != image_uid:
             raise WithheldError("changed")
-        checked = check(data, result.data, self.plan.policy, identity)
+        checked = self.check(data, result.data, identity)
         # Names of attributes and kinds of findings, never a value.
         review |= {"verdict": verdict(checked.findings), "findings": [f"{f.code} {f.keyword}".strip() for f in checked.findings]}
         if review["verdict"] != "clean":

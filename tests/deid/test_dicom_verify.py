@@ -4,16 +4,16 @@ import struct
 from io import BytesIO
 
 import pytest
-from instances import dicom_bytes, instance, item
+from instances import dicom_bytes, instance, item, pydicom_files
 from pydicom import dcmread
 from pydicom.sequence import Sequence
 
-from pictures_spark.deid.act import deidentify
+from pictures_spark.deid.act import WithheldError, deidentify
 from pictures_spark.deid.dicom_identity import make_identity
 from pictures_spark.deid.plan import load_plan
-from pictures_spark.deid.verify import verify
+from pictures_spark.deid.verify import Checker, check, verify
 
-PLAN = load_plan("default")
+PLAN, DETAILED = load_plan("default"), load_plan("detailed")
 IDENTITY = make_identity(b"k" * 32, "p", 180, known=["Tanglewood", "ROWE"], verdict="clean")
 SOURCE = dicom_bytes(instance(InstitutionName="Glen Infirmary", PatientTelephoneNumbers="01415550123"))
 
@@ -38,41 +38,41 @@ def nested(**values):
     return lambda made: setattr(made, "SharedFunctionalGroupsSequence", Sequence([item(FrameVOILUTSequence=Sequence([item(**values)]))]))
 
 
-@pytest.mark.parametrize(
-    ("change", "code"),
-    [
-        (lambda made: setattr(made, "PatientComments", "anything"), "text"),
-        (nested(FrameComments="anything"), "text"),
-        (lambda made: setattr(made, "StationName", "REMOVED" + "X"), "text"),
-        (lambda made: setattr(made, "PatientAge", "065Y"), "vr"),
-        (lambda made: setattr(made, "RetrieveAETitle", "PACS"), "vr"),
-        (lambda made: made.private_block(0x0009, "ACME", create=True).add_new(1, "US", 1), "tag"),
-        (lambda made: made.add_new(0x60003000, "OW", b"\0\0"), "tag"),
-        (lambda made: made.add_new(0x00420011, "OB", b"%PDF"), "bulk"),
-        (lambda made: setattr(made, "IconImageSequence", Sequence([instance()])), "bulk"),
-        (lambda made: setattr(made, "FrameOfReferenceUID", "1.2.826.0.1.3680043.10.1234.1"), "uid"),
-        (lambda made: setattr(made, "FrameOfReferenceUID", "2.25.1234567"), "uid"),
-        (nested(ReferencedSOPInstanceUID="1.2.826.0.1.3680043.10.1234.1.1.1"), "uid"),
-        (lambda made: setattr(made, "StudyDate", "20150625"), "date"),
-        (lambda made: setattr(made, "ContentDate", made.StudyDate), "date"),
-        (nested(FrameAcquisitionDateTime="20150625101500"), "date"),
-        (lambda made: setattr(made, "BodyPartExamined", "ROWE"), "identifier"),
-        (lambda made: setattr(made, "SeriesNumber", "0104501236"), "identifier"),
-        (lambda made: setattr(made, "PixelData", b"Tanglewood".ljust(128, b"\0")), "identifier"),
-        (lambda made: setattr(made, "PixelData", "Quillfeather".encode("utf-16-le").ljust(128, b"\0")), "identifier"),
-        (lambda made: setattr(made, "PixelData", b"Glen Infirmary".ljust(128, b"\0")), "identifier"),
-        (lambda made: setattr(made, "PixelData", b"1.2.826.0.1.3680043.10.1234.1".ljust(128, b"\0")), "identifier"),
-        (lambda made: setattr(made, "BodyPartExamined", "VANDERSNOOT"), "text"),
-        (lambda made: setattr(made, "SimpleFrameList", list(struct.unpack("<3I", b"Tanglewood  "))), "identifier"),
-        (lambda made: setattr(made, "SimpleFrameList", list(struct.unpack("<3I", b"Vandersnoot "))), "identifier"),
-        (lambda made: setattr(made, "FrameIncrementPointer", list(struct.unpack("<3I", b"nTlgweoo  d "))), "identifier"),
-        (lambda made: setattr(made, "TagAngleFirstAxis", 104501236.0), "identifier"),
-        (lambda made: setattr(made, "PatientID", "0104501236"), "statement"),
-        (lambda made: setattr(made, "PatientIdentityRemoved", "NO"), "statement"),
-        (lambda made: setattr(made, "preamble", b"x" * 128), "statement"),
-        (lambda made: setattr(made.file_meta, "SourceApplicationEntityTitle", "PACS"), "tag"),
-    ],
-)
+LEAKS = [
+    (lambda made: setattr(made, "PatientComments", "anything"), "text"),
+    (nested(FrameComments="anything"), "text"),
+    (lambda made: setattr(made, "StationName", "REMOVED" + "X"), "text"),
+    (lambda made: setattr(made, "PatientAge", "065Y"), "vr"),
+    (lambda made: setattr(made, "RetrieveAETitle", "PACS"), "vr"),
+    (lambda made: made.private_block(0x0009, "ACME", create=True).add_new(1, "US", 1), "tag"),
+    (lambda made: made.add_new(0x60003000, "OW", b"\0\0"), "tag"),
+    (lambda made: made.add_new(0x00420011, "OB", b"%PDF"), "bulk"),
+    (lambda made: setattr(made, "IconImageSequence", Sequence([instance()])), "bulk"),
+    (lambda made: setattr(made, "FrameOfReferenceUID", "1.2.826.0.1.3680043.10.1234.1"), "uid"),
+    (lambda made: setattr(made, "FrameOfReferenceUID", "2.25.1234567"), "uid"),
+    (nested(ReferencedSOPInstanceUID="1.2.826.0.1.3680043.10.1234.1.1.1"), "uid"),
+    (lambda made: setattr(made, "StudyDate", "20150625"), "date"),
+    (lambda made: setattr(made, "ContentDate", made.StudyDate), "date"),
+    (nested(FrameAcquisitionDateTime="20150625101500"), "date"),
+    (lambda made: setattr(made, "BodyPartExamined", "ROWE"), "identifier"),
+    (lambda made: setattr(made, "SeriesNumber", "0104501236"), "identifier"),
+    (lambda made: setattr(made, "PixelData", b"Tanglewood".ljust(128, b"\0")), "identifier"),
+    (lambda made: setattr(made, "PixelData", "Quillfeather".encode("utf-16-le").ljust(128, b"\0")), "identifier"),
+    (lambda made: setattr(made, "PixelData", b"Glen Infirmary".ljust(128, b"\0")), "identifier"),
+    (lambda made: setattr(made, "PixelData", b"1.2.826.0.1.3680043.10.1234.1".ljust(128, b"\0")), "identifier"),
+    (lambda made: setattr(made, "BodyPartExamined", "VANDERSNOOT"), "text"),
+    (lambda made: setattr(made, "SimpleFrameList", list(struct.unpack("<3I", b"Tanglewood  "))), "identifier"),
+    (lambda made: setattr(made, "SimpleFrameList", list(struct.unpack("<3I", b"Vandersnoot "))), "identifier"),
+    (lambda made: setattr(made, "FrameIncrementPointer", list(struct.unpack("<3I", b"nTlgweoo  d "))), "identifier"),
+    (lambda made: setattr(made, "TagAngleFirstAxis", 104501236.0), "identifier"),
+    (lambda made: setattr(made, "PatientID", "0104501236"), "statement"),
+    (lambda made: setattr(made, "PatientIdentityRemoved", "NO"), "statement"),
+    (lambda made: setattr(made, "preamble", b"x" * 128), "statement"),
+    (lambda made: setattr(made.file_meta, "SourceApplicationEntityTitle", "PACS"), "tag"),
+]
+
+
+@pytest.mark.parametrize(("change", "code"), LEAKS)
 def test_a_planted_leak_is_found(change, code):
     assert code in codes(change)
 
@@ -87,3 +87,74 @@ def test_findings_quote_no_value():
     findings = verify(SOURCE, tampered(lambda made: setattr(made, "PatientComments", "Quillfeather")), PLAN.policy, IDENTITY)
     assert findings
     assert "Quillfeather" not in repr(findings)
+
+
+# --- one after the other ---------------------------------------------------------------------------------------------------------------
+
+
+def warmed(plan=PLAN, times=3):
+    """A checker that has met the clean result, and the same of somebody else."""
+    checker = Checker(plan.policy)
+    other = make_identity(b"k" * 32, "other", 180, known=["Vandersnoot"], verdict="clean")
+    for _ in range(times):
+        for who in (IDENTITY, other):
+            assert checker(SOURCE, deidentify(SOURCE, plan, who).data, who).findings == []
+    return checker
+
+
+@pytest.mark.parametrize("change", LEAKS, ids=range(len(LEAKS)))
+def test_a_leak_is_found_after_many_without_one(change):
+    """As in a checker that has met nothing, finding by finding; and what was found is not fine the next time."""
+    checker, result = warmed(), tampered(change[0])
+    alone = Checker(PLAN.policy)(SOURCE, result, IDENTITY)
+    assert change[1] in {finding.code for finding in alone.findings}
+    for _ in range(3):
+        assert checker(SOURCE, result, IDENTITY) == alone
+        assert checker(SOURCE, deidentify(SOURCE, PLAN, IDENTITY).data, IDENTITY).findings == []
+
+
+def test_what_is_fine_for_one_person_is_not_for_another():
+    """The same element in results of people who are called differently, turn by turn."""
+    source = dicom_bytes(instance(BodyPartExamined="CHEST", SeriesDescription="Contrast"))
+    people = [make_identity(b"k" * 32, "p", 180, known=known, verdict="clean") for known in ([], ["Chest"], ["Contrast"])]
+    checker = Checker(DETAILED.policy)
+    result = deidentify(source, DETAILED, people[0]).data
+    for _ in range(3):
+        found = [checker(source, result, who).findings for who in people]
+        assert [[finding.keyword for finding in each] for each in found] == [[], ["BodyPartExamined"], ["SeriesDescription", ""]]
+
+
+def test_what_another_source_says_is_looked_for():
+    """Two sources with the same result but for the UIDs: what only one of them says of people is found with that one only."""
+    plain, named = dicom_bytes(instance()), dicom_bytes(instance(OperatorsName="Contrast^Ann"))
+    result = tampered(lambda made: setattr(made, "SeriesDescription", "CT contrast"))
+    checker = Checker(PLAN.policy)
+    for _ in range(3):
+        assert checker(plain, result, IDENTITY).findings == []
+        assert {finding.code for finding in checker(named, result, IDENTITY).findings} == {"identifier"}
+
+
+def test_files_of_a_series_are_told_by_what_differs():
+    checker = Checker(PLAN.policy)
+    for number in range(5):
+        source = dicom_bytes(instance(SOPInstanceUID=f"1.2.826.0.1.3680043.10.1234.{number}", InstanceNumber=str(number)))
+        result = deidentify(source, PLAN, IDENTITY).data
+        assert checker(source, result, IDENTITY) == check(source, result, PLAN.policy, IDENTITY)
+        assert checker(source, result, IDENTITY).findings == []
+    other = deidentify(dicom_bytes(instance(SOPInstanceUID="1.2.826.0.1.3680043.10.1234.9")), PLAN, IDENTITY).data
+    assert {finding.code for finding in checker(source, other, IDENTITY).findings} == {"uid"}
+    late = deidentify(dicom_bytes(instance(StudyDate="20150701")), PLAN, IDENTITY).data
+    assert "date" in {finding.code for finding in checker(source, late, IDENTITY).findings}
+
+
+@pytest.mark.parametrize("path", pydicom_files(), ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_both_ways_say_the_same_of_real_files(path, monkeypatch):
+    """By elements and as a whole: the same findings and the same texts, and most files are checked by elements."""
+    data = path.read_bytes()
+    try:
+        result = deidentify(data, DETAILED, IDENTITY).data
+    except WithheldError:
+        return
+    checked = check(data, result, DETAILED.policy, IDENTITY)
+    monkeypatch.setattr(Checker, "_fine", lambda *_: None)
+    assert check(data, result, DETAILED.policy, IDENTITY) == checked

@@ -8,7 +8,8 @@ computes one feature after the other with NumPy on the whole array; it has no bo
 evidence of contrast or faces, and so does less.
 
 ``decode_<syntax>``: samples per second of the pinned decoder against pydicom's default handler (``pixel_array``, which takes the first
-plugin that works). Slices are encoded here where an encoder is installed; else one of pydicom's own files is used (``--n`` times).
+plugin that works). Slices are encoded here where an encoder is installed (of HTJ2K: imagecodecs); else one of pydicom's own files is used
+(``--n`` times), or the line is left out.
 
 --costs prints milliseconds of each feature asked alone (``cost`` in schemas/features.yaml); --cost-table those of docs/operator.md.
 """
@@ -34,7 +35,8 @@ import cv2
 import numpy as np
 import pydicom
 from measure import line, medians
-from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.encaps import encapsulate
+from pydicom.uid import ExplicitVRLittleEndian, HTJ2KLossless, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from pictures_spark.pixels.decode import decode
 from pictures_spark.pixels.examine import NOTHING, Examiner, Locator
@@ -151,16 +153,50 @@ def encoded_files(native: bytes) -> dict[str, bytes]:
         buffer = BytesIO()
         pydicom.dcmwrite(buffer, dataset)
         found[name] = buffer.getvalue()
+    for name, process in (("jpeg_lossless", "JPEGLosslessProcess14"), ("jpeg_lossless_sv1", "JPEGLosslessProcess14_1")):
+        found[name] = in_lossless_jpeg(native, process)
+    try:
+        from imagecodecs import htj2k_encode
+
+        dataset = pydicom.dcmread(BytesIO(native))
+        coded = htj2k_encode(np.frombuffer(dataset.PixelData, "<u2").reshape(dataset.Rows, dataset.Columns), reversible=True)
+        dataset.PixelData = encapsulate([coded])
+        dataset["PixelData"].VR = "OB"
+        dataset.file_meta.TransferSyntaxUID = HTJ2KLossless
+        buffer = BytesIO()
+        pydicom.dcmwrite(buffer, dataset)
+        found["htj2k_lossless"] = buffer.getvalue()
+    except ImportError:
+        print("  .. no imagecodecs: decode_htj2k_lossless left out", file=sys.stderr, flush=True)
     for name, file in (
         ("jpeg_baseline", "SC_rgb_jpeg.dcm"),
         ("jpeg_extended", "JPGExtended.dcm"),
-        ("jpeg_lossless", "SC_rgb_jpeg_gdcm.dcm"),
         ("jpeg_ls_near_lossless", "SC_rgb_jls_lossy_line.dcm"),
         ("jpeg_2000", "693_J2KI.dcm"),
     ):
         if (folder / file).exists():
             found[name] = (folder / file).read_bytes()
     return found
+
+
+def in_lossless_jpeg(native: bytes, process: str) -> bytes:
+    """A file in lossless JPEG, which only gdcm writes, and only from file to file."""
+    import gdcm
+
+    with tempfile.TemporaryDirectory() as folder:
+        plain, packed = f"{folder}/plain", f"{folder}/packed"
+        Path(plain).write_bytes(native)
+        reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+        reader.SetFileName(plain)
+        reader.Read()
+        change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, process)))
+        change.SetInput(reader.GetImage())
+        change.Change()
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        writer.SetFileName(packed)
+        writer.Write()
+        return Path(packed).read_bytes()
 
 
 def one_by_one(dataset: pydicom.Dataset) -> dict[str, float]:

@@ -69,7 +69,8 @@ class Image:
     def frames(self, indices: Sequence[int] | None = None) -> Iterator[np.ndarray]:
         """Decode frames in order: (rows, columns) or (rows, columns, 3) arrays in the machine's byte order, colour as RGB.
 
-        Palette images give their indices; see `colours`. Bits that are not stored are cleared.
+        Palette images give their indices; see `colours`. Bits that are not stored are cleared. Whole numbers are as wide as Bits Allocated
+        says in every transfer syntax: decoders of JPEG-LS and JPEG 2000 give 8 bits where no more than 8 of 16 are stored.
 
         Parameters
         ----------
@@ -97,7 +98,7 @@ class Image:
                 if frame is None or not self._has_size(frame):
                     break
                 begun += 1
-                yield _native_order(frame)
+                yield self._as_declared(frame)
         for index in range(begun, self.frame_count):
             yield self._one(index, plugins)
 
@@ -106,7 +107,7 @@ class Image:
         for plugin in plugins:
             frame = _or_none(partial(self._decoded, index, plugin))
             if frame is not None and self._has_size(frame):
-                return _native_order(frame)
+                return self._as_declared(frame)
         raise PixelFault("undecodable", "a frame is missing, cut short or damaged")
 
     def _decoded(self, index: int, plugin: str) -> np.ndarray:
@@ -165,6 +166,14 @@ class Image:
             raise PixelFault("undecodable", "a frame claims another size than the header")
         if any(cut for _, cut in claims):
             raise PixelFault("undecodable", "a frame is cut short")
+
+    def _as_declared(self, frame: np.ndarray) -> np.ndarray:
+        """A frame in the machine's byte order, its whole numbers no narrower than the header says."""
+        kind = frame.dtype.newbyteorder("=")
+        declared = int(self.dataset.get("BitsAllocated") or 0) // 8
+        if kind.kind in "iu" and kind.itemsize < declared and declared in (2, 4, 8):
+            kind = np.dtype(f"{kind.kind}{declared}")
+        return np.ascontiguousarray(frame, dtype=kind)
 
     def _has_size(self, frame: np.ndarray) -> bool:
         return frame.shape == ((self.rows, self.columns) if self.samples == 1 else (self.rows, self.columns, self.samples))
@@ -232,10 +241,6 @@ def _or_none(way: Callable[[], np.ndarray]) -> np.ndarray | None:
         raise
     except Exception:  # noqa: BLE001 - decoders raise anything, and their messages quote the input
         return None
-
-
-def _native_order(frame: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(frame, dtype=frame.dtype.newbyteorder("="))
 
 
 def _transfer_syntax(dataset: Dataset) -> str:

@@ -2,8 +2,10 @@
 
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import gdcm
 import numpy as np
 import pydicom
 from pydicom import Dataset
@@ -80,3 +82,31 @@ def dicom_bytes(dataset: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes
     buffer = BytesIO()
     pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
     return buffer.getvalue()
+
+
+def by_gdcm(dataset: Dataset, process: str) -> bytes:
+    """A data set as a file in lossless JPEG, which only gdcm writes, and only from file to file.
+
+    Parameters
+    ----------
+    dataset : with an even number of bytes of pixels, for gdcm takes the one that pads them for a part of the image.
+    process : gdcm's name of the transfer syntax, such as ``JPEGLosslessProcess14_1``.
+    """
+    with TemporaryDirectory() as folder:
+        plain, packed = f"{folder}/plain", f"{folder}/packed"
+        Path(plain).write_bytes(dicom_bytes(dataset))
+        reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+        reader.SetFileName(plain)
+        assert reader.Read()
+        change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, process)))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        writer.SetFileName(packed)
+        assert writer.Write()
+        written = pydicom.dcmread(packed)
+    # It changes more of the header than it has to.
+    made = pydicom.dcmread(BytesIO(dicom_bytes(dataset)))
+    made["PixelData"] = written["PixelData"]
+    return dicom_bytes(made, written.file_meta.TransferSyntaxUID)

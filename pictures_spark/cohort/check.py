@@ -45,6 +45,7 @@ from pictures_spark.cohort.model import (
     Window,
     asked_events,
     asked_members,
+    in_hours,
     leaves,
     saved_cohorts,
 )
@@ -258,7 +259,9 @@ def _predicate(question: Question, predicate: Predicate, where: str) -> Iterator
             yield from _where(question.index, predicate, where, domain.fields(question.unit), question.unit)
         case Related():
             yield from _related(question.unit, predicate, f"{where}: related")
+            yield from _hours(question, predicate, f"{where}: related")
         case Gap():
+            yield from _hours(question, predicate, f"{where}: gap")
             yield from _gap(question, predicate, f"{where}: gap")
             yield from _window_order(predicate.window, f"{where}: gap", "days")
             if predicate.window == EVER:
@@ -269,6 +272,7 @@ def _predicate(question: Question, predicate: Predicate, where: str) -> Iterator
             yield from _nearest(question, predicate, f"{where}: nearest")
         case Finding():
             yield from _finding(question, predicate, f"{where}: report")
+            yield from _hours(question, predicate, f"{where}: report")
         case Member():
             yield from _member(question.unit, predicate, f"{where}: in")
         case AllOf(parts) | AnyOf(parts) | NoneOf(parts):
@@ -288,6 +292,7 @@ def _gap(question: Question, gap: Gap, where: str) -> Iterator[str]:
 
 
 def _stay(question: Question, stay: Stay, where: str) -> Iterator[str]:
+    yield from _hours(question, stay, where)
     yield from _window_order(stay.begins, where, "begins")
     yield from _window_order(stay.ends, where, "ends")
     if not stay.holds:
@@ -310,6 +315,7 @@ def _nearest(question: Question, asked: Nearest, where: str) -> Iterator[str]:
         return
     wrong = list(_related(question.unit, among, where))
     yield from wrong
+    yield from _hours(question, asked, where)
     plain = Related(among.unit, among.of, among.where, among.window, among.same, count=among.count, among=among.among)
     if among != plain or among.count != among.unit:
         yield f"{where}: it is one of them: leave out at_least, count, within, apart and related"
@@ -408,7 +414,58 @@ def _related(unit: str, related: Related, where: str) -> Iterator[str]:
 
 def _window_order(window: Window, where: str, what: str) -> Iterator[str]:
     if window.low is not None and window.high is not None and window.low > window.high:
-        yield f"{where}: {what} [{window.low}d, {window.high}d] is reversed; the earlier day comes first"
+        unit = window.unit[0]
+        yield f"{where}: {what} [{window.low}{unit}, {window.high}{unit}] is reversed; the earlier {window.unit} comes first"
+
+
+def _hours(question: Question, node: Any, where: str) -> Iterator[str]:
+    """Faults of windows of hours: they need a time of day on both sides."""
+    if not in_hours(node):
+        return
+    match node:
+        case Has(events) | Lacks(events) | Nearest(Events() as events):
+            if events.anchor != "index":
+                yield f"{where}: hours do not count from a hospital stay, which has no time of day; give the window in days"
+            timed = domain.timed_kinds()
+            known = vocabulary("event_kind")
+            for kind in (kind for kind in events.kinds if kind in known and kind not in timed):
+                yield f"{where}: no record source says at what time of day {kind} events happen, only {_listed(timed)}; give days"
+        case Related() | Nearest(Related()):
+            related = node if isinstance(node, Related) else node.among
+            assert isinstance(related, Related)
+            if related.unit in domain.UNITS and domain.clock(related.unit, domain.AGE_DATE) is None:
+                yield f"{where}: the scan date of a {related.unit} has no time of day; ask with unit: series, or give days"
+            if not in_hours(related.window):
+                return  # only what is nested in it does, and that from the other scan
+        case Gap(start, end):
+            for name in (start, end):
+                if name != domain.INDEX and name in domain.fields(question.unit) and domain.clock(question.unit, name) is None:
+                    yield f"{where}: {name} of a {question.unit} has no time of day; give days"
+            if domain.INDEX not in (start, end):
+                return
+        case Stay() | Finding() | FollowUp() | First() | Last() | Chain() | Cover():
+            yield f"{where}: hours go with has, lacks, nearest, related and gap alone; give whole days, such as [0d, 1d]"
+            return
+        case _:
+            return
+    index = question.index
+    if isinstance(index, str) and domain.clock(question.unit, index) is not None:
+        return
+    if isinstance(index, IndexEvent):
+        if set(index.events.kinds) <= set(domain.timed_kinds()):
+            return
+        has_none = f"{' or '.join(index.events.kinds)} events have no time of day"
+    else:
+        has_none = "there is none" if index is None else f"{index} of a {question.unit} has no time of day"
+    yield (
+        f"{where}: hours count from the index date's time of day, and {has_none}; use index: scan_date of series or images, "
+        f"index: study_date of studies, or the day of an event of kind {_listed(domain.timed_kinds())}"
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def _where(
@@ -533,6 +590,8 @@ def _events(question: Question, predicate: Predicate | IndexEvent | FollowUp, ev
     yield from (f"{where}: {n[:40]!r} is no name of a record source" for n in events.sources if not re.fullmatch(_name(), n))
     low, high = events.window.low, events.window.high
     yield from _window_order(events.window, where, "window")
+    if not isinstance(predicate, Stay):
+        yield from _hours(question, predicate, where)
     if events.at_least < 1:
         yield f"{where}: at_least must be 1 or more"
     yield from _anchored(question, predicate, events, where)
@@ -543,8 +602,11 @@ def _events(question: Question, predicate: Predicate | IndexEvent | FollowUp, ev
         yield f"{where}: cover asks for observed time alone; leave out codes, at_least and position"
     if isinstance(predicate, Chain):
         yield from _chain(predicate, where)
-    if low is not None and high is not None and low <= high and events.at_least > high - low + 1:
-        yield f"{where}: at_least {events.at_least} different days do not fit in a window of {high - low + 1}"
+    if low is not None and high is not None and low <= high:
+        # Hours touch one day more than they last.
+        days = high - low + 1 if events.window.unit == "day" else (high - low + 23) // 24 + 1
+        if events.at_least > days:
+            yield f"{where}: at_least {events.at_least} different days do not fit in a window of {days}"
 
 
 def _anchored(question: Question, predicate: Predicate | IndexEvent | FollowUp, events: Events, where: str) -> Iterator[str]:

@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any, Literal
 
 from pictures_spark.cohort.model import Order, Pick
+from pictures_spark.records.source import source, source_names
 from pictures_spark.resources import load_schema
 from pictures_spark.schema import Column, table, vocabulary
 
@@ -52,6 +53,13 @@ EVENT_COLUMNS = (
     "source",
 )
 EVENT_NUMBERS = ("value", "value_std")
+# The time of day of a date: of which table, which column, and where its time is.
+CLOCKS = {
+    ("series", "scan_date"): "scan_time",
+    ("image", "scan_date"): "scan_time",
+    ("study", "study_date"): "study_time",
+    ("event", "date"): "time",
+}
 EVENT_SHOWN = ("date", "kind", "system", "code", *EVENT_COLUMNS)
 FOLLOWED = ("days", "event", "end")
 _LONGEST_CS = 16  # characters of a code string, PS3.5
@@ -155,6 +163,26 @@ def fields(unit: str) -> dict[str, Field]:
         )
         found[VERDICT] = Field(TEXT, verdict, VERDICT)
     return found | _tags(unit) | _features(unit)
+
+
+@cache
+def clock(unit: str, name: str) -> Field | None:
+    """The time of day that goes with a date of a unit, None where there is none."""
+    known = fields(unit)
+    time = CLOCKS.get((known[name].table, name)) if name in known else None
+    return known[time] if time is not None else None
+
+
+@cache
+def timed_kinds() -> tuple[str, ...]:
+    """Kinds of events that some record source gives a time of day."""
+    found = {
+        event.kind
+        for name in source_names()
+        for event in source(name).events
+        if event.time is not None or any(source(name).column(day).type == "datetime" for day in event.date)
+    }
+    return tuple(sorted(found))
 
 
 @cache

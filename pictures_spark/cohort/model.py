@@ -10,7 +10,7 @@ question can be reported at once: `pictures_spark.cohort.check` does that for al
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import date
 from typing import Literal
 
@@ -67,10 +67,15 @@ class Where:
 
 @dataclass(frozen=True)
 class Window:
-    """Whole days relative to the index date, both ends included; None is where the record source begins or ends (``ever``)."""
+    """Whole days relative to the index date, both ends included; None is where the record source begins or ends (``ever``).
+
+    With ``unit`` hour the numbers are hours of the clock from the index date's time of day to the other's, to the second. A day whose time
+    is not known may be any time of that day: whether it lies in the window is unknown only where that decides.
+    """
 
     low: int | None
     high: int | None
+    unit: Literal["day", "hour"] = "day"
 
 
 EVER = Window(None, None)
@@ -187,7 +192,10 @@ class Related:
 
 @dataclass(frozen=True)
 class Gap:
-    """Whether the days from one date column to another lie in the window; ``index`` is the index date. Unknown where one is missing."""
+    """Whether the days (or hours) from one date column to another lie in the window; ``index`` is the index date.
+
+    Unknown where one is missing.
+    """
 
     start: str
     end: str
@@ -212,9 +220,9 @@ class Nearest:
     """One event, or one other scan, of those in the window: yes where it is there and meets the conditions of ``then``.
 
     The nearest to the day that the window counts from, of two as near the earlier; or the earliest or latest of them; ties end by event_id,
-    series_id or study_id. Where one of which a condition (or the day) is unknown may be it, the answer is unknown. Where there is none: no
-    for scans, and for events where the window is observed; else unknown. Of `Events`, ``at_least`` does not count; of `Related` only unit,
-    of, where, window and same do.
+    series_id or study_id. In a window of hours it goes by the second, and one whose time is not known may be it. Where one of which a
+    condition (or the day) is unknown may be it, the answer is unknown. Where there is none: no for scans, and for events where the window
+    is observed; else unknown. Of `Events`, ``at_least`` does not count; of `Related` only unit, of, where, window and same do.
     """
 
     among: "Events | Related"
@@ -373,8 +381,8 @@ class FollowUp:
 class Output:
     """Something shown of each member: a column, days between two dates, the nearest scan or event, or a follow-up.
 
-    ``give`` says what is shown of the nearest: its columns, or ``gap``, the days from the index date to it. A follow-up shows ``days``,
-    ``event`` (1 or 0) and ``end`` (event, death, transfer_out, study_end, window_end or cover_end).
+    ``give`` says what is shown of the nearest: its columns, or ``gap``, the days (or hours) from the index date to it. A follow-up shows
+    ``days``, ``event`` (1 or 0) and ``end`` (event, death, transfer_out, study_end, window_end or cover_end).
     """
 
     id: str
@@ -391,7 +399,10 @@ class Breakdown:
 
 @dataclass(frozen=True)
 class IndexEvent:
-    """The index date is the day of the person's first or last such event, at any time; units of people without one have none."""
+    """The index date is the day of the person's first or last such event, at any time; units of people without one have none.
+
+    Where hours count from it, its time is that of the first or last of that day's, which is not known where that of any of them is not.
+    """
 
     which: Literal["first", "last"]
     events: Events
@@ -474,6 +485,35 @@ def asked_events(question: Question) -> list[tuple[str, Events]]:
             case Nearest(Events() as events) | FollowUp(events):
                 found.append((f"output {output.id}", events))
     return found
+
+
+def in_hours(node: object) -> bool:
+    """Whether a part of a question has a window of hours."""
+    match node:
+        case Window():
+            return node.unit == "hour"
+        case tuple():
+            return any(in_hours(part) for part in node)
+        case _:
+            return is_dataclass(node) and any(in_hours(getattr(node, one.name)) for one in fields(node))
+
+
+def counts_hours_from_index(question: Question) -> bool:
+    """Whether hours count from the index date: not those between other dates, nor those from another scan."""
+    asked: list[object] = [leaf for step in question.steps for leaf in leaves(step.predicate)]
+    asked += [output.of for output in question.outputs]
+    return any(_counts_hours(node) for node in asked)
+
+
+def _counts_hours(node: object) -> bool:
+    match node:
+        case Gap(start, end, window):
+            return window.unit == "hour" and "index" in (start, end)
+        case Related() | Nearest(Related()):
+            related = node if isinstance(node, Related) else node.among
+            return related.window.unit == "hour"
+        case _:
+            return in_hours(node)
 
 
 def saved_cohorts(question: Question) -> list[str]:

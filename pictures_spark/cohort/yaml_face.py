@@ -61,6 +61,7 @@ _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _DAYS = re.compile(r"([+-]?[0-9]{1,6})d")
+_HOURS = re.compile(r"([+-]?[0-9]{1,6})h")
 # Stands for a window that could not be read, so that nothing else seems wrong because of it.
 _UNREAD = Window(-99999, 99999)
 _EVENT_STEPS: dict[str, type[Has | Lacks | First | Last | Chain | Cover]] = {
@@ -326,7 +327,7 @@ def _output_tree(output: Output) -> dict[str, Any]:
 
 
 def _window_tree(window: Window) -> list[str]:
-    return ["ever" if end is None else f"{end}d" for end in (window.low, window.high)]
+    return ["ever" if end is None else f"{end}{window.unit[0]}" for end in (window.low, window.high)]
 
 
 def _where_tree(tests: tuple[Test, ...]) -> dict[str, Any]:
@@ -741,13 +742,18 @@ class _Reader:
 
     def _window(self, value: Any, where: str, what: str = "window") -> Window | None:
         ends = value if isinstance(value, list) and len(value) == 2 else []
+        hours = [_HOURS.fullmatch(end) if isinstance(end, str) else None for end in ends]
         days = [_DAYS.fullmatch(end) if isinstance(end, str) else None for end in ends]
-        if len(ends) != 2 or any(day is None and end != "ever" for day, end in zip(days, ends, strict=True)):
-            return self._fault(where, f"{what} {_shown(value)} must be two whole numbers of days such as [-90d, -1d]; `ever` may be an end")
-        low, high = (int(day[1]) if day else None for day in days)
+        if any(hours) and any(days):
+            return self._fault(where, f"{what} {_shown(value)}: both ends are in days, or both in hours")
+        given = hours if any(hours) else days
+        if len(ends) != 2 or any(one is None and end != "ever" for one, end in zip(given, ends, strict=True)):
+            shown = _shown(value) if not isinstance(value, list) else f"[{', '.join(_shown(end) for end in value[:3])}]"
+            return self._fault(where, f"{what} {shown} must be two whole numbers of days such as [-90d, -1d]; `ever` may be an end")
+        low, high = (int(one[1]) if one else None for one in given)
         if low is None and high is None:
             return self._fault(where, "window [ever, ever] is written ever: true")
-        return Window(low, high)
+        return Window(low, high, "hour" if any(hours) else "day")
 
     def _pick(self, tree: Any) -> Pick | None:
         found = self._mapping(tree, self.schema["$defs"]["pick"], "pick")

@@ -25,7 +25,7 @@ def related(condition, **given):
 
 
 def event(condition, word="has", codelists=STROKE, **given):
-    return question(f"{{id: s, {word}: {{{condition}}}}}", more=codelists, **given)
+    return question(f"{{id: s, {word}: {{{condition}}}}}", more=codelists or None, **given)
 
 
 def output(text, **given):
@@ -113,6 +113,39 @@ REFUSED = {
     "ever is false": (event("event: diagnosis, codes: stroke, ever: no"), "ever can only be true"),
     "reversed window": (event("event: diagnosis, codes: stroke, window: [-1d, -90d]"), "window \\[-1d, -90d\\] is reversed"),
     "months": (event("event: diagnosis, codes: stroke, window: [-3m, 0d]"), "must be two whole numbers of days"),
+    "days to hours": (event("event: attendance, window: [-1d, 4h]", codelists=""), "both ends are in days, or both in hours"),
+    "hours reversed": (event("event: attendance, window: [4h, 0h]", codelists=""), "window \\[4h, 0h\\] is reversed; the earlier hour"),
+    "hours of what has none": (
+        event("event: diagnosis, codes: stroke, window: [-4h, 0h]"),
+        "no record source says at what time of day diagnosis events happen, only attendance or lab; give days",
+    ),
+    "hours from a stay": (event("event: lab, window: [0h, 4h], from: end_of_stay", codelists=""), "which has no time of day"),
+    "hours of the first ever": (
+        event("event: lab, window: [0h, 4h], ever: true", word="first", codelists=""),
+        "hours go with has, lacks, nearest, related and gap alone; give whole days",
+    ),
+    "hours of a chain": (
+        event("event: lab, window: [-9d, 0d], at_least: 2, gap: [1h, 4h]", word="chain", codelists=""),
+        "hours go with has, lacks",
+    ),
+    "hours of a stay": (step("stay: {has: [{event: diagnosis}], begins: [-4h, 0h]}"), "stay: hours go with has"),
+    "hours of a report": (step("report: {finding: mass, window: [0h, 4h]}"), "report: hours go with has"),
+    "hours of a follow-up": (output("follow_up: {event: death, window: [1h, 4h]}"), "follow_up: hours go with has"),
+    "hours from a date without": (
+        event("event: lab, window: [-4h, 0h]", codelists="", unit="study"),
+        "scan_date of a study has no time of day; use index: scan_date of series or images, index: study_date of studies",
+    ),
+    "hours from a day": (event("event: lab, window: [-4h, 0h]", codelists="", index="2016-01-01"), "2016-01-01 of a series has no time"),
+    "hours from a diagnosis": (
+        event("event: lab, window: [-4h, 0h]", codelists="", index="{first: {event: diagnosis}}"),
+        "diagnosis events have no time of day",
+    ),
+    "hours to a study": (related("unit: study, of: patient, window: [0h, 4h]"), "the scan date of a study has no time of day"),
+    "hours to a death": (step("gap: {from: index, to: death_date, days: [0h, 9h]}"), "death_date of a series has no time of day"),
+    "days that do not fit in hours": (
+        event("event: lab, window: [0h, 4h], at_least: 3", codelists=""),
+        "at_least 3 different days do not fit in a window of 2",
+    ),
     "ever to ever": (event("event: diagnosis, codes: stroke, window: [ever, ever]"), "is written ever: true"),
     "unknown kind": (
         event("event: diagnoses, codes: stroke, window: [-9d, 0d]"),

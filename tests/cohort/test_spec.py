@@ -995,6 +995,131 @@ def test_days_between_two_dates():
     )
 
 
+AT_THE_DOOR = {
+    "residence": """
+        patient_id | from_date | to_date
+        p1         | -400      |
+        p2         | -400      |
+    """,
+    "source_cover": """
+        source | site | from_date | to_date | lag_days | kinds
+        ae2    | demo | -300      | +300    | 0        | attendance
+    """,
+}
+
+
+def test_hours_count_by_the_clock_and_a_time_that_is_not_known_may_be_any_of_its_day():
+    spec(
+        "unit: series, index: scan_date, population: all, steps: [{id: four, has: {event: attendance, window: [-4h, 0h]}}, "
+        "{id: two_days, has: {event: attendance, window: [-48h, 48h]}}, {id: none, lacks: {event: attendance, window: [-4h, 0h]}}]",
+        "s1 T T T F\ns2 T F T T\ns3 T ? T ?\ns4 T F F T\ns5 T ? ? ?",
+        series="""
+            series_id | patient_id | scan_date | scan_time
+            s1        | p1         | +10       | 02:00:00
+            s2        | p1         | +10       | 12:00:00
+            s3        | p1         | +10       |
+            s4        | p1         | +30       |
+            s5        | p1         |           | 02:00:00
+        """,
+        event="""
+            event_id | patient_id | kind       | date | time
+            e1       | p1         | attendance | +9   | 22:00:00
+        """,
+        residence=AT_THE_DOOR["residence"],
+        source_cover=AT_THE_DOOR["source_cover"],
+    )
+
+
+def test_hours_are_closed_to_the_second_and_an_event_without_a_time_may_be_the_nearest():
+    spec(
+        "unit: series, index: scan_date, population: all, steps: [{id: one, has: {event: attendance, window: [-1h, 0h]}}, "
+        "{id: near, nearest: {event: attendance, window: [-24h, 24h], then: {value_std: {lt: 5}}}}]",
+        "s1 T T T\ns2 T F T\ns3 T ? ?\ns4 T F F",
+        series="""
+            series_id | patient_id | scan_date | scan_time
+            s1        | p1         | +10       | 12:00:00
+            s2        | p1         | +10       | 12:00:01
+            s3        | p2         | +10       | 12:00:00
+            s4        | p2         | +20       | 12:00:00
+        """,
+        event="""
+            event_id | patient_id | kind       | date | time     | value_std
+            e1       | p1         | attendance | +10  | 11:00:00 | 1
+            e2       | p2         | attendance | +10  |          | 1
+        """,
+        residence=AT_THE_DOOR["residence"],
+        source_cover=AT_THE_DOOR["source_cover"],
+    )
+
+
+def test_none_found_within_hours_is_no_only_where_the_days_they_reach_are_covered():
+    spec(
+        "unit: series, index: scan_date, population: all, steps: [{id: x, has: {event: attendance, window: [-4h, 4h]}}]",
+        "early T ?\nfirst T F\nlast T F\nlate T ?\nsome_time T ?",
+        series="""
+            series_id | patient_id | scan_date | scan_time
+            early     | p1         | -300      | 03:59:59
+            first     | p1         | -300      | 04:00:00
+            last      | p1         | +300      | 19:59:59
+            late      | p1         | +300      | 20:00:00
+            some_time | p1         | +300      |
+        """,
+        residence=AT_THE_DOOR["residence"],
+        source_cover=AT_THE_DOOR["source_cover"],
+    )
+
+
+def test_hours_to_other_scans_and_between_two_dates():
+    spec(
+        "unit: series, index: scan_date, population: all, steps: [{id: soon, related: {unit: series, of: patient, window: [0h, 2h]}}, "
+        "{id: begun, gap: {from: study_date, to: index, days: [0h, 1h]}}]",
+        "s1 T T T\ns2 T F F\ns3 T F F\ns4 T ? ?\ns5 T ? T",
+        study="""
+            study_id | study_date | study_time
+            t1       | +10        | 22:30:00
+        """,
+        series="""
+            series_id | study_id | patient_id | scan_date | scan_time
+            s1        | t1       | p1         | +10       | 23:00:00
+            s2        | t1       | p1         | +11       | 00:59:59
+            s3        | t1       | p2         | +11       | 03:00:00
+            s4        | t1       | p3         | +10       |
+            s5        | t1       | p3         | +10       | 23:00:00
+        """,
+    )
+
+
+def test_hours_from_the_first_event_whose_time_is_that_of_the_first_of_its_day():
+    spec(
+        "unit: patient, index: {first: {event: attendance}}, population: all, "
+        "steps: [{id: x, related: {unit: series, of: patient, window: [0h, 4h]}}]",
+        "p1 T T\np2 T F\np3 T ?\np4 T ?",
+        patient="""
+            patient_id
+            p1
+            p2
+            p3
+            p4
+        """,
+        event="""
+            event_id | patient_id | kind       | date | time
+            e1       | p1         | attendance | +9   | 21:00:00
+            e2       | p1         | attendance | +9   | 20:00:00
+            e3       | p2         | attendance | +9   | 20:00:00
+            e4       | p2         | attendance | +9   | 23:00:00
+            e5       | p3         | attendance | +9   | 20:00:00
+            e6       | p3         | attendance | +9   |
+        """,
+        series="""
+            series_id | patient_id | scan_date | scan_time
+            s1        | p1         | +10       | 00:00:00
+            s2        | p2         | +10       | 00:00:01
+            s3        | p3         | +10       | 00:00:00
+            s4        | p4         | +10       | 00:00:00
+        """,
+    )
+
+
 def test_a_report_says_yes_or_no_and_without_one_it_is_unknown():
     spec(
         "unit: study, population: all, steps: [{id: mass, report: {finding: mass}}, "

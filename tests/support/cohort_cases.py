@@ -150,6 +150,9 @@ STAYS = ("y1", "y2", "y3", "y4", "y5", "y6", "y7", "y8")
 # Cohorts that were saved: the name of each and what its members are.
 SAVED = {"old-series": "series", "old-people": "patient", "few-series": "series", "few-people": "patient"}
 FINDINGS = ("infarct", "mass")
+# Kinds of events that have a time of day, and times, of which some are none.
+TIMED = ("attendance", "lab")
+TIMES = ("00:00:00", "00:00:01", "08:30:00", "12:00:00", "12:00:01", "20:30:00", "23:59:59", None)
 SYSTEM_OF = {"diagnosis": "icd10", "death_cause": "icd10", "dispensing": "bnf", "procedure": "opcs4"}
 TAGS = {"SliceThickness": "DS", "EchoTime": "DS", "ScanningSequence": "CS"}
 NUMBERS = (-1.0, 1.5, 1.5000000000000002, 3.0)
@@ -236,7 +239,7 @@ def dense_tables(seed: int) -> Tables:
         {"stay_id": stay, "patient_id": chance.choice(PEOPLE), "start_date": (start := days(0, LENGTH)), "end_date": _left(chance, start)}
         for stay in STAYS
     ]
-    groups = [KINDS[:1], KINDS[1:3], (*KINDS[3:], "admission"), *chance.choice(([], [], [KINDS[:2]]))]
+    groups = [(*KINDS[:1], TIMED[0]), (*KINDS[1:3], TIMED[1]), (*KINDS[3:], "admission"), *chance.choice(([], [], [KINDS[:2]]))]
     found["source_cover"] = [
         {
             "source": f"source{number}",
@@ -267,6 +270,7 @@ def dense_tables(seed: int) -> Tables:
         for number in range(chance.choice((8, 24, 48)))
     ]
     found["event"] += [{**chance.choice(found["event"]), "event_id": f"again{number}"} for number in range(4)]
+    _give_times(random.Random(-seed), found)
     found["tag"] = [_tag(chance, keyword, series_id=s) for s in SERIES for keyword in TAGS if chance.random() < 0.8]
     found["study_tag"] = [_tag(chance, keyword, study_id=s) for s in STUDIES for keyword in TAGS if chance.random() < 0.8]
     images = {(image["image_id"], image["series_id"]) for image in found["image"]}
@@ -326,6 +330,27 @@ def dense_tables(seed: int) -> Tables:
         if chance.random() < (0.5 if name.startswith("old") else 0.2)
     ]
     return found
+
+
+def _give_times(chance: random.Random, found: Tables) -> None:
+    """Times of day, and events on the days around scans that have some: hours meet there."""
+    for name, column in (("series", "scan_time"), ("study", "study_time")):
+        for row in found[name]:
+            row[column] = chance.choice(TIMES) if chance.random() < 0.8 else row[column]
+    days = [row["scan_date"] for row in found["series"] if row["scan_date"] is not None] or [day(0)]
+    found["event"] += [
+        {
+            "event_id": f"timed{number}",
+            "patient_id": chance.choice(PEOPLE),
+            "source": chance.choice(("source0", "source1")),
+            "kind": chance.choice(TIMED),
+            "date": chance.choice(days) + timedelta(days=chance.choice((-1, 0, 0, 0, 1))),
+            "time": chance.choice(TIMES),
+            "position": chance.choice((0, None)),
+            "value_std": chance.choice((*NUMBERS, None)),
+        }
+        for number in range(24)
+    ]
 
 
 def saved_of(tables: Tables) -> dict[str, tuple[str, frozenset[str]]]:
@@ -505,6 +530,40 @@ def _events(ask: Asking) -> Events:
     return Events(kinds, codes, window, ask.one_of(1, 1, 2) if fits else 1, ask.one_of(True, False, False, False), sources, anchor)
 
 
+def _clocked(ask: Asking) -> bool:
+    """Whether the index date has a time of day."""
+    if isinstance(ask.index, IndexEvent):
+        return set(ask.index.events.kinds) <= set(TIMED)
+    return isinstance(ask.index, str) and domain.clock(ask.unit, ask.index) is not None
+
+
+def _hours(ask: Asking, often: int) -> Window | None:
+    """A window of hours, once in so many times that one can be asked for."""
+    if not _clocked(ask) or not ask.one_of(True, *[False] * (often - 1)):
+        return None
+    low, high = sorted((ask.one_of(-60, -24, -12, -4, -1, 0), ask.one_of(0, 1, 4, 12, 24, 60)))
+    match ask.one_of("closed", "closed", "closed", "closed", "from", "to"):
+        case "from":
+            return Window(low, None, "hour")
+        case "to":
+            return Window(None, high, "hour")
+    return Window(low, high, "hour")
+
+
+def _timed(ask: Asking) -> Events:
+    """Events with a condition, of which some are asked for in hours."""
+    events, window = _conditioned(ask), _hours(ask, 2)
+    if window is None:
+        return events
+    return Events(tuple(ask.some(TIMED, 1, 2)), (), window, sources=events.sources, where=events.where)
+
+
+def _any_time(ask: Asking) -> Events:
+    """Events at any time, as an index date is the day of one."""
+    events = replace(_conditioned(ask), window=EVER, at_least=1, anchor="index")
+    return replace(events, kinds=tuple(ask.some(TIMED, 1, 2)), codes=(), main=False) if ask.one_of(True, False) else events
+
+
 def _conditioned(ask: Asking) -> Events:
     """Events with a condition on their own columns."""
     events = ask.node(Events)
@@ -551,6 +610,7 @@ def _related(ask: Asking) -> Related:
     at_least = ask.one_of(1, 1, 2, 3)
     same = ("frame_of_reference_id",) if ask.unit == unit == "series" and ask.one_of(True, False, False) else ()
     window = ask.node(Window) if ask.one_of(True, False) else EVER
+    window = (_hours(ask, 3) if unit == "series" else None) or window
     count = ask.one_of("series", "study") if unit == "series" else "study"
     span = ask.one_of("no", "no", "within", "apart") if at_least > 1 else "no"
     within, apart = ask.one_of(5, 20) if span == "within" else None, ask.one_of(5, 20) if span == "apart" else None
@@ -566,6 +626,9 @@ def _related(ask: Asking) -> Related:
 def _gap(ask: Asking) -> Gap:
     dates = _dates(ask)
     window = ask.node(Window)
+    clocked = [name for name in dates if domain.clock(ask.unit, name) is not None or (name == domain.INDEX and _clocked(ask))]
+    if len(clocked) > 1 and ask.one_of(True, False):
+        return Gap(*ask.some(clocked, 2, 2), Window(ask.one_of(None, -24, -12, 0), ask.one_of(1, 12, 30), "hour"))
     return Gap(*ask.some(dates, 2, 2), Window(-5, 5) if window == EVER else window)
 
 
@@ -576,7 +639,7 @@ def _stay(ask: Asking) -> Stay:
 
 
 def _nearest(ask: Asking) -> Nearest:
-    among: Events | Related = replace(_conditioned(ask), at_least=1)
+    among: Events | Related = replace(_timed(ask), at_least=1)
     fields: Any = domain.event_fields()
     names = ["value_std", "age_years", "comparator"]
     if ask.index is not None and ask.one_of(True, False):
@@ -673,8 +736,8 @@ NODES: dict[Any, Callable[[Asking], Any]] = {
     Predicate: _predicate,
     Where: _where,
     Test: lambda ask: ask.node(Where).tests[0],
-    Has: lambda ask: Has(_conditioned(ask)),
-    Lacks: lambda ask: Lacks(_conditioned(ask)),
+    Has: lambda ask: Has(_timed(ask)),
+    Lacks: lambda ask: Lacks(_timed(ask)),
     First: lambda ask: First(_end(ask)),
     Last: lambda ask: Last(_end(ask)),
     Chain: _chain,
@@ -699,7 +762,7 @@ NODES: dict[Any, Callable[[Asking], Any]] = {
     FollowUp: _follow_up,
     Output: _output,
     Breakdown: _breakdown,
-    IndexEvent: lambda ask: IndexEvent(ask.one_of("first", "last"), replace(_conditioned(ask), window=EVER, at_least=1, anchor="index")),
+    IndexEvent: lambda ask: IndexEvent(ask.one_of("first", "last"), _any_time(ask)),
 }
 
 

@@ -168,6 +168,12 @@ def _names(question: Question) -> Iterator[str]:
         yield from _one_of(f"step {s.id}: unknown", s.unknown, step["unknown"]["enum"])
 
 
+def _too_many(word: str, number: int) -> Iterator[str]:
+    most = _properties()[word]["maxItems"]
+    if number > most:
+        yield f"{word}: {number} are more than the {most} a question may have"
+
+
 def _codelists(question: Question) -> Iterator[str]:
     pattern = _properties()["codelists"]["propertyNames"]["pattern"]
     names = [codelist.name for codelist in question.codelists]
@@ -483,7 +489,7 @@ def _where(
         operators = [test.operator for test in tests]
         yield from (f"{place}: {column} has {o} twice" for o in dict.fromkeys(operators) if operators.count(o) > 1)
         wrong = [text for test in tests for text in _test(index, test, fields[column])]
-        yield from (f"{place}: {text}" for text in wrong or _contradiction(column, tests))
+        yield from (f"{place}: {text}" for text in wrong or _contradiction(column, tests, fields[column]))
 
 
 def _unknown_column(unit: str, column: str) -> str:
@@ -528,8 +534,35 @@ def _test(index: str | date | IndexEvent | None, test: Test, field: Field) -> It
             yield f"{column}: unknown is no value but a missing one; ask {{is_missing: true}}, or say unknown: include for the step"
         elif field.choices is not None and value not in field.choices:
             yield f"{column}: unknown value {value!r}{nearest(str(value), field.choices)}"
+        elif impossible(test.operator, value, field) and test.operator not in ("in", "between"):
+            low, high = field.column.range or (None, None)
+            yield f"{column}: {test.operator} {value} is met by nothing: it lies between {low:g} and {high:g}{_unit_of(field)}"
     if len(test.values) != len(set(test.values)) and test.operator != "between":
         yield f"{column}: {test.operator} names a value twice"
+
+
+def impossible(operator: str, value: Value, field: Field) -> bool:
+    """Whether no number that the column may hold compares so."""
+    span = field.column.range
+    if span is None or isinstance(value, str | bool | date):
+        return False
+    match operator:
+        case "eq":
+            return not span[0] <= value <= span[1]
+        case "lt":
+            return value <= span[0]
+        case "le":
+            return value < span[0]
+        case "gt":
+            return value >= span[1]
+        case "ge":
+            return value > span[1]
+        case _:
+            return False
+
+
+def _unit_of(field: Field) -> str:
+    return f" {field.column.unit}" if field.column.unit else ""
 
 
 def _typed(value: Value, field: Field) -> bool:
@@ -546,8 +579,8 @@ def _typed(value: Value, field: Field) -> bool:
             return isinstance(value, str)
 
 
-def _contradiction(column: str, tests: list[Test]) -> Iterator[str]:
-    """A range that no value lies in."""
+def _contradiction(column: str, tests: list[Test], field: Field) -> Iterator[str]:
+    """Conditions that no value meets."""
     missing = [test.values[0] for test in tests if test.operator == "is_missing"]
     if True in missing and len(tests) > 1:
         yield f"{column}: it cannot be missing and have a value"
@@ -570,6 +603,11 @@ def _contradiction(column: str, tests: list[Test]) -> Iterator[str]:
         high, high_open = min(highs, key=lambda h: (h[0], not h[1]))
         if low > high or (low == high and (low_open or high_open)):
             yield f"{column}: nothing lies between {low} and {high}; the smaller end comes first"
+            return
+    chosen = [set(test.values) for test in tests if test.operator in ("eq", "in")]
+    barred = {value for test in tests if test.operator == "ne" for value in test.values}
+    if chosen and field.kind not in ("set", "span") and not set.intersection(*chosen) - barred:
+        yield f"{column}: no value is one of these and none of those"
 
 
 def _events(question: Question, predicate: Predicate | IndexEvent | FollowUp, events: Events, where: str) -> Iterator[str]:
@@ -615,7 +653,8 @@ def _anchored(question: Question, predicate: Predicate | IndexEvent | FollowUp, 
     yield from _one_of(f"{where}: from", events.anchor, ("index", *anchors))
     if events.anchor != "index" and events.window == EVER:
         yield f"{where}: from goes with a window, such as [0d, 90d]"
-    if question.index == "death_date" and events.anchor == "index" and (events.window.low or 0) > 0:
+    dead = question.index.events.kinds if isinstance(question.index, IndexEvent) and question.index.events is not events else ()
+    if (question.index == "death_date" or (dead and set(dead) <= _DEATHS)) and events.anchor == "index" and (events.window.low or 0) > 0:
         yield f"{where}: the window begins after the person's death, when nothing is recorded"
     if events.where is not None:
         if isinstance(predicate, Chain | Cover):
@@ -623,6 +662,9 @@ def _anchored(question: Question, predicate: Predicate | IndexEvent | FollowUp, 
         yield from _where(None, events.where, where, domain.event_fields())
     if isinstance(predicate, Nearest) and events.at_least != 1:
         yield f"{where}: the nearest event is one event: at_least does not go with nearest"
+
+
+_DEATHS = {"death", "death_cause"}
 
 
 def _chain(chain: Chain, where: str) -> Iterator[str]:
@@ -745,6 +787,7 @@ def output_columns(output: Output) -> tuple[str, ...]:
 
 
 def _outputs(question: Question) -> Iterator[str]:
+    yield from _too_many("output", len(question.outputs))
     names = [name for output in question.outputs for name in output_columns(output)]
     ids = [output.id for output in question.outputs]
     yield from (f"output {n}: the id is used twice" for n in dict.fromkeys(n for n in ids if n and ids.count(n) > 1))
@@ -795,6 +838,7 @@ def _output(question: Question, output: Output, where: str) -> Iterator[str]:
 
 
 def _breakdowns(question: Question) -> Iterator[str]:
+    yield from _too_many("count", len(question.breakdowns))
     names = domain.grouped(question.unit)
     for breakdown in question.breakdowns:
         by = breakdown.by

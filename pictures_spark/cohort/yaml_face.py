@@ -77,6 +77,8 @@ _NAMED = ("event", "codes", "position", "source", "where")
 _NESTS: dict[str, type[Nest]] = {"all": AllOf, "any": AnyOf, "none": NoneOf}
 _PREDICATES = ("where", *_EVENT_STEPS, "stay", "nearest", "related", "gap", "report", "in", *_NESTS)
 _WORDS = {kind: word for word, kind in (_EVENT_STEPS | _NESTS).items()}
+# A megabyte of codes has not so many; aliases of aliases soon do.
+_MOST_NODES = 500_000
 # Deep enough for every real question; deeper ones are mistakes.
 _DEEPEST = 5
 _LOOKS_LIKE = {
@@ -113,7 +115,11 @@ def from_yaml(text: str, source: str = "file") -> Question:
 def read(text: str) -> tuple[Question | None, list[str]]:
     """The question as far as it can be read, and every fault; None where it is no question at all."""
     try:
-        tree = yaml.load(text, Loader=_Loader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is not None and _written_out(node, {}) > _MOST_NODES:
+            return None, ["its anchors (&) and aliases (*) stand for too much; write out what is meant"]
+        tree = loader.construct_document(node) if node is not None else None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""
@@ -159,6 +165,16 @@ def to_yaml(question: Question) -> str:
     if question.breakdowns:
         tree["count"] = [{"by": _one_or_many(breakdown.by)} for breakdown in question.breakdowns]
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=140)
+
+
+def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many nodes there are with every alias written out."""
+    if id(node) not in known:
+        known[id(node)] = 0  # one that holds itself is refused when it is made
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        inside = () if isinstance(node, yaml.ScalarNode) else parts
+        known[id(node)] = 1 + sum(_written_out(part, known) for part in inside)
+    return known[id(node)]
 
 
 class _Loader(yaml.BaseLoader):
@@ -861,4 +877,6 @@ def _shown(value: Any) -> str:
     """A value of a question as a message shows it, never long."""
     if isinstance(value, str):
         return repr(value if len(value) <= 40 else value[:40] + "…")
-    return "a list" if isinstance(value, list) else "a mapping" if isinstance(value, dict) else repr(value)
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    return "a mapping" if isinstance(value, dict) else repr(value)

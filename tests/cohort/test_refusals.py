@@ -94,6 +94,24 @@ REFUSED = {
     "contradictory bounds": (where("image_count: {gt: 5, le: 5}"), "image_count: nothing lies between 5 and 5"),
     "empty range": (where("slice_thickness_max: {ge: 3, lt: 1}"), "nothing lies between 3.0 and 1.0"),
     "missing and not": (where("image_count: {is_missing: true, ge: 5}"), "it cannot be missing and have a value"),
+    "values that exclude one another": (
+        where("modality: {in: [CT, MR], ne: [CT, MR]}"),
+        "modality: no value is one of these and none of those",
+    ),
+    "gauss": (where("field_tesla: {ge: 30000}"), "field_tesla: ge 30000.0 is met by nothing: it lies between 0 and 30 T"),
+    "an age that nobody has": (where("age_at: 131"), "age_at: eq 131 is met by nothing: it lies between 0 and 130 year"),
+    "too many outputs": (
+        question(more="output: [" + ", ".join(f"{{id: o{n}, column: kvp}}" for n in range(61)) + "]"),
+        "output: 61 are more than the 60 a question may have",
+    ),
+    "after the first death": (
+        event("event: lab, window: [1d, 30d]", codelists="", unit="patient", index="{first: {event: death}}"),
+        "step s: the window begins after the person's death",
+    ),
+    "aliases of aliases": (
+        "x0: &x0 [a, a, a, a, a, a, a, a]\n" + "".join(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 8)}]\n" for n in range(1, 9)),
+        "its anchors \\(&\\) and aliases \\(\\*\\) stand for too much",
+    ),
     "one end": (where("age_at: {between: [65]}"), "age_at: between takes two values, the smaller first, not 1"),
     "several for one": (where("image_count: {ge: [1, 2]}"), "image_count: ge takes one value, not 2"),
     "value twice": (where("modality: [CT, CT]"), "modality: in names a value twice"),
@@ -433,3 +451,11 @@ def test_files_that_are_no_question(tmp_path):
     bad.write_text("[" * 5_000)
     with pytest.raises(QuestionError, match=r"nested too deeply|not valid YAML"):
         load(bad)
+
+
+def test_many_faults_are_counted_and_not_all_told():
+    faults = [f"fault {number}" for number in range(100)]
+    error = QuestionError("x", faults)
+    assert "100 faults: fault 0; " in str(error)
+    assert str(error).endswith("fault 39; and 60 more")
+    assert list(error.faults) == faults

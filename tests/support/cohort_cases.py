@@ -505,6 +505,8 @@ def _one_test(ask: Asking, name: str, field: domain.Field) -> Test:
         value = pool(field.column)
     if name == "tag.ScanningSequence":
         value = ("SE", "IR", "GR")
+    if any(check.impossible(operator, one, field) for one in value):
+        return Test(name, "is_missing", (False,))
     if operator == "between":
         return Test(name, operator, tuple(sorted((ask.one_of(*value), ask.one_of(*value)))))
     least, most = {"in": (2, 3), "ne": (1, 2)}.get(operator, (1, 1))

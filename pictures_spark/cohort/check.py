@@ -5,6 +5,7 @@ Works on the graph, so that every face is checked alike. Each fault is one sente
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -322,7 +323,8 @@ def _nearest(question: Question, asked: Nearest, where: str) -> Iterator[str]:
     wrong = list(_related(question.unit, among, where))
     yield from wrong
     yield from _hours(question, asked, where)
-    plain = Related(among.unit, among.of, among.where, among.window, among.same, count=among.count, among=among.among)
+    plain = replace(Related(among.unit, among.of), where=among.where, window=among.window, same=among.same, differ=among.differ)
+    plain = replace(plain, ratio=among.ratio, count=among.count, among=among.among)
     if among != plain or among.count != among.unit:
         yield f"{where}: it is one of them: leave out at_least, count, within, apart and related"
     if asked.then is not None and not wrong:
@@ -396,11 +398,15 @@ def _related(unit: str, related: Related, where: str) -> Iterator[str]:
         yield from _where(domain.AGE_DATE, related.where, where, domain.fields(related.unit), related.unit)
     mine, other = domain.fields(unit), domain.fields(related.unit)
     yield from (f"{where}: same names {n} twice" for n in dict.fromkeys(n for n in related.same if related.same.count(n) > 1))
-    for name in related.same:
+    yield from (f"{where}: {n} cannot be the same and differ" for n in related.differ if n in related.same)
+    yield from (f"{where}: differ names {n} twice" for n in dict.fromkeys(n for n in related.differ if related.differ.count(n) > 1))
+    for word, name in (*(("same", name) for name in related.same), *(("differ", name) for name in related.differ)):
         if name not in mine or name not in other:
-            yield f"{where}: same: {_unknown_column(unit if name not in mine else related.unit, name)}"
+            yield f"{where}: {word}: {_unknown_column(unit if name not in mine else related.unit, name)}"
         elif mine[name].kind in ("set", "list", "span"):
-            yield f"{where}: same: {name} has several values, which are never compared as one"
+            yield f"{where}: {word}: {name} has several values, which are never compared as one"
+    if related.ratio is not None:
+        yield from _ratio(unit, related, related.ratio, f"{where}: ratio")
     yield from _window_order(related.window, where, "window")
     if related.at_least < 1:
         yield f"{where}: at_least must be 1 or more"
@@ -416,6 +422,17 @@ def _related(unit: str, related: Related, where: str) -> Iterator[str]:
         if related.related.related is not None:
             yield f"{where}: related may be nested once only"
         yield from _related(related.unit, related.related, f"{where}: related")
+
+
+def _ratio(unit: str, related: Related, ratio: Where, where: str) -> Iterator[str]:
+    mine, other = domain.fields(unit), domain.fields(related.unit)
+    names = list(dict.fromkeys(test.column for test in ratio.tests))
+    for name in names:
+        if name not in mine or name not in other:
+            yield f"{where}: {_unknown_column(unit if name not in mine else related.unit, name)}"
+        elif mine[name].kind not in ("number", "whole"):
+            yield f"{where}: {name} is no number"
+    yield from _where(None, ratio, where, dict.fromkeys(names, domain.ratio()))
 
 
 def _window_order(window: Window, where: str, what: str) -> Iterator[str]:
@@ -839,7 +856,7 @@ def _output(question: Question, output: Output, where: str) -> Iterator[str]:
 
 def _breakdowns(question: Question) -> Iterator[str]:
     yield from _too_many("count", len(question.breakdowns))
-    names = domain.grouped(question.unit)
+    names, outputs = domain.grouped(question.unit), _grouped_outputs(question)
     for breakdown in question.breakdowns:
         by = breakdown.by
         if not by:
@@ -853,9 +870,26 @@ def _breakdowns(question: Question) -> Iterator[str]:
                 and question.index != domain.AGE_DATE
             ):
                 yield f"count: {name}: ages were computed on {domain.AGE_DATE}, so it needs index: {domain.AGE_DATE}"
-            if name not in names:
-                yield f"count: {_no_group(question.unit, name)}"
+            if name not in names and name not in outputs:
+                shown = {column for output in question.outputs for column in output_columns(output)}
+                yield f"count: {_no_group(question.unit, name) if name not in shown else f'{name} makes no groups; it has too many values'}"
     yield from ("count: names a breakdown twice" for n, breakdown in enumerate(question.breakdowns) if breakdown in question.breakdowns[:n])
+
+
+def _grouped_outputs(question: Question) -> set[str]:
+    """Columns that outputs show which have few values."""
+    found: set[str] = set()
+    for output in question.outputs:
+        match output.of:
+            case Nearest(among):
+                unit = "event" if isinstance(among, Events) else among.unit
+                fields = domain.shown(unit) if unit in ("event", *domain.UNITS) else {}
+                found |= {f"{output.id}_{name}" for name in output.give if name in fields and domain.groups(fields[name])}
+            case FollowUp():
+                found |= {f"{output.id}_event", f"{output.id}_end"}
+            case str(name):
+                found |= {output.id} if name in domain.grouped(question.unit) else set()
+    return found
 
 
 def _no_group(unit: str, name: str) -> str:
@@ -864,5 +898,5 @@ def _no_group(unit: str, name: str) -> str:
     if column not in fields and name not in fields:
         return _unknown_column(unit, name)
     if part in domain.PARTS:
-        return f"{name}: {part} is of a {'date' if part == 'year' else 'whole number'}, which {column} is not"
+        return f"{name}: {part} is of a {'date' if domain.PARTS[part] == 'date' else 'whole number'}, which {column} is not"
     return f"{name} makes no groups; use a column of single words, whole numbers, dates or flags"

@@ -113,7 +113,18 @@ DIALECTS = ("duckdb", "spark")
 TABLES = (
     *domain.UNITS,
     *sorted(domain.TAG_TABLES),
-    *(domain.FEATURES, domain.TEXT, "residence", "event", "stay", "source_cover", "report", "report_finding", "cohort_member"),
+    *(
+        domain.FEATURES,
+        domain.TEXT,
+        domain.TEXTS,
+        "residence",
+        "event",
+        "stay",
+        "source_cover",
+        "report",
+        "report_finding",
+        "cohort_member",
+    ),
 )
 _FLAGS = ("unit_id", "patient_id", "index_date", "holds", "unknowns", "passed")
 _FIRST_STEP = 2  # after the start and the population
@@ -290,7 +301,8 @@ class _Rows:
             if field.keyword is None:
                 columns.append(named(_present(col(field.name, field.table), field), name))
                 continue
-            key = domain.key({"study_tag": "study", "tag": "series"}.get(field.table, unit))
+            below = {"study_tag": "study", "tag": "series", domain.TEXTS: "study" if unit == "study" else "series"}
+            key = domain.key(below.get(field.table, unit))
             joins.append((subquery(_tag(field, key, unit), name), eq(col(key, unit), col("owner_id", name)), "left"))
             columns.append(named(col("least", name), name))
             if field.kind == "span":
@@ -412,7 +424,10 @@ class _Compiler:
         groups: dict[str, Node] = {}
         for breakdown in self.question.breakdowns:
             for name in breakdown.by:
-                groups.setdefault(name, _part(self.rows.value(grouped[name][0]), grouped[name][1]))
+                if name in grouped:
+                    groups.setdefault(name, _part(self.rows.value(grouped[name][0]), grouped[name][1]))
+                else:
+                    groups.setdefault(name, dict(found)[name])
             keys.append(tuple(f"by_{list(groups).index(name)}" for name in breakdown.by))
         columns = [*cols(("unit_id", "patient_id"), "unit"), *carried, *(named(value, name) for name, value in found)]
         columns += [named(value, f"by_{n}") for n, value in enumerate(groups.values())]
@@ -852,7 +867,9 @@ class _Compiler:
         key, shared = domain.key(related.unit), domain.key(related.of)
         others = _Rows(related.unit, f"other_rows_{n}", day(col("scan_date", related.unit)))
         says = _tests(others, related.where.tests) if related.where is not None else TRUE
-        same = [(subject.rows.value(subject.rows.fields[name]), others.value(others.fields[name])) for name in related.same]
+        ratios = related.ratio.tests if related.ratio is not None else ()
+        compared = [*related.same, *related.differ, *(test.column for test in ratios)]
+        same = [(subject.rows.value(subject.rows.fields[name]), others.value(others.fields[name])) for name in compared]
         timed = in_hours(related.window)
         clock = domain.clock(related.unit, domain.AGE_DATE)
         assert clock is not None or not in_hours(related), "the check refuses hours to a scan without a time"
@@ -907,7 +924,10 @@ class _Compiler:
         gap = _seconds_between(start, end) if timed else exp.Sub(this=other_day, expression=index)
         if dated:
             conditions.append(case([(not_null(gap), TRUE)], NULL))
-        conditions += [eq(mine, col(f"same_{i}", other)) for i, (mine, _) in enumerate(same)]
+        pairs_of = [(mine, col(f"same_{i}", other)) for i, (mine, _) in enumerate(same)]
+        conditions += [eq(*pair) for pair in pairs_of[: len(related.same)]]
+        conditions += [not_(eq(*pair)) for pair in pairs_of[len(related.same) : len(related.same) + len(related.differ)]]
+        conditions += [_test(_Ratio(*pair), test) for pair, test in zip(pairs_of[len(compared) - len(ratios) :], ratios, strict=True)]
         columns = [named(col(subject.id, subject.relation), "unit_id"), *cols(("count_id", "other_day"), other)]
         columns.append(named(all_of(*conditions), "says"))
         if dated:
@@ -1459,6 +1479,27 @@ class _EventRow:
     most = value
 
 
+class _Ratio:
+    """How many times a number is another that is above 0."""
+
+    def __init__(self, mine: Node, its: Node) -> None:
+        double = exp.cast(mine, "double")
+        self.ratio = case([(gt(mine, number(0)), exp.Div(this=exp.cast(its, "double"), expression=double))], NULL)
+        self.fields = _AnyRatio()
+
+    def value(self, field: Field) -> Node:
+        return self.ratio
+
+    most = value
+
+
+class _AnyRatio(dict[str, Field]):
+    """The one number that a condition on a ratio is about, whatever its column is called."""
+
+    def __missing__(self, name: str) -> Field:
+        return domain.ratio()
+
+
 class _Taken:
     """The row that a nearest takes; ``of`` is missing where there is none."""
 
@@ -1559,12 +1600,18 @@ def _within(days: Node, window: Window) -> list[Node]:
 
 
 def _part(value: Node, part: str | None) -> Node:
-    """The year of a date, the decade of a whole number."""
+    """The year or month of a date, the ten or five that a whole number is in."""
     match part:
         case "year":
             return exp.cast(exp.Year(this=value), "bigint")
-        case "decade":
-            return exp.Sub(this=value, expression=exp.Mod(this=value, expression=number(10)))
+        case "month":
+            return exp.Substring(this=exp.cast(value, "varchar"), start=number(1), length=number(7))
+        case "decade" | "five":
+            width = number(10 if part == "decade" else 5)
+            over = exp.Mod(this=value, expression=width)
+            # What is left over of a number below 0 is below 0 on every engine.
+            below = case([(lt(over, number(0)), width)], number(0))
+            return exp.Sub(this=exp.Sub(this=value, expression=over), expression=below)
         case _:
             return value
 
@@ -1621,7 +1668,12 @@ def _test(rows: "_Valued", test: Test) -> Node:
     if test.operator == "is_missing":
         return is_null(value) if test.values[0] else not_null(value)
     if test.operator == "matches":
-        return exp.RegexpLike(this=value, expression=text(canonical(str(test.values[0]))))
+        pattern = text(canonical(str(test.values[0])))
+        if field.kind != "set":
+            return exp.RegexpLike(this=value, expression=pattern)
+        one = exp.Lambda(this=exp.RegexpLike(this=exp.column("one"), expression=pattern), expressions=[exp.to_identifier("one")])
+        found = gt(exp.ArraySize(this=exp.ArrayFilter(this=value, expression=one)), number(0))
+        return case([(is_null(value), NULL)], found)
     if field.kind == "set":
         # A set is equal to a value that it contains; what an engine does with missing elements must not matter.
         contains = [coalesce(exp.ArrayContains(this=value, expression=v), FALSE) for v in literals]
@@ -1663,6 +1715,11 @@ def _tag(field: Field, key: str, unit: str) -> exp.Select:
         of = col("series_id", domain.FEATURES)
         end = (exp.Min if aggregate == "min" else exp.Max)(this=value)
         return select([named(of, "owner_id"), named(end, "least")], _table(domain.FEATURES), where=where, group=[of])
+    if field.table == domain.TEXTS:
+        owner = col(key, field.table)
+        texts = exp.ArrayAgg(this=exp.Distinct(expressions=[col("text", field.table)]))
+        wanted = [eq(col("keyword", field.table), text(str(field.keyword)))]
+        return select([named(owner, "owner_id"), named(texts, "least")], _table(field.table), where=wanted, group=[owner])
     of, where = named(col(key, field.table), "owner_id"), [eq(col("keyword", field.table), text(str(field.keyword)))]
     if field.kind == "span":
         ends = [named(col("min", field.table), "least"), named(col("max", field.table), "most")]

@@ -267,9 +267,12 @@ def related(
     apart: int | None = None,
     related: Related | None = None,
     among: Member | None = None,
+    differ: Names = (),
+    ratio: Where | None = None,
 ) -> Related:
     """Other series or studies of the same study or patient."""
-    return Related(unit, of, where, _window(window), _names(same), at_least, count or unit, within, apart, related, among)
+    more = (within, apart, related, among, _names(differ), ratio)
+    return Related(unit, of, where, _window(window), _names(same), at_least, count or unit, *more)
 
 
 def nearest(among: Events | Related, *, take: Take = "nearest", then: Where | None = None) -> Nearest:
@@ -447,7 +450,8 @@ def _typed(node: Any, columns: Mapping[str, Field]) -> Any:
             return replace(node, where=_typed(node.where, domain.event_fields()))
         case Related():
             others = domain.fields(node.unit) if node.unit in domain.UNITS else {}
-            return replace(node, where=_typed(node.where, others), related=_typed(node.related, columns))
+            ratio = None if node.ratio is None else _typed(node.ratio, {test.column: domain.ratio() for test in node.ratio.tests})
+            return replace(node, where=_typed(node.where, others), related=_typed(node.related, columns), ratio=ratio)
         case Nearest(among, _, then):
             others = domain.event_fields() if isinstance(among, Events) else domain.fields(among.unit) if among.unit in domain.UNITS else {}
             return replace(node, among=_typed(among, columns), then=_typed(then, others))
@@ -541,7 +545,8 @@ def _written(node: Any) -> str:
         case Nearest():
             return _call("nearest", node.among, take=None if node.take == "nearest" else node.take, then=node.then)
         case Related():
-            more = {name: value for name in ("within", "apart", "related", "where", "among") if (value := getattr(node, name)) is not None}
+            names = ("within", "apart", "related", "where", "among", "differ", "ratio")
+            more = {name: value for name in names if (value := getattr(node, name)) is not None}
             count = None if node.count == node.unit else node.count
             at_least = None if node.at_least == 1 else node.at_least
             return _call("related", node.unit, node.of, window=_ends(node.window), same=node.same, at_least=at_least, count=count, **more)

@@ -164,6 +164,10 @@ class One:
 
     def _tag(self, keyword: str) -> Any:
         """Of a code string the list of its values, of a number the smallest and the largest; None where there is none."""
+        if keyword in ("SeriesDescription", "ProtocolName", "StudyDescription"):
+            level = "study" if self.unit == "study" else "series"
+            rows = [row for row in self.world.rows("description") if row[f"{level}_id"] == self.own(level)]
+            return sorted({row["text"] for row in rows if row["keyword"] == keyword}) or None
         where, level = ("study_tag", "study") if self.unit == "study" else ("tag", "series")
         for row in self.world.rows(where):
             if row[f"{level}_id"] == self.own(level) and row["keyword"] == keyword:
@@ -270,15 +274,23 @@ def show(
     return {row.one.id: tuple(value for output in question.outputs for value in _shown(output, row.one, lists)) for row in rows}
 
 
-def count(question: Question, rows: Sequence[Judged]) -> list[dict[tuple[Any, ...], tuple[int, ...]]]:
-    """Of each breakdown the counts of members: units and, where these belong to them, patients and studies; of series also images."""
+def count(
+    question: Question, rows: Sequence[Judged], shown: Mapping[str, tuple[Any, ...]] | None = None
+) -> list[dict[tuple[Any, ...], tuple[int, ...]]]:
+    """Of each breakdown the counts of members: units and, where these belong to them, patients and studies; of series also images.
+
+    ``shown`` is what `show` gives, where a breakdown is by an output.
+    """
     last = len(rows[0].answers) if rows else 0
+    names = [name for output in question.outputs for name in _columns(output)]
     found: list[dict[tuple[Any, ...], tuple[int, ...]]] = []
     for breakdown in question.breakdowns:
         cells: dict[tuple[Any, ...], list[One]] = {}
         for row in rows:
             if row.passed == last:
-                cells.setdefault(tuple(_part(row.one, name) for name in breakdown.by), []).append(row.one)
+                own = dict(zip(names, (shown or {}).get(row.one.id, ()), strict=False))
+                values = tuple(own[name] if name in own else _part(row.one, name) for name in breakdown.by)
+                cells.setdefault(values, []).append(row.one)
         levels = [level for level in ("patient", "study") if level in _PARENTS[question.unit]]
         counts = {key: [len({one.own(level) for one in ones} - {None}) for level in levels] for key, ones in cells.items()}
         if question.unit == "series":
@@ -292,7 +304,25 @@ def _part(one: One, name: str) -> Any:
     value = one.value(name)
     if value is None or not part:
         return value
-    return value.year if part == "year" else value // 10 * 10
+    match part:
+        case "year":
+            return value.year
+        case "month":
+            return value.isoformat()[:7]
+        case _:
+            width = {"decade": 10, "five": 5}[part]
+            return value // width * width
+
+
+def _columns(output: Output) -> list[str]:
+    """Names of what an output shows."""
+    match output.of:
+        case Nearest():
+            return [f"{output.id}_{name}" for name in output.give]
+        case FollowUp():
+            return [f"{output.id}_{name}" for name in ("days", "event", "end")]
+        case _:
+            return [output.id]
 
 
 def _units(question: Question, world: World, lists: Lists) -> list[One]:
@@ -423,6 +453,8 @@ def _test(test: Test, value: Any) -> Said:
             return bool(value >= wanted[0])
         case "between":
             return bool(wanted[0] <= value <= wanted[1])
+        case "matches" if isinstance(value, list):
+            return any(_test(test, one) for one in value)
         case "matches":
             return re.search(wanted[0].replace("$", r"\Z"), value, re.ASCII) is not None
 
@@ -763,6 +795,12 @@ def _fits(related: Related, one: One, other: One, lists: Lists) -> Said:
     for name in related.same:
         mine, its = one.value(name), other.value(name)
         said.append(None if mine is None or its is None else mine == its)
+    for name in related.differ:
+        mine, its = one.value(name), other.value(name)
+        said.append(None if mine is None or its is None else mine != its)
+    for test in related.ratio.tests if related.ratio is not None else ():
+        mine, its = one.value(test.column), other.value(test.column)
+        said.append(_test(test, its / mine if mine is not None and its is not None and mine > 0 else None))
     if related.window.low is not None or related.window.high is not None:
         if related.window.unit == "hour":
             said.append(_hours(related.window, (one.index, one.time), (other.index, other.time)))

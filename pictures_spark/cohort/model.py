@@ -169,9 +169,11 @@ class Related:
     """Other series, or other studies, of the unit's study or patient: yes where at least so many meet every condition.
 
     The unit itself, and the study or series that it belongs to, are no other. ``where`` are conditions on them, ``window`` the days from
-    the unit's index date to their scan date, ``same`` columns that must be equal in both, ``count`` what is counted, and ``within`` the
-    most days there may be between the first and the last of those counted, ``apart`` the fewest. ``related`` asks the same of each of them:
-    other series or studies than it. ``among`` leaves only those that a frozen cohort has; all of the release where there is none.
+    the unit's index date to their scan date, ``same`` columns that must be equal in both and ``differ`` those that must not, ``ratio``
+    conditions on how many times the unit's own number theirs is (unknown where its own is not above 0), ``count`` what is counted, and
+    ``within`` the most days there may be between the first and the last of those counted, ``apart`` the fewest. ``related`` asks the same
+    of each of them: other series or studies than it. ``among`` leaves only those that a frozen cohort has; all of the release where there
+    is none.
 
     One of which a condition is unknown may meet it or not: the answer is unknown where that decides. It is also unknown where nobody
     knows the unit's study or patient.
@@ -188,6 +190,8 @@ class Related:
     apart: int | None = None
     related: "Related | None" = None
     among: "Member | None" = None
+    differ: tuple[str, ...] = ()
+    ratio: Where | None = None
 
 
 @dataclass(frozen=True)
@@ -222,7 +226,8 @@ class Nearest:
     The nearest to the day that the window counts from, of two as near the earlier; or the earliest or latest of them; ties end by event_id,
     series_id or study_id. In a window of hours it goes by the second, and one whose time is not known may be it. Where one of which a
     condition (or the day) is unknown may be it, the answer is unknown. Where there is none: no for scans, and for events where the window
-    is observed; else unknown. Of `Events`, ``at_least`` does not count; of `Related` only unit, of, where, window and same do.
+    is observed; else unknown. Of `Events`, ``at_least`` does not count; of `Related` only unit, of, where, window, same, differ and ratio
+    do.
     """
 
     among: "Events | Related"
@@ -392,7 +397,10 @@ class Output:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Counts of the members by the values of columns; ``scan_date.year`` is the year of a date, ``age_at.decade`` 60 for 60 to 69."""
+    """Counts of the members by the values of columns, also of those that an output shows.
+
+    ``scan_date.year`` and ``scan_date.month`` are of a date, ``age_at.decade`` is 60 for 60 to 69, ``age_at.five`` 65 for 65 to 69.
+    """
 
     by: tuple[str, ...]
 

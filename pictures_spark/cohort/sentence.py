@@ -137,6 +137,11 @@ def _of_which(related: Related, index: str) -> str:
     if related.same:
         names = [domain.label(domain.fields(related.unit)[name]).lower() for name in related.same]
         conditions.append(f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} the same")
+    if related.differ:
+        names = [domain.label(domain.fields(related.unit)[name]).lower() for name in related.differ]
+        conditions.append(f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} not the same")
+    if related.ratio is not None:
+        conditions += [_times(related.unit, test) for test in related.ratio.tests]
     if related.window != EVER:
         date = "scan date" if related.window.unit == "day" else "scan time"
         conditions.append(f"the {date} lies {_between(related.window, index).replace('the record source', 'the archive')}")
@@ -146,6 +151,24 @@ def _of_which(related: Related, index: str) -> str:
         its = "its scan date" if related.related.window.unit == "day" else "its scan time"
         conditions.append(f"for which {_related(related.unit, related.related, its)}")
     return f" of which {', and '.join(conditions)}" if conditions else ""
+
+
+def _times(unit: str, test: Test) -> str:
+    """A condition on how many times a number is another."""
+    name = domain.label(domain.fields(unit)[test.column]).lower()
+    values = [_value(value) for value in test.values]
+    match test.operator:
+        case "eq" | "in":
+            how = f"is {' or '.join(values)} times"
+        case "ne":
+            how = f"is not {' or '.join(values)} times"
+        case "between":
+            how = f"is from {values[0]} to {values[1]} times"
+        case "is_missing":
+            how = f"can{'not' if test.values[0] else ''} be compared with"
+        case _:
+            how = f"{_BOUND[test.operator]} {values[0]} times"
+    return f"{name} {how} its own"
 
 
 def _tests(unit: str, tests: tuple[Test, ...], index: str) -> str:
@@ -314,6 +337,8 @@ def _output(question: Question, output: Output, codes: Mapping[str, Codes]) -> s
 
 
 def _group(question: Question, name: str) -> str:
+    if name not in domain.grouped(question.unit):
+        return name.replace("_", " ")
     field, part = domain.grouped(question.unit)[name]
     return f"{domain.label(field).lower()}{f' ({part})' if part else ''}"
 

@@ -259,6 +259,10 @@ def _related_tree(related: Related) -> dict[str, Any]:
         tree["window"] = _window_tree(related.window)
     if related.same:
         tree["same"] = list(related.same)
+    if related.differ:
+        tree["differ"] = list(related.differ)
+    if related.ratio is not None:
+        tree["ratio"] = _where_tree(related.ratio.tests)
     if related.at_least != 1:
         tree["at_least"] = related.at_least
     if related.count != related.unit:
@@ -560,7 +564,7 @@ class _Reader:
         found = self._mapping(tree, self.schema["$defs"]["nearest"], where)
         if not found:
             return None
-        scans = [name for name in ("unit", "of", "same", "among") if name in found]
+        scans = [name for name in ("unit", "of", "same", "differ", "ratio", "among") if name in found]
         if ("event" in found) == bool(scans):
             return self._fault(where, "needs either event, or unit and of for another scan")
         take = self._text(found.get("take", "nearest"), f"{where}: take") or "nearest"
@@ -606,6 +610,11 @@ class _Reader:
         conditions = self._where(found["where"], where, fields) if "where" in found else None
         window = self._window(found["window"], where) if "window" in found else EVER
         same = self._texts(found["same"], f"{where}: same") if "same" in found else ()
+        differ = self._texts(found["differ"], f"{where}: differ") if "differ" in found else ()
+        ratio = None
+        if "ratio" in found:
+            columns = found["ratio"] if isinstance(found["ratio"], dict) else {}
+            ratio = self._where(found["ratio"], f"{where}: ratio", dict.fromkeys(columns, domain.ratio()))
         at_least = self._whole(found, "at_least", where, 1)
         count = self._text(found.get("count", unit), f"{where}: count")
         within, apart = self._days(found, "within", where), self._days(found, "apart", where)
@@ -623,6 +632,8 @@ class _Reader:
             apart,
             nested,
             among,
+            differ,
+            cast(Where | None, ratio),
         )
 
     def _whole(self, found: dict[str, Any], name: str, where: str, default: int | None) -> int | None:

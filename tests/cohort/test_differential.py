@@ -71,7 +71,7 @@ def differential(connection, question, tables, mutate=None):
         assert sorted(pairs) == sorted(wanted)
     if plan.shown is not None:
         assert duck.shown(connection, plan, members=False) == (show(question, codes, rows, saved) if plan.columns else {})
-        assert [dict(counted) for counted in duck.counted(connection, plan)] == count(question, rows)
+        assert [dict(counted) for counted in duck.counted(connection, plan)] == count(question, rows, show(question, codes, rows, saved))
     return "empty" if not members else "full" if members == len(rows) else "between"
 
 
@@ -384,6 +384,8 @@ steps:
     unknown: include
   - {id: soon, nearest: {event: lab, window: [-30h, 30h], then: {value_std: {le: 1.5}}}, unknown: include}
   - {id: beside, related: {unit: series, of: patient, window: [-40h, 12h]}, unknown: include}
+  - {id: other, related: {unit: series, of: patient, differ: [modality], ratio: {image_count: {ge: 0.5}}}, unknown: include}
+  - {id: told, where: {tag.SeriesDescription: {matches: "^[A-Z]2|5"}, description_norm: {matches: "a"}}, unknown: include}
 pick: {one_per: study, order: [-slice_thickness_max, scan_time]}
 sample: {size: 2, seed: one, strata: [modality]}
 split: {parts: {a: 60, b: 40}, seed: one}
@@ -396,6 +398,7 @@ output:
   - {id: age, column: age_at}
 count:
   - {by: [scan_date.year, age_at.decade, sex, health_board]}
+  - {by: [scan_date.month, image_count.five, dementia_end, near_code]}
 """
 
 
@@ -584,6 +587,20 @@ def test_a_broken_compiler_is_caught(connection, mutant):
 
     with pytest.raises(AssertionError):
         agree()
+
+
+@pytest.mark.parametrize("part", ["decade", "five"])
+def test_numbers_below_0_are_counted_in_the_ten_or_five_below(connection, part):
+    question = yaml_face.from_yaml(
+        f"{{cohort: 1, id: x, unit: image, steps: [{{id: a, where: {{modality: CT}}}}], count: [{{by: instance_number.{part}}}]}}"
+    )
+    numbers = [-11, -10, -6, -5, -1, 0, 4, 5, 9, 10, None]
+    rows = [
+        {"image_id": f"i{n}", "locator_id": f"l{n}", "series_id": "s", "study_id": "t", "modality": "CT", "instance_number": number}
+        for n, number in enumerate(numbers)
+    ]
+    into_duckdb(connection, {"image": rows})
+    differential(connection, question, full({"image": rows}))
 
 
 def test_the_rich_question_is_read_alike(connection):

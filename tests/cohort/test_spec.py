@@ -1120,6 +1120,46 @@ def test_hours_from_the_first_event_whose_time_is_that_of_the_first_of_its_day()
     )
 
 
+def test_others_may_have_to_differ_or_to_be_so_many_times_as_large():
+    spec(
+        "unit: series, index: scan_date, population: all, steps: [{id: sharp, related: {unit: series, of: study, "
+        "differ: [convolution_kernel]}}, {id: thicker, related: {unit: series, of: study, ratio: {slice_thickness_max: {ge: 2}}}}]",
+        "s1 T T T\ns2 T T F\ns3 T ? F\ns4 T ? F\ns5 T F ?\ns6 T F ?",
+        series="""
+            series_id | study_id | convolution_kernel | slice_thickness_max
+            s1        | t1       | SHARP              | 1
+            s2        | t1       | STANDARD           | 2
+            s3        | t2       | SHARP              | 1
+            s4        | t2       |                    | 1.5
+            s5        | t3       | SHARP              | 0
+            s6        | t3       | SHARP              |
+        """,
+    )
+
+
+def test_a_pattern_may_be_in_any_text_of_a_set():
+    spec(
+        "unit: series, index: scan_date, population: all, steps: [{id: flair, where: {tag.SeriesDescription: {matches: FLAIR$}}}, "
+        "{id: whole, where: {tag.SeriesDescription: T2 FLAIR}}]",
+        "s1 T T F\ns2 T T T\ns3 T F F\ns4 T ? ?",
+        series="""
+            series_id
+            s1
+            s2
+            s3
+            s4
+        """,
+        description="""
+            series_id | keyword           | text
+            s1        | SeriesDescription | T1
+            s1        | SeriesDescription | AX FLAIR
+            s2        | SeriesDescription | T2 FLAIR
+            s3        | SeriesDescription | FLAIR AX
+            s4        | StudyDescription  | T2 FLAIR
+        """,
+    )
+
+
 def test_a_report_says_yes_or_no_and_without_one_it_is_unknown():
     spec(
         "unit: study, population: all, steps: [{id: mass, report: {finding: mass}}, "

@@ -59,7 +59,7 @@ from pictures_spark.schema import Column, table
 
 TABLES = (
     *("patient", "residence", "source_cover", "study", "series", "image", "event", "stay", "tag", "study_tag", "image_feature"),
-    *("burned_in_text", "report", "report_finding", "cohort_member"),
+    *("burned_in_text", "report", "report_finding", "cohort_member", "description"),
 )
 START = date(2010, 2, 1)
 LENGTH = 40  # days that anything happens in: few, so that the ends of windows, cover and residence meet
@@ -154,6 +154,7 @@ FINDINGS = ("infarct", "mass")
 TIMED = ("attendance", "lab")
 TIMES = ("00:00:00", "00:00:01", "08:30:00", "12:00:00", "12:00:01", "20:30:00", "23:59:59", None)
 SYSTEM_OF = {"diagnosis": "icd10", "death_cause": "icd10", "dispensing": "bnf", "procedure": "opcs4"}
+COMMON = ("FLAIR", "T2 AX", "HEAD 5 0")
 TAGS = {"SliceThickness": "DS", "EchoTime": "DS", "ScanningSequence": "CS"}
 NUMBERS = (-1.0, 1.5, 1.5000000000000002, 3.0)
 
@@ -271,6 +272,7 @@ def dense_tables(seed: int) -> Tables:
     ]
     found["event"] += [{**chance.choice(found["event"]), "event_id": f"again{number}"} for number in range(4)]
     _give_times(random.Random(-seed), found)
+    _give_texts(random.Random(-seed - 1), found)
     found["tag"] = [_tag(chance, keyword, series_id=s) for s in SERIES for keyword in TAGS if chance.random() < 0.8]
     found["study_tag"] = [_tag(chance, keyword, study_id=s) for s in STUDIES for keyword in TAGS if chance.random() < 0.8]
     images = {(image["image_id"], image["series_id"]) for image in found["image"]}
@@ -350,6 +352,16 @@ def _give_times(chance: random.Random, found: Tables) -> None:
             "value_std": chance.choice((*NUMBERS, None)),
         }
         for number in range(24)
+    ]
+
+
+def _give_texts(chance: random.Random, found: Tables) -> None:
+    """Descriptions that are common: none, one or several of a series."""
+    found["description"] = [
+        {"series_id": row["series_id"], "study_id": row["study_id"], "keyword": keyword, "text": text}
+        for row in found["series"]
+        for keyword in ("SeriesDescription", "StudyDescription")
+        for text in chance.sample(COMMON, chance.choice((0, 1, 1, 2)))
     ]
 
 
@@ -436,6 +448,11 @@ def _question(ask: Asking) -> Question:
     outputs = tuple(ask.node(Output) for _ in range(ask.one_of(0, 0, 1, 2)))
     outputs = tuple(replace(output, id=f"shown_{n}") for n, output in enumerate(outputs))
     breakdowns = (ask.node(Breakdown),) if ask.one_of(True, False, False) else ()
+    few = [
+        f"{o.id}_{name}" for o in outputs if isinstance(o.of, Nearest | FollowUp) for name in (*o.give, "end") if name in ("code", "end")
+    ]
+    few = [name for name in few if name.endswith("_code") or isinstance(outputs[int(name[6])].of, FollowUp)]
+    breakdowns = (*breakdowns, Breakdown((few[0],))) if few and ask.one_of(True, False) else breakdowns
     question = Question(ask.draw(ids()), ask.unit, ask.index, population, (), steps, pick, sample, split, outputs, breakdowns, match)
     used = {name for _, asked in asked_events(question) for name in asked.codes}
     return replace(question, codelists=tuple(codelist for name, codelist in ask.codelists.items() if name in used))
@@ -471,7 +488,10 @@ def _names(unit: str, aged: bool) -> tuple[list[str], list[str]]:
     # What is looked up apart from the rows, twice as often.
     columns += [name for name in (*domain.LIVED, domain.VERDICT) if name in fields]
     return columns, [
-        name for name in fields if name.removeprefix("tag.") in TAGS or name.startswith(("feature.intensity_mean@1", "feature.liver_mean"))
+        name
+        for name in fields
+        if name.removeprefix("tag.") in (*TAGS, "SeriesDescription", "StudyDescription")
+        or name.startswith(("feature.intensity_mean@1", "feature.liver_mean"))
     ]
 
 
@@ -499,12 +519,14 @@ def _one_test(ask: Asking, name: str, field: domain.Field) -> Test:
     if operator == "is_missing":
         return Test(name, "is_missing", (ask.one_of(True, False),))
     if operator == "matches":
-        return Test(name, "matches", (ask.one_of(*PATTERNS),))
+        return Test(name, "matches", (ask.one_of(*PATTERNS, "^[A-Z]2", "5"),))
     value: tuple[Any, ...] = (field.choices or TEXTS[:4])[:3] if field.kind in ("choice", "set", "text") else pool(field.column)
     if field.name == "birth_month":
         value = pool(field.column)
     if name == "tag.ScanningSequence":
         value = ("SE", "IR", "GR")
+    if field.table == domain.TEXTS:
+        value = COMMON
     if any(check.impossible(operator, one, field) for one in value):
         return Test(name, "is_missing", (False,))
     if operator == "between":
@@ -611,6 +633,12 @@ def _related(ask: Asking) -> Related:
     where = Asking(ask.draw, unit, domain.AGE_DATE).node(Where) if ask.one_of(True, True, False) else None
     at_least = ask.one_of(1, 1, 2, 3)
     same = ("frame_of_reference_id",) if ask.unit == unit == "series" and ask.one_of(True, False, False) else ()
+    names = _sortable(ask.unit, "text", "choice", "whole", "flag", "date") if ask.unit == unit else []
+    differ = tuple(ask.some(names, 1, 1)) if names and ask.one_of(True, False, False, False) else ()
+    numbers = _sortable(ask.unit, "number", "whole") if ask.unit == unit else []
+    ratio = None
+    if numbers and ask.one_of(True, False, False, False):
+        ratio = Where((Test(ask.one_of(*numbers), ask.one_of("ge", "le", "gt", "lt", "eq"), (ask.one_of(0.5, 1.0, 2.0),)),))
     window = ask.node(Window) if ask.one_of(True, False) else EVER
     window = (_hours(ask, 3) if unit == "series" else None) or window
     count = ask.one_of("series", "study") if unit == "series" else "study"
@@ -622,7 +650,7 @@ def _related(ask: Asking) -> Related:
         nested = _related(Asking(ask.draw, unit, domain.AGE_DATE, ask.codelists, ask.depth))
         ask.depth -= 2
     among = Asking(ask.draw, unit, None).node(Member) if ask.one_of(True, *[False] * 4) else None
-    return Related(unit, of, where, window, same, at_least, count, within, apart, nested, among)
+    return Related(unit, of, where, window, same, at_least, count, within, apart, nested, among, differ, ratio)
 
 
 def _gap(ask: Asking) -> Gap:

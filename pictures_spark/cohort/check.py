@@ -302,6 +302,11 @@ def _stay(question: Question, stay: Stay, where: str) -> Iterator[str]:
     yield from _hours(question, stay, where)
     yield from _window_order(stay.begins, where, "begins")
     yield from _window_order(stay.ends, where, "ends")
+    yield from _window_order(stay.days, where, "days")
+    if (stay.days.low is not None and stay.days.low < 0) or (stay.days.high is not None and stay.days.high < 0):
+        yield f"{where}: days is how long it lasts, from 0d on"
+    if stay.at_least < 1:
+        yield f"{where}: at_least must be 1 or more"
     if not stay.holds:
         yield f"{where}: has must name the events of the stay"
     for number, events in enumerate(stay.holds, start=1):
@@ -650,6 +655,7 @@ def _events(question: Question, predicate: Predicate | IndexEvent | FollowUp, ev
     if events.at_least < 1:
         yield f"{where}: at_least must be 1 or more"
     yield from _anchored(question, predicate, events, where)
+    yield from _apart(predicate, events, where)
     if isinstance(predicate, First | Last) and events.window == EVER:
         word = type(predicate).__name__.lower()
         yield f"{where}: {word} needs a window for the {word} event to lie in"
@@ -679,6 +685,20 @@ def _anchored(question: Question, predicate: Predicate | IndexEvent | FollowUp, 
         yield from _where(None, events.where, where, domain.event_fields())
     if isinstance(predicate, Nearest) and events.at_least != 1:
         yield f"{where}: the nearest event is one event: at_least does not go with nearest"
+
+
+def _apart(predicate: Any, events: Events, where: str) -> Iterator[str]:
+    if events.apart is None:
+        return
+    if not isinstance(predicate, Has | Lacks):
+        yield f"{where}: apart goes with has and lacks alone"
+    if events.at_least < 2:
+        yield f"{where}: apart needs at_least: 2 or more, as one alone is not apart from another"
+    low, high = events.window.low, events.window.high
+    if low is not None and high is not None and low <= high:
+        days = high - low if events.window.unit == "day" else (high - low + 23) // 24
+        if events.apart > days:
+            yield f"{where}: days that lie {events.apart} days apart do not fit in a window of {days + 1}"
 
 
 _DEATHS = {"death", "death_cause"}

@@ -606,6 +606,10 @@ class _Compiler:
     def _enough(self, events: Events, possible: bool = False) -> Node:
         """Whether there are events on enough days, those of which a condition is unknown counted where ``possible``."""
         inside = self._is_found(events, possible)
+        if events.apart is not None:
+            days = case([(inside, col("day", "event"))], NULL)
+            far = ge(self._reduced(exp.Sub(this=exp.Max(this=days), expression=exp.Min(this=days))), number(events.apart))
+            return all_of(far, self._enough(replace(events, apart=None), possible))
         if events.at_least == 1:
             return eq(self._reduced(exp.Max(this=case([(inside, number(1))], number(0)))), number(1))
         return ge(self._reduced(count_distinct(case([(inside, col("day", "event"))], NULL))), number(events.at_least))
@@ -981,6 +985,7 @@ class _Compiler:
         index = col("index_day", "asked")
         says = _within(exp.Sub(this=day(col("start_date", "stay")), expression=index), asked.begins)
         says += _within(exp.Sub(this=day(col("end_date", "stay")), expression=index), asked.ends)
+        says += _within(exp.Sub(this=day(col("end_date", "stay")), expression=day(col("start_date", "stay"))), asked.days)
         for i in range(len(asked.holds)):
             level = coalesce(col(f"holds_{i}", held), number(0))
             says.append(case([(eq(level, number(2)), TRUE), (eq(level, number(1)), NULL)], FALSE))
@@ -990,16 +995,17 @@ class _Compiler:
             (relation(held), same, "left"),
         ]
         rows = select([*cols(_ASKED, "asked"), named(all_of(*says), "says")], "asked", joins)
-        level = case([(col("says"), number(2)), (is_null(col("says")), number(1))], number(0))
         stayed = f"stayed_{n}"
-        self.ctes.append((stayed, select([*cols(_ASKED), named(exp.Max(this=level), "level")], subquery(rows, "pair"), group=cols(_ASKED))))
+        counts = [("certain", col("says")), ("possible", coalesce(col("says"), TRUE))]
+        counted = [named(exp.Count(this=case([(holds, number(1))], NULL)), name) for name, holds in counts]
+        self.ctes.append((stayed, select([*cols(_ASKED), *counted], subquery(rows, "pair"), group=cols(_ASKED))))
         self._join_asked(stayed)
         of_it = events_of(asked)
         assert of_it is not None
-        level = coalesce(col("level", stayed), number(0))
+        enough, maybe = (ge(coalesce(col(name, stayed), number(0)), number(asked.at_least)) for name in ("certain", "possible"))
         indexed = is_null(col("index_day", "unit")) if asked.begins != EVER or asked.ends != EVER else FALSE
         return case(
-            [(eq(level, number(2)), TRUE), (eq(level, number(1)), NULL), (indexed, NULL), (self._observed(of_it), FALSE)],
+            [(enough, TRUE), (maybe, NULL), (indexed, NULL), (self._observed(of_it), FALSE)],
             NULL,
         )
 

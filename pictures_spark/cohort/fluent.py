@@ -209,9 +209,10 @@ def events(
     source: Names = (),
     since: Anchor = "index",
     where: Where | None = None,
+    apart: int | None = None,
 ) -> Events:
     """Events of the person; ``since`` is what the window counts from: ``index``, ``start_of_stay`` or ``end_of_stay``."""
-    return Events(_names(kinds), _names(codes), _window(window), at_least, main, _names(source), since, where)
+    return Events(_names(kinds), _names(codes), _window(window), at_least, main, _names(source), since, where, apart)
 
 
 def hours(low: int | None, high: int | None) -> Window:
@@ -249,9 +250,9 @@ def cover(kinds: Names, *, window: Days | Window, source: Names = ()) -> Cover:
     return Cover(events(kinds, window=window, source=source))
 
 
-def stay(*holds: Events, begins: Days | Window = ever, ends: Days = ever) -> Stay:
-    """A hospital stay that holds each of these events."""
-    return Stay(holds, _window(begins), _window(ends))
+def stay(*holds: Events, begins: Days | Window = ever, ends: Days | Window = ever, days: Days | Window = ever, at_least: int = 1) -> Stay:
+    """So many hospital stays, each of which holds each of these events and lasts so many ``days``."""
+    return Stay(holds, _window(begins), _window(ends), _window(days), at_least)
 
 
 def related(
@@ -541,7 +542,8 @@ def _written(node: Any) -> str:
         case AllOf(parts) | AnyOf(parts) | NoneOf(parts):
             return _call(_NESTS[type(node)], *parts)
         case Stay():
-            return _call("stay", *node.holds, begins=_ends(node.begins), ends=_ends(node.ends))
+            least = None if node.at_least == 1 else node.at_least
+            return _call("stay", *node.holds, begins=_ends(node.begins), ends=_ends(node.ends), days=_ends(node.days), at_least=least)
         case Nearest():
             return _call("nearest", node.among, take=None if node.take == "nearest" else node.take, then=node.then)
         case Related():
@@ -587,6 +589,7 @@ def _written_events(word: str, asked: Events, **more: Any) -> str:
         source=asked.sources,
         since=since,
         where=asked.where,
+        apart=asked.apart,
         **more,
     )
 

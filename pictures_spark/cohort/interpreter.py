@@ -623,11 +623,16 @@ def _observed(events: Events, one: One) -> bool:
 def _has(events: Events, one: One, lists: Lists) -> Said:
     found = [(row["date"].toordinal(), _all([_says(events.where, row), _lies(events, one, row)])) for row in _such(events, one, lists)]
     found = [(day, said) for day, said in found if said is not False]
-    if len({day for day, said in found if said}) >= events.at_least:
+    if _enough(events, {day for day, said in found if said}):
         return True
-    if len({day for day, _ in found}) >= events.at_least:
+    if _enough(events, {day for day, _ in found}):
         return None
     return False if _observed(events, one) else None
+
+
+def _enough(events: Events, days: set[int]) -> bool:
+    far = events.apart is None or (bool(days) and max(days) - min(days) >= events.apart)
+    return len(days) >= events.at_least and far
 
 
 def _first(events: Events, one: One, lists: Lists) -> Said:
@@ -682,12 +687,17 @@ def _stay(asked: Stay, one: One, lists: Lists) -> Said:
             _any([_says(events.where, row) for row in _such(events, one, lists) if row["stay_id"] == stay["stay_id"]])
             for events in asked.holds
         ]
-        said.append(_all([begins, ends, *held]))
-    if True in said:
+        lasts: Said = True
+        if asked.days != Window(None, None):
+            lasts = None if stay["end_date"] is None else _in(asked.days, (stay["end_date"] - stay["start_date"]).days)
+        said.append(_all([begins, ends, lasts, *held]))
+    if said.count(True) >= asked.at_least:
         return True
+    if len(said) - said.count(False) >= asked.at_least:
+        return None
     events = events_of(asked)
     assert events is not None
-    return False if None not in said and _observed(events, one) else None
+    return False if _observed(events, one) else None
 
 
 @dataclass(frozen=True)

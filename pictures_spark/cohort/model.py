@@ -103,11 +103,14 @@ class Events:
     sources: tuple[str, ...] = ()
     anchor: Anchor = "index"
     where: Where | None = None
+    apart: int | None = None
 
 
 @dataclass(frozen=True)
 class Has:
     """Yes where events lie on at least so many different days; no where they do not and the window is observed; else unknown.
+
+    With ``apart`` there must also be so many days between the first and the last of them.
 
     Also unknown where events of which a condition is unknown would make them enough.
     """
@@ -210,6 +213,7 @@ class Gap:
 class Stay:
     """Yes where the person has a hospital stay that holds each of these events, and begins and ends in these windows.
 
+    ``days`` is how many there may be from its first to its last day, and ``at_least`` how many such stays there must be.
     The windows of the events themselves do not count. A stay that has no last day may end in a window or not. Without such a stay: no where
     the window that it begins in is observed, for admissions and for the events, else unknown.
     """
@@ -217,6 +221,8 @@ class Stay:
     holds: tuple[Events, ...]
     begins: Window = EVER
     ends: Window = EVER
+    days: Window = EVER
+    at_least: int = 1
 
 
 @dataclass(frozen=True)

@@ -362,7 +362,10 @@ def _stay(question: Question, stay: Stay, codes: Mapping[str, Codes]) -> str:
     held = " and ".join(f"a {_what(events, codes)}" for events in stay.holds).replace("a a", "an a")
     when = [f"begins {_window(question, stay.begins)}"] if stay.begins != EVER else []
     when += [f"ends {_window(question, stay.ends)}"] if stay.ends != EVER else []
-    return f"the person has a hospital stay with {held}" + (f", which {' and '.join(when)}" if when else ", at any time")
+    when += [f"lasts {_span_of(stay.days)} from its first to its last day"] if stay.days != EVER else []
+    number = "a hospital stay" if stay.at_least == 1 else f"at least {stay.at_least} hospital stays"
+    which = "which" if stay.at_least == 1 else "each of which"
+    return f"the person has {number} with {held}" + (f", {which} {' and '.join(when)}" if when else ", at any time")
 
 
 def _one_taken(question: Question, nearest: Nearest, codes: Mapping[str, Codes]) -> str:
@@ -456,6 +459,7 @@ def _test(test: Test, field: Field, index: str) -> str:
 
 def _events(question: Question, events: Events, codes: Mapping[str, Codes]) -> str:
     days = "" if events.at_least == 1 else f" on at least {events.at_least} different days"
+    days += "" if events.apart is None else f", the first and the last at least {_days(events.apart)} apart,"
     when = _window(question, events.window, events.anchor)
     return f"a {_what(events, codes)}{days} {when}".replace("a a", "an a", 1)
 

@@ -286,6 +286,10 @@ def _stay_tree(stay: Stay) -> dict[str, Any]:
         tree["begins"] = _window_tree(stay.begins)
     if stay.ends != EVER:
         tree["ends"] = _window_tree(stay.ends)
+    if stay.days != EVER:
+        tree["days"] = _window_tree(stay.days)
+    if stay.at_least != 1:
+        tree["at_least"] = stay.at_least
     return tree
 
 
@@ -380,6 +384,8 @@ def _events_tree(events: Events, ever: bool) -> dict[str, Any]:
         tree["window"] = _window_tree(events.window)
     if events.at_least != 1:
         tree["at_least"] = events.at_least
+    if events.apart is not None:
+        tree["apart"] = f"{events.apart}d"
     if events.anchor != "index":
         tree["from"] = events.anchor
     return tree
@@ -558,7 +564,11 @@ class _Reader:
             self._fault(where, "ever can only be true; leave it out otherwise")
         if found and bool(windows) == ("ever" in found):
             self._fault(where, "needs begins or ends, such as begins: [-1d, 1d], or ever: true")
-        return Stay(tuple(holds), windows.get("begins", EVER), windows.get("ends", EVER)) if holds else None
+        days = self._window(found["days"], where, "days") or _UNREAD if "days" in found else EVER
+        at_least = self._whole(found, "at_least", where, 1)
+        if not holds:
+            return None
+        return Stay(tuple(holds), windows.get("begins", EVER), windows.get("ends", EVER), days, 1 if at_least is None else at_least)
 
     def _nearest(self, tree: Any, where: str) -> Nearest | None:
         found = self._mapping(tree, self.schema["$defs"]["nearest"], where)
@@ -747,6 +757,7 @@ class _Reader:
             window=window or default,
             at_least=1 if at_least is None else at_least,
             anchor=cast(Any, anchor),
+            apart=self._days(found, "apart", where),
         )
 
     def _events(self, tree: Any, where: str, word: str) -> Predicate | None:

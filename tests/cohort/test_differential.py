@@ -385,6 +385,8 @@ steps:
   - {id: soon, nearest: {event: lab, window: [-30h, 30h], then: {value_std: {le: 1.5}}}, unknown: include}
   - {id: beside, related: {unit: series, of: patient, window: [-40h, 12h]}, unknown: include}
   - {id: other, related: {unit: series, of: patient, differ: [modality], ratio: {image_count: {ge: 0.5}}}, unknown: include}
+  - {id: lasting, has: {event: [diagnosis, dispensing], window: [-20d, 20d], at_least: 2, apart: 9d}, unknown: include}
+  - {id: stays, stay: {has: [{event: diagnosis}], begins: [-40d, 40d], days: [1d, ever], at_least: 2}, unknown: include}
   - {id: told, where: {tag.SeriesDescription: {matches: "^[A-Z]2|5"}, description_norm: {matches: "a"}}, unknown: include}
 pick: {one_per: study, order: [-slice_thickness_max, scan_time]}
 sample: {size: 2, seed: one, strata: [modality]}

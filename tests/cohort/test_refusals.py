@@ -112,6 +112,18 @@ REFUSED = {
         "x0: &x0 [a, a, a, a, a, a, a, a]\n" + "".join(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 8)}]\n" for n in range(1, 9)),
         "its anchors \\(&\\) and aliases \\(\\*\\) stand for too much",
     ),
+    "apart of one": (event("event: lab, window: [0d, 90d], apart: 30d", codelists=""), "apart needs at_least: 2 or more"),
+    "apart in no room": (
+        event("event: lab, window: [0d, 29d], at_least: 2, apart: 30d", codelists=""),
+        "days that lie 30 days apart do not fit in a window of 30",
+    ),
+    "apart of a chain": (
+        event("event: lab, window: [0d, 90d], at_least: 2, gap: [1d, 9d], apart: 30d", word="chain", codelists=""),
+        "apart goes with has and lacks alone",
+    ),
+    "apart in weeks": (event("event: lab, ever: true, at_least: 2, apart: 4w", codelists=""), "apart '4w' must be a whole number of days"),
+    "a stay of less than a day": (step("stay: {has: [{event: diagnosis}], ever: true, days: [-1d, 5d]}"), "days is how long it lasts"),
+    "no stay": (step("stay: {has: [{event: diagnosis}], ever: true, at_least: 0}"), "stay: at_least must be 1 or more"),
     "same and another": (
         related("unit: series, of: study, same: [modality], differ: [modality]"),
         "modality cannot be the same and differ",

@@ -1120,6 +1120,82 @@ def test_hours_from_the_first_event_whose_time_is_that_of_the_first_of_its_day()
     )
 
 
+def test_the_first_and_the_last_event_day_may_have_to_lie_apart():
+    spec(
+        "unit: patient, index: 2010-02-01, population: all, steps: [{id: lasting, has: {event: lab, where: {value_std: {lt: 60}}, "
+        "window: [0d, 99d], at_least: 2, apart: 90d}}]",
+        "p1 T T\np2 T F\np3 T ?\np4 T F",
+        patient="""
+            patient_id
+            p1
+            p2
+            p3
+            p4
+        """,
+        event="""
+            event_id | patient_id | kind | date | value_std
+            e1       | p1         | lab  | +0   | 50
+            e2       | p1         | lab  | +90  | 50
+            e3       | p2         | lab  | +0   | 50
+            e4       | p2         | lab  | +89  | 50
+            e5       | p2         | lab  | +95  | 60
+            e6       | p3         | lab  | +0   | 50
+            e7       | p3         | lab  | +95  |
+        """,
+        residence="""
+            patient_id | from_date | to_date
+            p1         | -400      |
+            p2         | -400      |
+            p3         | -400      |
+            p4         | -400      |
+        """,
+        source_cover="""
+            source | site | from_date | to_date | lag_days | kinds
+            labs   | demo | -300      | +300    | 0        | lab
+        """,
+    )
+
+
+def test_stays_are_counted_and_may_have_to_last():
+    spec(
+        "unit: patient, index: 2010-02-01, population: all, codelists: {copd: {system: icd10, codes: [J44]}}, steps: ["
+        "{id: twice, stay: {has: [{event: diagnosis, codes: copd}], begins: [ever, -1d], at_least: 2}}, "
+        "{id: long, stay: {has: [{event: diagnosis, codes: copd}], begins: [ever, -1d], days: [7d, ever]}}]",
+        "p1 T T F\np2 T F T\np3 T F ?",
+        patient="""
+            patient_id
+            p1
+            p2
+            p3
+        """,
+        stay="""
+            stay_id | patient_id | start_date | end_date
+            y1      | p1         | -50        | -44
+            y2      | p1         | -30        | -30
+            y3      | p2         | -50        | -43
+            y4      | p3         | -5         |
+        """,
+        event="""
+            event_id | patient_id | kind      | system | code | date | stay_id
+            e1       | p1         | diagnosis | icd10  | J440 | -50  | y1
+            e2       | p1         | diagnosis | icd10  | J449 | -30  | y2
+            e3       | p2         | diagnosis | icd10  | J440 | -50  | y3
+            e4       | p2         | diagnosis | icd10  | J449 | -44  | y3
+            e5       | p3         | diagnosis | icd10  | J440 | -5   | y4
+        """,
+        residence="""
+            patient_id | from_date | to_date
+            p1         | -400      |
+            p2         | -400      |
+            p3         | -400      |
+        """,
+        source_cover="""
+            source | site | from_date | to_date | lag_days | kinds
+            smr01  | demo | -300      | +300    | 0        | admission diagnosis
+        """,
+    )
+
+
 def test_others_may_have_to_differ_or_to_be_so_many_times_as_large():
     spec(
         "unit: series, index: scan_date, population: all, steps: [{id: sharp, related: {unit: series, of: study, "

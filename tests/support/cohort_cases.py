@@ -575,10 +575,11 @@ def _hours(ask: Asking, often: int) -> Window | None:
 
 
 def _timed(ask: Asking) -> Events:
-    """Events with a condition, of which some are asked for in hours."""
+    """Events with a condition, of which some are asked for in hours, and some must lie apart."""
     events, window = _conditioned(ask), _hours(ask, 2)
     if window is None:
-        return events
+        wide = events.window.low is None or events.window.high is None or events.window.high - events.window.low >= 12
+        return replace(events, at_least=2, apart=ask.one_of(3, 12)) if wide and ask.one_of(True, False, False, False) else events
     return Events(tuple(ask.some(TIMED, 1, 2)), (), window, sources=events.sources, where=events.where)
 
 
@@ -665,11 +666,12 @@ def _gap(ask: Asking) -> Gap:
 def _stay(ask: Asking) -> Stay:
     holds = tuple(replace(_conditioned(ask), window=EVER, at_least=1, anchor="index") for _ in range(ask.one_of(1, 1, 2)))
     ends = ask.node(Window) if ask.one_of(True, False) else EVER
-    return Stay(tuple(dict.fromkeys(holds)), ask.node(Window), ends)
+    days = Window(*ask.one_of((0, 5), (1, None), (None, 4))) if ask.one_of(True, False, False) else EVER
+    return Stay(tuple(dict.fromkeys(holds)), ask.node(Window), ends, days, ask.one_of(1, 1, 1, 2))
 
 
 def _nearest(ask: Asking) -> Nearest:
-    among: Events | Related = replace(_timed(ask), at_least=1)
+    among: Events | Related = replace(_timed(ask), at_least=1, apart=None)
     fields: Any = domain.event_fields()
     names = ["value_std", "age_years", "comparator"]
     if ask.index is not None and ask.one_of(True, False):

@@ -46,6 +46,8 @@ def load_config(path: str | Path | None = None) -> Config:
         )
     try:
         values = load_yaml(file)
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError(f"settings file {file} cannot be read, or is not UTF-8 text") from None
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" (line {where.line + 1})" if where else ""

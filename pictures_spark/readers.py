@@ -10,6 +10,7 @@ from pictures_spark.audit import account, plain_purpose
 from pictures_spark.cohort.gate import policy
 from pictures_spark.config import Config
 from pictures_spark.errors import ConfigError, NotPermittedError
+from pictures_spark.zones import PROJECT_NAME
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,13 @@ def reader(config: Config, role: str | None = None, purpose: str | None = None, 
     Raises
     ------
     ConfigError
-        There is no such role; a trusted one says no purpose, or one that may not be written down.
+        There is no such role; a trusted one says no purpose, or one that may not be written down; the project's name is not a plain one.
     NotPermittedError
         This account does not have the role.
     """
     said = plain_purpose(purpose) if purpose is not None else None
+    if project is not None and not PROJECT_NAME.match(project):
+        raise ConfigError("a project's name is lower-case letters, digits, - and _, starting with a letter or digit")
     if role is None:
         return Reader(ANALYST.role, exact=False, purpose=said, project=project)
     if role not in policy().exact:

@@ -14,7 +14,7 @@ from pictures_spark.resources import load_schema
 from pictures_spark.roots import Root, local_path, root_at
 
 Mode = Literal["read", "write", "append"]
-_PROJECT_NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}$")
+PROJECT_NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}$")
 
 
 class Zones:
@@ -51,7 +51,7 @@ class Zones:
         self._roots = {zone: config.location(root) for zone, root in places.items()}
         self._remote = config.values.get("remote")
         if "project" in self._allowed:
-            if project is None or not _PROJECT_NAME.match(project):
+            if project is None or not PROJECT_NAME.match(project):
                 raise ConfigError("a project name is needed: lower-case letters, digits, - and _, starting with a letter or digit")
             self._roots["project"] = f"{self._roots['projects']}/{project}"
         del self._roots["projects"]

@@ -52,3 +52,11 @@ def test_no_and_yes_are_words_and_dates_are_text(tmp_path):
     path = tmp_path / "x.yaml"
     path.write_text("a: no\nb: yes\nc: on\nd: true\ne: 2020-01-31\n")
     assert load_yaml(path) == {"a": "no", "b": "yes", "c": "on", "d": True, "e": "2020-01-31"}
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfeh\x00", b"home: caf\xe9\n"])
+def test_settings_that_are_no_text_are_told(tmp_path, content):
+    path = tmp_path / "conf.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="cannot be read, or is not UTF-8 text"):
+        load_config(path)

@@ -20,6 +20,7 @@ __all__ = [
     "ge",
     "gt",
     "has",
+    "hours",
     "lacks",
     "last",
     "le",

@@ -5,6 +5,7 @@ Works on the graph, so that every face is checked alike. Each fault is one sente
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -45,6 +46,7 @@ from pictures_spark.cohort.model import (
     Window,
     asked_events,
     asked_members,
+    in_hours,
     leaves,
     saved_cohorts,
 )
@@ -167,6 +169,12 @@ def _names(question: Question) -> Iterator[str]:
         yield from _one_of(f"step {s.id}: unknown", s.unknown, step["unknown"]["enum"])
 
 
+def _too_many(word: str, number: int) -> Iterator[str]:
+    most = _properties()[word]["maxItems"]
+    if number > most:
+        yield f"{word}: {number} are more than the {most} a question may have"
+
+
 def _codelists(question: Question) -> Iterator[str]:
     pattern = _properties()["codelists"]["propertyNames"]["pattern"]
     names = [codelist.name for codelist in question.codelists]
@@ -258,7 +266,9 @@ def _predicate(question: Question, predicate: Predicate, where: str) -> Iterator
             yield from _where(question.index, predicate, where, domain.fields(question.unit), question.unit)
         case Related():
             yield from _related(question.unit, predicate, f"{where}: related")
+            yield from _hours(question, predicate, f"{where}: related")
         case Gap():
+            yield from _hours(question, predicate, f"{where}: gap")
             yield from _gap(question, predicate, f"{where}: gap")
             yield from _window_order(predicate.window, f"{where}: gap", "days")
             if predicate.window == EVER:
@@ -269,6 +279,7 @@ def _predicate(question: Question, predicate: Predicate, where: str) -> Iterator
             yield from _nearest(question, predicate, f"{where}: nearest")
         case Finding():
             yield from _finding(question, predicate, f"{where}: report")
+            yield from _hours(question, predicate, f"{where}: report")
         case Member():
             yield from _member(question.unit, predicate, f"{where}: in")
         case AllOf(parts) | AnyOf(parts) | NoneOf(parts):
@@ -288,8 +299,14 @@ def _gap(question: Question, gap: Gap, where: str) -> Iterator[str]:
 
 
 def _stay(question: Question, stay: Stay, where: str) -> Iterator[str]:
+    yield from _hours(question, stay, where)
     yield from _window_order(stay.begins, where, "begins")
     yield from _window_order(stay.ends, where, "ends")
+    yield from _window_order(stay.days, where, "days")
+    if (stay.days.low is not None and stay.days.low < 0) or (stay.days.high is not None and stay.days.high < 0):
+        yield f"{where}: days is how long it lasts, from 0d on"
+    if stay.at_least < 1:
+        yield f"{where}: at_least must be 1 or more"
     if not stay.holds:
         yield f"{where}: has must name the events of the stay"
     for number, events in enumerate(stay.holds, start=1):
@@ -310,7 +327,9 @@ def _nearest(question: Question, asked: Nearest, where: str) -> Iterator[str]:
         return
     wrong = list(_related(question.unit, among, where))
     yield from wrong
-    plain = Related(among.unit, among.of, among.where, among.window, among.same, count=among.count, among=among.among)
+    yield from _hours(question, asked, where)
+    plain = replace(Related(among.unit, among.of), where=among.where, window=among.window, same=among.same, differ=among.differ)
+    plain = replace(plain, ratio=among.ratio, count=among.count, among=among.among)
     if among != plain or among.count != among.unit:
         yield f"{where}: it is one of them: leave out at_least, count, within, apart and related"
     if asked.then is not None and not wrong:
@@ -384,11 +403,15 @@ def _related(unit: str, related: Related, where: str) -> Iterator[str]:
         yield from _where(domain.AGE_DATE, related.where, where, domain.fields(related.unit), related.unit)
     mine, other = domain.fields(unit), domain.fields(related.unit)
     yield from (f"{where}: same names {n} twice" for n in dict.fromkeys(n for n in related.same if related.same.count(n) > 1))
-    for name in related.same:
+    yield from (f"{where}: {n} cannot be the same and differ" for n in related.differ if n in related.same)
+    yield from (f"{where}: differ names {n} twice" for n in dict.fromkeys(n for n in related.differ if related.differ.count(n) > 1))
+    for word, name in (*(("same", name) for name in related.same), *(("differ", name) for name in related.differ)):
         if name not in mine or name not in other:
-            yield f"{where}: same: {_unknown_column(unit if name not in mine else related.unit, name)}"
+            yield f"{where}: {word}: {_unknown_column(unit if name not in mine else related.unit, name)}"
         elif mine[name].kind in ("set", "list", "span"):
-            yield f"{where}: same: {name} has several values, which are never compared as one"
+            yield f"{where}: {word}: {name} has several values, which are never compared as one"
+    if related.ratio is not None:
+        yield from _ratio(unit, related, related.ratio, f"{where}: ratio")
     yield from _window_order(related.window, where, "window")
     if related.at_least < 1:
         yield f"{where}: at_least must be 1 or more"
@@ -406,9 +429,71 @@ def _related(unit: str, related: Related, where: str) -> Iterator[str]:
         yield from _related(related.unit, related.related, f"{where}: related")
 
 
+def _ratio(unit: str, related: Related, ratio: Where, where: str) -> Iterator[str]:
+    mine, other = domain.fields(unit), domain.fields(related.unit)
+    names = list(dict.fromkeys(test.column for test in ratio.tests))
+    for name in names:
+        if name not in mine or name not in other:
+            yield f"{where}: {_unknown_column(unit if name not in mine else related.unit, name)}"
+        elif mine[name].kind not in ("number", "whole"):
+            yield f"{where}: {name} is no number"
+    yield from _where(None, ratio, where, dict.fromkeys(names, domain.ratio()))
+
+
 def _window_order(window: Window, where: str, what: str) -> Iterator[str]:
     if window.low is not None and window.high is not None and window.low > window.high:
-        yield f"{where}: {what} [{window.low}d, {window.high}d] is reversed; the earlier day comes first"
+        unit = window.unit[0]
+        yield f"{where}: {what} [{window.low}{unit}, {window.high}{unit}] is reversed; the earlier {window.unit} comes first"
+
+
+def _hours(question: Question, node: Any, where: str) -> Iterator[str]:
+    """Faults of windows of hours: they need a time of day on both sides."""
+    if not in_hours(node):
+        return
+    match node:
+        case Has(events) | Lacks(events) | Nearest(Events() as events):
+            if events.anchor != "index":
+                yield f"{where}: hours do not count from a hospital stay, which has no time of day; give the window in days"
+            timed = domain.timed_kinds()
+            known = vocabulary("event_kind")
+            for kind in (kind for kind in events.kinds if kind in known and kind not in timed):
+                yield f"{where}: no record source says at what time of day {kind} events happen, only {_listed(timed)}; give days"
+        case Related() | Nearest(Related()):
+            related = node if isinstance(node, Related) else node.among
+            assert isinstance(related, Related)
+            if related.unit in domain.UNITS and domain.clock(related.unit, domain.AGE_DATE) is None:
+                yield f"{where}: the scan date of a {related.unit} has no time of day; ask with unit: series, or give days"
+            if not in_hours(related.window):
+                return  # only what is nested in it does, and that from the other scan
+        case Gap(start, end):
+            for name in (start, end):
+                if name != domain.INDEX and name in domain.fields(question.unit) and domain.clock(question.unit, name) is None:
+                    yield f"{where}: {name} of a {question.unit} has no time of day; give days"
+            if domain.INDEX not in (start, end):
+                return
+        case Stay() | Finding() | FollowUp() | First() | Last() | Chain() | Cover():
+            yield f"{where}: hours go with has, lacks, nearest, related and gap alone; give whole days, such as [0d, 1d]"
+            return
+        case _:
+            return
+    index = question.index
+    if isinstance(index, str) and domain.clock(question.unit, index) is not None:
+        return
+    if isinstance(index, IndexEvent):
+        if set(index.events.kinds) <= set(domain.timed_kinds()):
+            return
+        has_none = f"{' or '.join(index.events.kinds)} events have no time of day"
+    else:
+        has_none = "there is none" if index is None else f"{index} of a {question.unit} has no time of day"
+    yield (
+        f"{where}: hours count from the index date's time of day, and {has_none}; use index: scan_date of series or images, "
+        f"index: study_date of studies, or the day of an event of kind {_listed(domain.timed_kinds())}"
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def _where(
@@ -426,7 +511,7 @@ def _where(
         operators = [test.operator for test in tests]
         yield from (f"{place}: {column} has {o} twice" for o in dict.fromkeys(operators) if operators.count(o) > 1)
         wrong = [text for test in tests for text in _test(index, test, fields[column])]
-        yield from (f"{place}: {text}" for text in wrong or _contradiction(column, tests))
+        yield from (f"{place}: {text}" for text in wrong or _contradiction(column, tests, fields[column]))
 
 
 def _unknown_column(unit: str, column: str) -> str:
@@ -471,8 +556,35 @@ def _test(index: str | date | IndexEvent | None, test: Test, field: Field) -> It
             yield f"{column}: unknown is no value but a missing one; ask {{is_missing: true}}, or say unknown: include for the step"
         elif field.choices is not None and value not in field.choices:
             yield f"{column}: unknown value {value!r}{nearest(str(value), field.choices)}"
+        elif impossible(test.operator, value, field) and test.operator not in ("in", "between"):
+            low, high = field.column.range or (None, None)
+            yield f"{column}: {test.operator} {value} is met by nothing: it lies between {low:g} and {high:g}{_unit_of(field)}"
     if len(test.values) != len(set(test.values)) and test.operator != "between":
         yield f"{column}: {test.operator} names a value twice"
+
+
+def impossible(operator: str, value: Value, field: Field) -> bool:
+    """Whether no number that the column may hold compares so."""
+    span = field.column.range
+    if span is None or isinstance(value, str | bool | date):
+        return False
+    match operator:
+        case "eq":
+            return not span[0] <= value <= span[1]
+        case "lt":
+            return value <= span[0]
+        case "le":
+            return value < span[0]
+        case "gt":
+            return value >= span[1]
+        case "ge":
+            return value > span[1]
+        case _:
+            return False
+
+
+def _unit_of(field: Field) -> str:
+    return f" {field.column.unit}" if field.column.unit else ""
 
 
 def _typed(value: Value, field: Field) -> bool:
@@ -489,8 +601,8 @@ def _typed(value: Value, field: Field) -> bool:
             return isinstance(value, str)
 
 
-def _contradiction(column: str, tests: list[Test]) -> Iterator[str]:
-    """A range that no value lies in."""
+def _contradiction(column: str, tests: list[Test], field: Field) -> Iterator[str]:
+    """Conditions that no value meets."""
     missing = [test.values[0] for test in tests if test.operator == "is_missing"]
     if True in missing and len(tests) > 1:
         yield f"{column}: it cannot be missing and have a value"
@@ -513,6 +625,11 @@ def _contradiction(column: str, tests: list[Test]) -> Iterator[str]:
         high, high_open = min(highs, key=lambda h: (h[0], not h[1]))
         if low > high or (low == high and (low_open or high_open)):
             yield f"{column}: nothing lies between {low} and {high}; the smaller end comes first"
+            return
+    chosen = [set(test.values) for test in tests if test.operator in ("eq", "in")]
+    barred = {value for test in tests if test.operator == "ne" for value in test.values}
+    if chosen and field.kind not in ("set", "span") and not set.intersection(*chosen) - barred:
+        yield f"{column}: no value is one of these and none of those"
 
 
 def _events(question: Question, predicate: Predicate | IndexEvent | FollowUp, events: Events, where: str) -> Iterator[str]:
@@ -533,9 +650,12 @@ def _events(question: Question, predicate: Predicate | IndexEvent | FollowUp, ev
     yield from (f"{where}: {n[:40]!r} is no name of a record source" for n in events.sources if not re.fullmatch(_name(), n))
     low, high = events.window.low, events.window.high
     yield from _window_order(events.window, where, "window")
+    if not isinstance(predicate, Stay):
+        yield from _hours(question, predicate, where)
     if events.at_least < 1:
         yield f"{where}: at_least must be 1 or more"
     yield from _anchored(question, predicate, events, where)
+    yield from _apart(predicate, events, where)
     if isinstance(predicate, First | Last) and events.window == EVER:
         word = type(predicate).__name__.lower()
         yield f"{where}: {word} needs a window for the {word} event to lie in"
@@ -543,8 +663,11 @@ def _events(question: Question, predicate: Predicate | IndexEvent | FollowUp, ev
         yield f"{where}: cover asks for observed time alone; leave out codes, at_least and position"
     if isinstance(predicate, Chain):
         yield from _chain(predicate, where)
-    if low is not None and high is not None and low <= high and events.at_least > high - low + 1:
-        yield f"{where}: at_least {events.at_least} different days do not fit in a window of {high - low + 1}"
+    if low is not None and high is not None and low <= high:
+        # Hours touch one day more than they last.
+        days = high - low + 1 if events.window.unit == "day" else (high - low + 23) // 24 + 1
+        if events.at_least > days:
+            yield f"{where}: at_least {events.at_least} different days do not fit in a window of {days}"
 
 
 def _anchored(question: Question, predicate: Predicate | IndexEvent | FollowUp, events: Events, where: str) -> Iterator[str]:
@@ -553,7 +676,8 @@ def _anchored(question: Question, predicate: Predicate | IndexEvent | FollowUp, 
     yield from _one_of(f"{where}: from", events.anchor, ("index", *anchors))
     if events.anchor != "index" and events.window == EVER:
         yield f"{where}: from goes with a window, such as [0d, 90d]"
-    if question.index == "death_date" and events.anchor == "index" and (events.window.low or 0) > 0:
+    dead = question.index.events.kinds if isinstance(question.index, IndexEvent) and question.index.events is not events else ()
+    if (question.index == "death_date" or (dead and set(dead) <= _DEATHS)) and events.anchor == "index" and (events.window.low or 0) > 0:
         yield f"{where}: the window begins after the person's death, when nothing is recorded"
     if events.where is not None:
         if isinstance(predicate, Chain | Cover):
@@ -561,6 +685,23 @@ def _anchored(question: Question, predicate: Predicate | IndexEvent | FollowUp, 
         yield from _where(None, events.where, where, domain.event_fields())
     if isinstance(predicate, Nearest) and events.at_least != 1:
         yield f"{where}: the nearest event is one event: at_least does not go with nearest"
+
+
+def _apart(predicate: Any, events: Events, where: str) -> Iterator[str]:
+    if events.apart is None:
+        return
+    if not isinstance(predicate, Has | Lacks):
+        yield f"{where}: apart goes with has and lacks alone"
+    if events.at_least < 2:
+        yield f"{where}: apart needs at_least: 2 or more, as one alone is not apart from another"
+    low, high = events.window.low, events.window.high
+    if low is not None and high is not None and low <= high:
+        days = high - low if events.window.unit == "day" else (high - low + 23) // 24
+        if events.apart > days:
+            yield f"{where}: days that lie {events.apart} days apart do not fit in a window of {days + 1}"
+
+
+_DEATHS = {"death", "death_cause"}
 
 
 def _chain(chain: Chain, where: str) -> Iterator[str]:
@@ -683,6 +824,7 @@ def output_columns(output: Output) -> tuple[str, ...]:
 
 
 def _outputs(question: Question) -> Iterator[str]:
+    yield from _too_many("output", len(question.outputs))
     names = [name for output in question.outputs for name in output_columns(output)]
     ids = [output.id for output in question.outputs]
     yield from (f"output {n}: the id is used twice" for n in dict.fromkeys(n for n in ids if n and ids.count(n) > 1))
@@ -733,7 +875,8 @@ def _output(question: Question, output: Output, where: str) -> Iterator[str]:
 
 
 def _breakdowns(question: Question) -> Iterator[str]:
-    names = domain.grouped(question.unit)
+    yield from _too_many("count", len(question.breakdowns))
+    names, outputs = domain.grouped(question.unit), _grouped_outputs(question)
     for breakdown in question.breakdowns:
         by = breakdown.by
         if not by:
@@ -747,9 +890,26 @@ def _breakdowns(question: Question) -> Iterator[str]:
                 and question.index != domain.AGE_DATE
             ):
                 yield f"count: {name}: ages were computed on {domain.AGE_DATE}, so it needs index: {domain.AGE_DATE}"
-            if name not in names:
-                yield f"count: {_no_group(question.unit, name)}"
+            if name not in names and name not in outputs:
+                shown = {column for output in question.outputs for column in output_columns(output)}
+                yield f"count: {_no_group(question.unit, name) if name not in shown else f'{name} makes no groups; it has too many values'}"
     yield from ("count: names a breakdown twice" for n, breakdown in enumerate(question.breakdowns) if breakdown in question.breakdowns[:n])
+
+
+def _grouped_outputs(question: Question) -> set[str]:
+    """Columns that outputs show which have few values."""
+    found: set[str] = set()
+    for output in question.outputs:
+        match output.of:
+            case Nearest(among):
+                unit = "event" if isinstance(among, Events) else among.unit
+                fields = domain.shown(unit) if unit in ("event", *domain.UNITS) else {}
+                found |= {f"{output.id}_{name}" for name in output.give if name in fields and domain.groups(fields[name])}
+            case FollowUp():
+                found |= {f"{output.id}_event", f"{output.id}_end"}
+            case str(name):
+                found |= {output.id} if name in domain.grouped(question.unit) else set()
+    return found
 
 
 def _no_group(unit: str, name: str) -> str:
@@ -758,5 +918,5 @@ def _no_group(unit: str, name: str) -> str:
     if column not in fields and name not in fields:
         return _unknown_column(unit, name)
     if part in domain.PARTS:
-        return f"{name}: {part} is of a {'date' if part == 'year' else 'whole number'}, which {column} is not"
+        return f"{name}: {part} is of a {'date' if domain.PARTS[part] == 'date' else 'whole number'}, which {column} is not"
     return f"{name} makes no groups; use a column of single words, whole numbers, dates or flags"

@@ -87,7 +87,7 @@ def run(action: str, question: str, config: Config, reader: Reader = ANALYST, by
     asked = load(path)
     if action == "count":
         wrong = sorted(set(by) - set(tally.breakdowns(asked.question.unit)))
-        if wrong or len(by) > 2:
+        if wrong or len(by) > 2 or len(set(by)) < len(by):
             names = ", ".join(tally.breakdowns(asked.question.unit))
             raise ConfigError(f"a count is broken down by one or two of {names}, not by {', '.join(by)}")
         said = told(asked, Zones(config, "counter"), reader, by)

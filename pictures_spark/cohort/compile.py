@@ -5,6 +5,7 @@ What every engine must agree on is written out, never left to a default:
 - Three values. A comparison with a missing value is unknown (SQL's NULL); a step of several tests is their AND, where one no decides.
   ``unknown`` in a closed list, and an empty set of one, are missing values.
 - Days. Dates become whole days since 1970-01-01 and are only compared as numbers: no interval arithmetic, no time zone, no clipping.
+  Where hours are asked for, a time of day is a number of seconds, and one that is not known a first and a last second.
 - Order. Missing values come last, and the unit's own id ends every order.
 - Patterns are written again in the words that all engines read alike (`pictures_spark.cohort.pattern`).
 - Samples are the first by the SHA-256 of seed and id, which every engine computes alike.
@@ -62,8 +63,10 @@ from pictures_spark.cohort.model import (
     Unknown,
     Where,
     Window,
+    counts_hours_from_index,
     event_steps,
     events_of,
+    in_hours,
     last_acts,
 )
 from pictures_spark.cohort.pattern import canonical
@@ -110,12 +113,26 @@ DIALECTS = ("duckdb", "spark")
 TABLES = (
     *domain.UNITS,
     *sorted(domain.TAG_TABLES),
-    *(domain.FEATURES, domain.TEXT, "residence", "event", "stay", "source_cover", "report", "report_finding", "cohort_member"),
+    *(
+        domain.FEATURES,
+        domain.TEXT,
+        domain.TEXTS,
+        "residence",
+        "event",
+        "stay",
+        "source_cover",
+        "report",
+        "report_finding",
+        "cohort_member",
+    ),
 )
 _FLAGS = ("unit_id", "patient_id", "index_date", "holds", "unknowns", "passed")
 _FIRST_STEP = 2  # after the start and the population
 _LAST_DAY = 2932896  # 9999-12-31: a residence that lasts
 _NO_DAY = -(1 << 30)  # stands for no index date in a key, where NULL would equal nothing
+_NO_MOMENT = -(1 << 60)  # the same where a key has the time of day too
+_HOUR, _DAY = 3600, 86400  # seconds
+_OTHER_TIME = 100_000  # seconds that no day has, so that a day and a second are one number
 _ASKED = ("patient_id", "asked_day")
 _VERDICTS = ("text", "not_determined", "clean")  # of several images, the first that any has
 _WHOLE_HASHES = 1 << 32  # hashes are told apart by their first 8 hexadecimal digits
@@ -284,7 +301,8 @@ class _Rows:
             if field.keyword is None:
                 columns.append(named(_present(col(field.name, field.table), field), name))
                 continue
-            key = domain.key({"study_tag": "study", "tag": "series"}.get(field.table, unit))
+            below = {"study_tag": "study", "tag": "series", domain.TEXTS: "study" if unit == "study" else "series"}
+            key = domain.key(below.get(field.table, unit))
             joins.append((subquery(_tag(field, key, unit), name), eq(col(key, unit), col("owner_id", name)), "left"))
             columns.append(named(col("least", name), name))
             if field.kind == "span":
@@ -310,6 +328,7 @@ class _Compiler:
         self.saved = saved
         self.fields = domain.fields(question.unit)
         self.rows = _Rows(question.unit, "unit", day(self._index()))
+        self.timed = counts_hours_from_index(question)
         self.tables: set[str] = set()
         self.ctes: list[tuple[str, exp.Select]] = []
         self.joined: list[str] = []
@@ -405,7 +424,10 @@ class _Compiler:
         groups: dict[str, Node] = {}
         for breakdown in self.question.breakdowns:
             for name in breakdown.by:
-                groups.setdefault(name, _part(self.rows.value(grouped[name][0]), grouped[name][1]))
+                if name in grouped:
+                    groups.setdefault(name, _part(self.rows.value(grouped[name][0]), grouped[name][1]))
+                else:
+                    groups.setdefault(name, dict(found)[name])
             keys.append(tuple(f"by_{list(groups).index(name)}" for name in breakdown.by))
         columns = [*cols(("unit_id", "patient_id"), "unit"), *carried, *(named(value, name) for name, value in found)]
         columns += [named(value, f"by_{n}") for n, value in enumerate(groups.values())]
@@ -427,14 +449,29 @@ class _Compiler:
         index = self._index()
         columns = [named(col(domain.key(unit), unit), "unit_id"), named(col("patient_id", unit), "patient_id")]
         columns += [named(index, "index_date"), named(day(index), "index_day")]
+        asked_day = coalesce(day(index), number(_NO_DAY))
+        if self.timed:
+            seconds = self._index_seconds()
+            columns += [named(value, name) for value, name in zip(_ends_of_day(seconds), _INDEX_SECONDS, strict=True)]
+            asked_day = coalesce(_composed(day(index), coalesce(seconds, number(_OTHER_TIME - 1))), number(_NO_MOMENT))
         if self._is_about_people:
-            columns.append(named(coalesce(day(index), number(_NO_DAY)), "asked_day"))
+            columns.append(named(asked_day, "asked_day"))
             self.rows.tables.add("patient")
             columns += [named(_born(), "birth_day"), named(day(col("death_date", "patient")), "death_day")]
         if isinstance(self.question.index, str):
             self.rows.tables.add(self.fields[self.question.index].table)
         anchored: list[Join] = [(relation("anchor"), eq(col("patient_id", "anchor"), col("patient_id", unit)), "left")]
         return self.rows.select(columns, anchored if isinstance(self.question.index, IndexEvent) else ())
+
+    def _index_seconds(self) -> Node:
+        """The time of day of the index date, as the unit's own rows have it."""
+        index = self.question.index
+        if isinstance(index, IndexEvent):
+            return col("index_seconds", "anchor")
+        field = domain.clock(self.question.unit, index) if isinstance(index, str) else None
+        assert field is not None, "the check refuses hours from a date without a time"
+        self.rows.tables.add(field.table)
+        return _seconds(col(field.name, field.table))
 
     @property
     def _is_about_people(self) -> bool:
@@ -462,6 +499,13 @@ class _Compiler:
         first = (exp.Min if index.which == "first" else exp.Max)(this=col("date", "event"))
         person = col("patient_id", "event")
         columns = [person, named(first, "index_date")]
+        if self.timed:
+            # The first or last second of that day; one that has no time is before, or after, all that have.
+            lost = -1 if index.which == "first" else _OTHER_TIME - 1
+            moment = _composed(day(col("date", "event")), coalesce(_seconds(col("time", "event")), number(lost)))
+            moment = type(first)(this=moment)
+            seconds = exp.Sub(this=moment, expression=_composed(exp.Paren(this=day(first)), number(0)))
+            columns.append(named(exp.Nullif(this=exp.Paren(this=seconds), expression=number(lost)), "index_seconds"))
         return [("anchor", select(columns, _table("event"), where=[self._is_asked(index.events)], group=[person]))]
 
     def _stays(self) -> list[tuple[str, exp.Select]]:
@@ -536,6 +580,8 @@ class _Compiler:
                 answer, found = self._related(predicate, self._own_rows())
                 self.joined.append(found)
                 return answer
+            case Gap(start, end, window) if window.unit == "hour":
+                return _hours_within(self._date_moment(start), self._date_moment(end), window)
             case Gap(_, _, window):
                 return all_of(*_within(self._gap(predicate), window))
             case Finding():
@@ -553,13 +599,17 @@ class _Compiler:
 
     def _has(self, events: Events) -> Node:
         branches: list[tuple[Node, Node]] = [(self._enough(events), TRUE)]
-        if events.where is not None:
+        if events.where is not None or events.window.unit == "hour":
             branches.append((self._enough(events, possible=True), NULL))
         return case([*branches, (self._observed(events), FALSE)], NULL)
 
     def _enough(self, events: Events, possible: bool = False) -> Node:
         """Whether there are events on enough days, those of which a condition is unknown counted where ``possible``."""
         inside = self._is_found(events, possible)
+        if events.apart is not None:
+            days = case([(inside, col("day", "event"))], NULL)
+            far = ge(self._reduced(exp.Sub(this=exp.Max(this=days), expression=exp.Min(this=days))), number(events.apart))
+            return all_of(far, self._enough(replace(events, apart=None), possible))
         if events.at_least == 1:
             return eq(self._reduced(exp.Max(this=case([(inside, number(1))], number(0)))), number(1))
         return ge(self._reduced(count_distinct(case([(inside, col("day", "event"))], NULL))), number(events.at_least))
@@ -658,11 +708,24 @@ class _Compiler:
 
     def _is_found(self, events: Events, possible: bool = False) -> Node:
         """Whether a row of ``event`` is one of these, and inside the window of the row of ``asked``."""
+        if events.window.unit == "hour":
+            inside = coalesce(self._within_hours(events), TRUE if possible else FALSE)
+            return all_of(self._is_wanted(events, possible), not_null(col("index_day", "asked")), inside)
         low, high = self._asked_ends(events, "asked")
         found = [self._is_wanted(events, possible)]
         found += [ge(col("day", "event"), low)] if events.window.low is not None else []
         found += [le(col("day", "event"), high)] if events.window.high is not None else []
         return all_of(*found)
+
+    def _within_hours(self, events: Events) -> Node:
+        """Whether a row of ``event`` lies in the window of the row of ``asked``, in hours."""
+        return _hours_within(_moment("asked"), self._event_moment(), events.window)
+
+    def _event_moment(self) -> "_Moment":
+        """When a row of ``event`` happened."""
+        for name, value in zip(("least", "most"), _ends_of_day(_seconds(col("time", "event"))), strict=True):
+            self.event_columns[name] = value
+        return _Moment(col("day", "event"), col("least", "event"), col("most", "event"))
 
     def _asked_ends(self, events: Events, where: str) -> tuple[Node, Node]:
         """First and last day of a window; an open end is never compared with an event."""
@@ -702,7 +765,7 @@ class _Compiler:
         """Who is asked about which day, which windows are observed, one scan of the events and one join with it."""
         if not self._is_about_people:
             return []
-        named_days = (*_ASKED, "index_day", "birth_day", "death_day")
+        named_days = (*_ASKED, "index_day", "birth_day", "death_day", *(_INDEX_SECONDS if self.timed else ()))
         found = [("days", select(cols(named_days, "unit"), "unit", distinct=True)), *self._stays()]
         if len(found) > 1:
             kept = [*cols(named_days, "days"), *cols(("start_of_stay", "end_of_stay"), "around")]
@@ -754,8 +817,9 @@ class _Compiler:
         """First and last day of a window; an open end is where the cover begins or ends."""
         asked, name = self.windows[window]
         anchor = self._anchor_day(name, "asked")
-        low = col(f"from_{cover}", "cover") if asked.low is None else plus(anchor, asked.low)
-        high = col(f"to_{cover}", "cover") if asked.high is None else plus(anchor, asked.high)
+        least, most = (col(second, "asked") if asked.unit == "hour" else None for second in _INDEX_SECONDS)
+        low = col(f"from_{cover}", "cover") if asked.low is None else _later(anchor, least, asked.low)
+        high = col(f"to_{cover}", "cover") if asked.high is None else _later(anchor, most, asked.high)
         return low, high
 
     def _is_asked(self, events: Events, possible: bool = False) -> Node:
@@ -807,7 +871,12 @@ class _Compiler:
         key, shared = domain.key(related.unit), domain.key(related.of)
         others = _Rows(related.unit, f"other_rows_{n}", day(col("scan_date", related.unit)))
         says = _tests(others, related.where.tests) if related.where is not None else TRUE
-        same = [(subject.rows.value(subject.rows.fields[name]), others.value(others.fields[name])) for name in related.same]
+        ratios = related.ratio.tests if related.ratio is not None else ()
+        compared = [*related.same, *related.differ, *(test.column for test in ratios)]
+        same = [(subject.rows.value(subject.rows.fields[name]), others.value(others.fields[name])) for name in compared]
+        timed = in_hours(related.window)
+        clock = domain.clock(related.unit, domain.AGE_DATE)
+        assert clock is not None or not in_hours(related), "the check refuses hours to a scan without a time"
         for name in carried:
             (others.most if others.fields[name].kind == "span" else others.value)(others.fields[name])
         place = len(self.ctes)
@@ -825,9 +894,15 @@ class _Compiler:
             named(col(domain.key(related.count), related.unit), "count_id"),
             named(day(col("scan_date", related.unit)), "other_day"),
         ]
+        if clock is not None and in_hours(related.related):
+            seconds = _ends_of_day(_seconds(col(clock.name, clock.table)))
+            own += [named(value, name) for value, name in zip(seconds, _INDEX_SECONDS, strict=True)]
         row = ("other_id", "group_id", "count_id", "other_day")
         kept = [named(says, "says"), *(named(value, f"same_{i}") for i, (_, value) in enumerate(same))]
         kept += [named(col(name, others.name), name) for name in _carried_names(others, carried)]
+        if clock is not None and timed:
+            seconds = _ends_of_day(_seconds(others.value(clock)))
+            kept += [named(value, name) for value, name in zip(seconds, ("other_least", "other_most"), strict=True)]
         other = f"other_{n}"
         self.ctes.insert(place, (others.name, others.select(own)))
         self.ctes.append((other, select([*cols(row, others.name), *kept], others.name, nested, [coalesce(says, TRUE)])))
@@ -839,17 +914,24 @@ class _Compiler:
             on.append(any_of(is_null(mine), not_(eq(mine, col("other_id", other)))))
         index, other_day = col(subject.day, subject.relation), col("other_day", other)
         conditions = [col("says", other)]
-        if related.window.low is not None:
+        if timed:
+            start = _Moment(index, *cols(_INDEX_SECONDS, subject.relation))
+            end = _Moment(other_day, col("other_least", other), col("other_most", other))
+            conditions.append(_hours_within(start, end, related.window))
+        elif related.window.low is not None:
             conditions.append(ge(other_day, plus(index, related.window.low)))
-        if related.window.high is not None:
+        if not timed and related.window.high is not None:
             conditions.append(le(other_day, plus(index, related.window.high)))
         if related.within is not None or related.apart is not None:
             # One without a day may or may not lie within the time.
             conditions.append(case([(not_null(other_day), TRUE)], NULL))
-        gap = exp.Sub(this=other_day, expression=index)
+        gap = _seconds_between(start, end) if timed else exp.Sub(this=other_day, expression=index)
         if dated:
             conditions.append(case([(not_null(gap), TRUE)], NULL))
-        conditions += [eq(mine, col(f"same_{i}", other)) for i, (mine, _) in enumerate(same)]
+        pairs_of = [(mine, col(f"same_{i}", other)) for i, (mine, _) in enumerate(same)]
+        conditions += [eq(*pair) for pair in pairs_of[: len(related.same)]]
+        conditions += [not_(eq(*pair)) for pair in pairs_of[len(related.same) : len(related.same) + len(related.differ)]]
+        conditions += [_test(_Ratio(*pair), test) for pair, test in zip(pairs_of[len(compared) - len(ratios) :], ratios, strict=True)]
         columns = [named(col(subject.id, subject.relation), "unit_id"), *cols(("count_id", "other_day"), other)]
         columns.append(named(all_of(*conditions), "says"))
         if dated:
@@ -903,6 +985,7 @@ class _Compiler:
         index = col("index_day", "asked")
         says = _within(exp.Sub(this=day(col("start_date", "stay")), expression=index), asked.begins)
         says += _within(exp.Sub(this=day(col("end_date", "stay")), expression=index), asked.ends)
+        says += _within(exp.Sub(this=day(col("end_date", "stay")), expression=day(col("start_date", "stay"))), asked.days)
         for i in range(len(asked.holds)):
             level = coalesce(col(f"holds_{i}", held), number(0))
             says.append(case([(eq(level, number(2)), TRUE), (eq(level, number(1)), NULL)], FALSE))
@@ -912,16 +995,17 @@ class _Compiler:
             (relation(held), same, "left"),
         ]
         rows = select([*cols(_ASKED, "asked"), named(all_of(*says), "says")], "asked", joins)
-        level = case([(col("says"), number(2)), (is_null(col("says")), number(1))], number(0))
         stayed = f"stayed_{n}"
-        self.ctes.append((stayed, select([*cols(_ASKED), named(exp.Max(this=level), "level")], subquery(rows, "pair"), group=cols(_ASKED))))
+        counts = [("certain", col("says")), ("possible", coalesce(col("says"), TRUE))]
+        counted = [named(exp.Count(this=case([(holds, number(1))], NULL)), name) for name, holds in counts]
+        self.ctes.append((stayed, select([*cols(_ASKED), *counted], subquery(rows, "pair"), group=cols(_ASKED))))
         self._join_asked(stayed)
         of_it = events_of(asked)
         assert of_it is not None
-        level = coalesce(col("level", stayed), number(0))
+        enough, maybe = (ge(coalesce(col(name, stayed), number(0)), number(asked.at_least)) for name in ("certain", "possible"))
         indexed = is_null(col("index_day", "unit")) if asked.begins != EVER or asked.ends != EVER else FALSE
         return case(
-            [(eq(level, number(2)), TRUE), (eq(level, number(1)), NULL), (indexed, NULL), (self._observed(of_it), FALSE)],
+            [(enough, TRUE), (maybe, NULL), (indexed, NULL), (self._observed(of_it), FALSE)],
             NULL,
         )
 
@@ -957,6 +1041,8 @@ class _Compiler:
         place = over(exp.RowNumber(), cols(of), [exp.Ordered(this=value) for value in (undated, *orders[nearest.take], col(key))])
         kept = cols((*of, "gap", "says", *names))
         placed = select([*kept, named(place, "place")], source, where=[coalesce(col("says"), TRUE)])
+        if nearest.among.window.unit == "hour":
+            kept[kept.index(gap)] = named(exp.Div(this=exp.cast(gap, "double"), expression=number(_HOUR)), domain.GAP)
         name = f"taken_{n}"
         self.ctes.append((name, select(kept, subquery(placed, "placed"), where=[eq(col("place"), number(1))])))
         if of == _ASKED:
@@ -970,10 +1056,13 @@ class _Compiler:
         self.event_columns["event_id"] = col("event_id", "event")
         for name in columns:
             self.event_columns[name] = _EventRow().value(domain.shown("event")[name])
-        distance = exp.Sub(this=col("day", "event"), expression=self._anchor_day(events.anchor, "asked"))
+        distance: Node = exp.Sub(this=col("day", "event"), expression=self._anchor_day(events.anchor, "asked"))
         # Without the day that a window counts from, nothing is near it.
         inside = all_of(self._is_found(events, possible=True), not_null(self._anchor_day(events.anchor, "asked")))
         says = self._is_wanted(events)
+        if events.window.unit == "hour":
+            distance = _seconds_between(_moment("asked"), self._event_moment())
+            says = all_of(says, not_null(distance))
         row = [*cols(_ASKED, "asked"), named(distance, "gap"), named(case([(says, TRUE)], NULL), "says")]
         same_person = eq(col("patient_id", "event"), col("patient_id", "asked"))
         name = f"near_{n}"
@@ -987,6 +1076,14 @@ class _Compiler:
             col("index_day", "unit") if name == domain.INDEX else day(self.rows.value(self.fields[name])) for name in (gap.start, gap.end)
         )
         return exp.Sub(this=end, expression=start)
+
+    def _date_moment(self, name: str) -> "_Moment":
+        """When a date of the unit is."""
+        if name == domain.INDEX:
+            return _moment("unit")
+        clock = domain.clock(self.question.unit, name)
+        assert clock is not None, "the check refuses hours between dates without a time"
+        return _Moment(day(self.rows.value(self.fields[name])), *_ends_of_day(_seconds(self.rows.value(clock))))
 
     def _finding(self, asked: Finding) -> Node:
         n = self._next("finding")
@@ -1388,6 +1485,27 @@ class _EventRow:
     most = value
 
 
+class _Ratio:
+    """How many times a number is another that is above 0."""
+
+    def __init__(self, mine: Node, its: Node) -> None:
+        double = exp.cast(mine, "double")
+        self.ratio = case([(gt(mine, number(0)), exp.Div(this=exp.cast(its, "double"), expression=double))], NULL)
+        self.fields = _AnyRatio()
+
+    def value(self, field: Field) -> Node:
+        return self.ratio
+
+    most = value
+
+
+class _AnyRatio(dict[str, Field]):
+    """The one number that a condition on a ratio is about, whatever its column is called."""
+
+    def __missing__(self, name: str) -> Field:
+        return domain.ratio()
+
+
 class _Taken:
     """The row that a nearest takes; ``of`` is missing where there is none."""
 
@@ -1413,6 +1531,74 @@ def _carried_names(others: _Rows, columns: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+_INDEX_SECONDS = ("index_least", "index_most")
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """A day and a second of it, which is only known to lie between two where they differ."""
+
+    day: Node
+    least: Node
+    most: Node
+
+
+def _moment(relation: str) -> _Moment:
+    """The index date of a relation with its time of day."""
+    return _Moment(col("index_day", relation), *cols(_INDEX_SECONDS, relation))
+
+
+def _seconds(time: Node) -> Node:
+    """A time of day, HH:MM:SS, in seconds; NULL where it is none."""
+    parts = [exp.Substring(this=time, start=number(at), length=number(2)) for at in (1, 4, 7)]
+    hours, minutes, seconds = (exp.TryCast(this=part, to=exp.DataType.build("bigint"), safe=True) for part in parts)
+    return plus(plus(exp.Mul(this=hours, expression=number(_HOUR)), exp.Mul(this=minutes, expression=number(60))), seconds)
+
+
+def _ends_of_day(seconds: Node) -> tuple[Node, Node]:
+    """The first and the last second that a time may be."""
+    return coalesce(seconds, number(0)), coalesce(seconds, number(_DAY - 1))
+
+
+def _composed(day: Node, seconds: Node) -> Node:
+    """A day and a second of it as one number."""
+    return plus(exp.Mul(this=exp.cast(day, "bigint"), expression=number(_OTHER_TIME)), seconds)
+
+
+def _between(start: _Moment, end: _Moment, first: Node, last: Node) -> Node:
+    """Seconds from a second of the one day to a second of the other."""
+    days = exp.cast(exp.Sub(this=end.day, expression=start.day), "bigint")
+    return exp.Sub(this=plus(exp.Mul(this=days, expression=number(_DAY)), last), expression=first)
+
+
+def _seconds_between(start: _Moment, end: _Moment) -> Node:
+    """Seconds from the one to the other; NULL where it is not known exactly."""
+    least, most = _between(start, end, start.most, end.least), _between(start, end, start.least, end.most)
+    return case([(eq(least, most), most)], NULL)
+
+
+def _hours_within(start: _Moment, end: _Moment, window: Window) -> Node:
+    """Whether the hours from the one to the other lie in a window; unknown where times that are not known decide."""
+    least, most = _between(start, end, start.most, end.least), _between(start, end, start.least, end.most)
+    sure, possible = [], []
+    if window.low is not None:
+        sure.append(ge(least, number(window.low * _HOUR)))
+        possible.append(ge(most, number(window.low * _HOUR)))
+    if window.high is not None:
+        sure.append(le(most, number(window.high * _HOUR)))
+        possible.append(le(least, number(window.high * _HOUR)))
+    return case([(all_of(*sure), TRUE), (not_(all_of(*possible)), FALSE)], NULL)
+
+
+def _later(day: Node, seconds: Node | None, more: int) -> Node:
+    """The day so many days after a day, or with a second of it so many hours after that second."""
+    if seconds is None:
+        return plus(day, more)
+    days, hours = divmod(more, 24)
+    over_night = ge(plus(seconds, hours * _HOUR), number(_DAY))
+    return plus(plus(day, days), case([(over_night, number(1))], number(0)))
+
+
 def _within(days: Node, window: Window) -> list[Node]:
     """Whether a number of days lies in a window."""
     found = [ge(days, number(window.low))] if window.low is not None else []
@@ -1420,12 +1606,18 @@ def _within(days: Node, window: Window) -> list[Node]:
 
 
 def _part(value: Node, part: str | None) -> Node:
-    """The year of a date, the decade of a whole number."""
+    """The year or month of a date, the ten or five that a whole number is in."""
     match part:
         case "year":
             return exp.cast(exp.Year(this=value), "bigint")
-        case "decade":
-            return exp.Sub(this=value, expression=exp.Mod(this=value, expression=number(10)))
+        case "month":
+            return exp.Substring(this=exp.cast(value, "varchar"), start=number(1), length=number(7))
+        case "decade" | "five":
+            width = number(10 if part == "decade" else 5)
+            over = exp.Mod(this=value, expression=width)
+            # What is left over of a number below 0 is below 0 on every engine.
+            below = case([(lt(over, number(0)), width)], number(0))
+            return exp.Sub(this=exp.Sub(this=value, expression=over), expression=below)
         case _:
             return value
 
@@ -1482,7 +1674,12 @@ def _test(rows: "_Valued", test: Test) -> Node:
     if test.operator == "is_missing":
         return is_null(value) if test.values[0] else not_null(value)
     if test.operator == "matches":
-        return exp.RegexpLike(this=value, expression=text(canonical(str(test.values[0]))))
+        pattern = text(canonical(str(test.values[0])))
+        if field.kind != "set":
+            return exp.RegexpLike(this=value, expression=pattern)
+        one = exp.Lambda(this=exp.RegexpLike(this=exp.column("one"), expression=pattern), expressions=[exp.to_identifier("one")])
+        found = gt(exp.ArraySize(this=exp.ArrayFilter(this=value, expression=one)), number(0))
+        return case([(is_null(value), NULL)], found)
     if field.kind == "set":
         # A set is equal to a value that it contains; what an engine does with missing elements must not matter.
         contains = [coalesce(exp.ArrayContains(this=value, expression=v), FALSE) for v in literals]
@@ -1524,6 +1721,11 @@ def _tag(field: Field, key: str, unit: str) -> exp.Select:
         of = col("series_id", domain.FEATURES)
         end = (exp.Min if aggregate == "min" else exp.Max)(this=value)
         return select([named(of, "owner_id"), named(end, "least")], _table(domain.FEATURES), where=where, group=[of])
+    if field.table == domain.TEXTS:
+        owner = col(key, field.table)
+        texts = exp.ArrayAgg(this=exp.Distinct(expressions=[col("text", field.table)]))
+        wanted = [eq(col("keyword", field.table), text(str(field.keyword)))]
+        return select([named(owner, "owner_id"), named(texts, "least")], _table(field.table), where=wanted, group=[owner])
     of, where = named(col(key, field.table), "owner_id"), [eq(col("keyword", field.table), text(str(field.keyword)))]
     if field.kind == "span":
         ends = [named(col("min", field.table), "least"), named(col("max", field.table), "most")]

@@ -3,7 +3,8 @@
 A value flows down freely: a patient's sex is also the sex of each of their series. Going up needs an aggregate, so a question about
 patients cannot name a column of series. Where several tables have a column of the same name, the unit's own comes first.
 
-Besides columns there are header tags, ``tag.<DICOM keyword>`` (those of schemas/tags.yaml), and pixel features,
+Besides columns there are header tags, ``tag.<DICOM keyword>`` (those of schemas/tags.yaml, and as sets the texts that are common enough to
+be published, schemas/derive/common_texts.yaml), and pixel features,
 ``feature.<name>@<version>`` (those of schemas/features.yaml): of an image its own value, of a series ``….min`` and ``….max`` over its
 images, or its own value where it was measured of the whole series. ``health_board`` and ``simd_quintile`` are those of the residence that
 began last on or before the index date, if it contains it, and ``text_verdict`` says whether text was found in the pixels of an image, or of
@@ -17,6 +18,7 @@ from functools import cache
 from typing import Any, Literal
 
 from pictures_spark.cohort.model import Order, Pick
+from pictures_spark.records.source import source, source_names
 from pictures_spark.resources import load_schema
 from pictures_spark.schema import Column, table, vocabulary
 
@@ -31,6 +33,7 @@ UNKNOWN = "unknown"
 # Where a unit's tags are: an image has those of its series.
 TAGS_OF = {"image": "tag", "series": "tag", "study": "study_tag"}
 TAG_TABLES = frozenset(TAGS_OF.values())
+TEXTS = "description"
 FEATURES = "image_feature"
 RESIDENCE, TEXT = "residence", "burned_in_text"
 # What a residence says of a unit on its index date.
@@ -52,8 +55,17 @@ EVENT_COLUMNS = (
     "source",
 )
 EVENT_NUMBERS = ("value", "value_std")
-EVENT_SHOWN = ("date", "kind", "system", "code", *EVENT_COLUMNS)
+# The time of day of a date: of which table, which column, and where its time is.
+CLOCKS = {
+    ("series", "scan_date"): "scan_time",
+    ("image", "scan_date"): "scan_time",
+    ("study", "study_date"): "study_time",
+    ("event", "date"): "time",
+}
+EVENT_SHOWN = ("date", "kind", "system", "code", "code_root", *EVENT_COLUMNS)
 FOLLOWED = ("days", "event", "end")
+# How many times one number is another.
+RATIO = "ratio"
 _LONGEST_CS = 16  # characters of a code string, PS3.5
 _PERSONAL_TAGS = frozenset({"PatientSex", "PatientAge"})
 
@@ -63,7 +75,7 @@ _ORDERED = ("eq", "ne", "in", "lt", "le", "gt", "ge", "between", "is_missing")
 OPERATORS: dict[Kind, tuple[str, ...]] = {
     "text": ("eq", "ne", "in", "matches", "is_missing"),
     "choice": _ANY,
-    "set": _ANY,
+    "set": ("eq", "ne", "in", "matches", "is_missing"),
     "number": _ORDERED,
     "whole": _ORDERED,
     "date": _ORDERED,
@@ -158,6 +170,26 @@ def fields(unit: str) -> dict[str, Field]:
 
 
 @cache
+def clock(unit: str, name: str) -> Field | None:
+    """The time of day that goes with a date of a unit, None where there is none."""
+    known = fields(unit)
+    time = CLOCKS.get((known[name].table, name)) if name in known else None
+    return known[time] if time is not None else None
+
+
+@cache
+def timed_kinds() -> tuple[str, ...]:
+    """Kinds of events that some record source gives a time of day."""
+    found = {
+        event.kind
+        for name in source_names()
+        for event in source(name).events
+        if event.time is not None or any(source(name).column(day).type == "datetime" for day in event.date)
+    }
+    return tuple(sorted(found))
+
+
+@cache
 def event_fields() -> dict[str, Field]:
     """Columns that a condition inside an event may name."""
     return {name: Field("event", table(ZONE, "event").by_name[name]) for name in EVENT_COLUMNS}
@@ -171,16 +203,21 @@ def shown(unit: str) -> dict[str, Field]:
     return {name: field for name, field in fields(unit).items() if field.kind not in ("set", "list", "span")}
 
 
+def groups(field: Field) -> bool:
+    """Whether a column has few values, so that something may be counted by it."""
+    return field.kind not in ("id", "number")
+
+
 # Suffixes of a column in a breakdown, and the kind of column each goes with.
-PARTS: dict[str, Kind] = {"year": "date", "decade": "whole"}
+PARTS: dict[str, Kind] = {"year": "date", "month": "date", "decade": "whole", "five": "whole"}
 
 
 @cache
 def grouped(unit: str) -> dict[str, tuple[Field, str | None]]:
-    """What members may be counted by: columns of few values, the year of a date, the decade of an age or another whole number."""
+    """What members may be counted by: columns of few values, the year or month of a date, the decade of an age or another whole number."""
     found: dict[str, tuple[Field, str | None]] = {}
     for name, field in shown(unit).items():
-        if field.kind not in ("id", "number"):
+        if groups(field):
             found[name] = (field, None)
         found |= {f"{name}.{part}": (field, part) for part, kind in PARTS.items() if field.kind == kind}
     return found
@@ -193,6 +230,9 @@ def _tags(unit: str) -> dict[str, Field]:
         given = _tag_values(entry)
         column = Column(f"tag_{keyword}", "array<string>" if given else "double", f"DICOM {keyword}.", deid="keep", label=keyword)
         found[f"tag.{keyword}"] = Field(TAGS_OF[unit], column, keyword, given)
+    for keyword in load_schema("derive/common_texts.yaml")["keywords"] if unit in TAGS_OF else ():
+        column = Column(f"tag_{keyword}", "array<string>", f"DICOM {keyword}, in upper case.", deid="vocabulary", label=keyword)
+        found[f"tag.{keyword}"] = Field(TEXTS, column, keyword)
     return found
 
 
@@ -221,6 +261,11 @@ def _features(unit: str) -> dict[str, Field]:
             dotted = f"feature.{key[0]}@{key[1]}" + (f".{aggregate}" if aggregate in ("min", "max") else "")
             found[dotted] = Field(FEATURES, column, key)
     return found
+
+
+def ratio() -> Field:
+    """What a condition on a ratio compares: a number of its own."""
+    return Field("", Column(RATIO, "double", "How many times a number is another."))
 
 
 def below(unit: str, name: str) -> str | None:

@@ -5,6 +5,9 @@ from difflib import get_close_matches
 
 from pictures_spark.errors import ConfigError
 
+# A message may not be longer than somebody would read.
+_TOLD = 40
+
 
 class QuestionError(ConfigError):
     """A question cannot be asked. ``faults`` holds one sentence each, in the order of the question."""
@@ -12,7 +15,8 @@ class QuestionError(ConfigError):
     def __init__(self, source: str, faults: Iterable[str]) -> None:
         self.faults = tuple(dict.fromkeys(faults))
         many = f"{len(self.faults)} faults: " if len(self.faults) > 1 else ""
-        super().__init__(f"question {source}: {many}{'; '.join(self.faults)}")
+        more = f"; and {len(self.faults) - _TOLD} more" if len(self.faults) > _TOLD else ""
+        super().__init__(f"question {source}: {many}{'; '.join(self.faults[:_TOLD])}{more}")
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

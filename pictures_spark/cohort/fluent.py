@@ -90,6 +90,7 @@ __all__ = [
     "ge",
     "gt",
     "has",
+    "hours",
     "lacks",
     "last",
     "le",
@@ -109,7 +110,7 @@ __all__ = [
 ]
 
 Names = str | Sequence[str]
-Days = tuple[int | None, int | None]
+Days = tuple[int | None, int | None]  # and hours, as `hours` makes them, where a window has these
 # The window without ends: whenever the record source can tell.
 ever: Days = (None, None)
 
@@ -201,51 +202,57 @@ def _tests(column: str, said: Condition) -> Iterable[Test]:
 def events(
     kinds: Names,
     *,
-    window: Days = ever,
+    window: Days | Window = ever,
     codes: Names = (),
     at_least: int = 1,
     main: bool = False,
     source: Names = (),
     since: Anchor = "index",
     where: Where | None = None,
+    apart: int | None = None,
 ) -> Events:
     """Events of the person; ``since`` is what the window counts from: ``index``, ``start_of_stay`` or ``end_of_stay``."""
-    return Events(_names(kinds), _names(codes), Window(*window), at_least, main, _names(source), since, where)
+    return Events(_names(kinds), _names(codes), _window(window), at_least, main, _names(source), since, where, apart)
 
 
-def has(kinds: Names, *, window: Days, **more: Any) -> Has:
+def hours(low: int | None, high: int | None) -> Window:
+    """A window of hours by the clock instead of days; both sides must have a time of day."""
+    return Window(low, high, "hour")
+
+
+def has(kinds: Names, *, window: Days | Window, **more: Any) -> Has:
     """The person has such an event; ``more`` is what `events` takes."""
     return Has(events(kinds, window=window, **more))
 
 
-def lacks(kinds: Names, *, window: Days, **more: Any) -> Lacks:
+def lacks(kinds: Names, *, window: Days | Window, **more: Any) -> Lacks:
     """The person has no such event."""
     return Lacks(events(kinds, window=window, **more))
 
 
-def first(kinds: Names, *, window: Days, **more: Any) -> First:
+def first(kinds: Names, *, window: Days | Window, **more: Any) -> First:
     """The person's first such event ever lies in the window."""
     return First(events(kinds, window=window, **more))
 
 
-def last(kinds: Names, *, window: Days, **more: Any) -> Last:
+def last(kinds: Names, *, window: Days | Window, **more: Any) -> Last:
     """The person's last such event ever lies in the window."""
     return Last(events(kinds, window=window, **more))
 
 
-def chain(kinds: Names, *, window: Days, gap: Days = ever, within: int | None = None, **more: Any) -> Chain:
+def chain(kinds: Names, *, window: Days | Window, gap: Days | Window = ever, within: int | None = None, **more: Any) -> Chain:
     """At least so many event days follow one another."""
-    return Chain(events(kinds, window=window, **more), Window(*gap), within)
+    return Chain(events(kinds, window=window, **more), _window(gap), within)
 
 
-def cover(kinds: Names, *, window: Days, source: Names = ()) -> Cover:
+def cover(kinds: Names, *, window: Days | Window, source: Names = ()) -> Cover:
     """An event of these kinds in the window would be known of."""
     return Cover(events(kinds, window=window, source=source))
 
 
-def stay(*holds: Events, begins: Days = ever, ends: Days = ever) -> Stay:
-    """A hospital stay that holds each of these events."""
-    return Stay(holds, Window(*begins), Window(*ends))
+def stay(*holds: Events, begins: Days | Window = ever, ends: Days | Window = ever, days: Days | Window = ever, at_least: int = 1) -> Stay:
+    """So many hospital stays, each of which holds each of these events and lasts so many ``days``."""
+    return Stay(holds, _window(begins), _window(ends), _window(days), at_least)
 
 
 def related(
@@ -253,7 +260,7 @@ def related(
     of: Any,
     *,
     where: Where | None = None,
-    window: Days = ever,
+    window: Days | Window = ever,
     same: Names = (),
     at_least: int = 1,
     count: Any = None,
@@ -261,9 +268,12 @@ def related(
     apart: int | None = None,
     related: Related | None = None,
     among: Member | None = None,
+    differ: Names = (),
+    ratio: Where | None = None,
 ) -> Related:
     """Other series or studies of the same study or patient."""
-    return Related(unit, of, where, Window(*window), _names(same), at_least, count or unit, within, apart, related, among)
+    more = (within, apart, related, among, _names(differ), ratio)
+    return Related(unit, of, where, _window(window), _names(same), at_least, count or unit, *more)
 
 
 def nearest(among: Events | Related, *, take: Take = "nearest", then: Where | None = None) -> Nearest:
@@ -271,9 +281,9 @@ def nearest(among: Events | Related, *, take: Take = "nearest", then: Where | No
     return Nearest(among, take, then)
 
 
-def gap(start: str, end: str, days: Days = ever) -> Gap:
+def gap(start: str, end: str, days: Days | Window = ever) -> Gap:
     """Days from one date column to another."""
-    return Gap(start, end, Window(*days))
+    return Gap(start, end, _window(days))
 
 
 def report(
@@ -283,10 +293,10 @@ def report(
     polarity: str = "affirmed",
     certainty: str | None = None,
     subject: str = "patient",
-    window: Days = ever,
+    window: Days | Window = ever,
 ) -> Finding:
     """A report says so."""
-    return Finding(finding, of, polarity, certainty, subject, Window(*window))
+    return Finding(finding, of, polarity, certainty, subject, _window(window))
 
 
 def member(cohort: str, level: Unit) -> Member:
@@ -309,7 +319,7 @@ def none_of(*parts: Predicate) -> NoneOf:
     return NoneOf(parts)
 
 
-def follow_up(kinds: Names, *, window: Days, until: date | str | None = None, **more: Any) -> FollowUp:
+def follow_up(kinds: Names, *, window: Days | Window, until: date | str | None = None, **more: Any) -> FollowUp:
     """Days from the index date to the outcome, or to where follow-up ends."""
     return FollowUp(events(kinds, window=window, **more), date.fromisoformat(until) if isinstance(until, str) else until)
 
@@ -420,6 +430,10 @@ class Cohort:
         return yaml_face.to_yaml(self.question())
 
 
+def _window(ends: Days | Window) -> Window:
+    return ends if isinstance(ends, Window) else Window(*ends)
+
+
 def _names(names: Names) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
@@ -437,7 +451,8 @@ def _typed(node: Any, columns: Mapping[str, Field]) -> Any:
             return replace(node, where=_typed(node.where, domain.event_fields()))
         case Related():
             others = domain.fields(node.unit) if node.unit in domain.UNITS else {}
-            return replace(node, where=_typed(node.where, others), related=_typed(node.related, columns))
+            ratio = None if node.ratio is None else _typed(node.ratio, {test.column: domain.ratio() for test in node.ratio.tests})
+            return replace(node, where=_typed(node.where, others), related=_typed(node.related, columns), ratio=ratio)
         case Nearest(among, _, then):
             others = domain.event_fields() if isinstance(among, Events) else domain.fields(among.unit) if among.unit in domain.UNITS else {}
             return replace(node, among=_typed(among, columns), then=_typed(then, others))
@@ -509,6 +524,8 @@ def _call(word: str, *given: Any, **named: Any) -> str:
 
 def _written(node: Any) -> str:
     match node:
+        case Window(low, high):
+            return _call("hours", low, high)
         case Where(tests):
             columns: dict[str, list[str]] = {}
             for test in tests:
@@ -525,16 +542,18 @@ def _written(node: Any) -> str:
         case AllOf(parts) | AnyOf(parts) | NoneOf(parts):
             return _call(_NESTS[type(node)], *parts)
         case Stay():
-            return _call("stay", *node.holds, begins=_ends(node.begins), ends=_ends(node.ends))
+            least = None if node.at_least == 1 else node.at_least
+            return _call("stay", *node.holds, begins=_ends(node.begins), ends=_ends(node.ends), days=_ends(node.days), at_least=least)
         case Nearest():
             return _call("nearest", node.among, take=None if node.take == "nearest" else node.take, then=node.then)
         case Related():
-            more = {name: value for name in ("within", "apart", "related", "where", "among") if (value := getattr(node, name)) is not None}
+            names = ("within", "apart", "related", "where", "among", "differ", "ratio")
+            more = {name: value for name in names if (value := getattr(node, name)) is not None}
             count = None if node.count == node.unit else node.count
             at_least = None if node.at_least == 1 else node.at_least
             return _call("related", node.unit, node.of, window=_ends(node.window), same=node.same, at_least=at_least, count=count, **more)
         case Gap():
-            return _call("gap", node.start, node.end, *([] if node.window == EVER else [_ends(node.window)]))
+            return _call("gap", node.start, node.end, *([] if node.window == EVER else [_written_window(node.window)]))
         case Finding():
             more = {name: getattr(node, name) for name in ("of", "polarity", "certainty", "subject")}
             return _call("report", node.finding, **more, window=_ends(node.window))
@@ -559,7 +578,7 @@ def _written_events(word: str, asked: Events, **more: Any) -> str:
     defaults = {field.name: field.default for field in fields(Events)}
     since = None if asked.anchor == defaults["anchor"] else asked.anchor
     at_least = None if asked.at_least == defaults["at_least"] else asked.at_least
-    window = (asked.window.low, asked.window.high)
+    window = _written_window(asked.window)
     return _call(
         word,
         asked.kinds,
@@ -570,9 +589,14 @@ def _written_events(word: str, asked: Events, **more: Any) -> str:
         source=asked.sources,
         since=since,
         where=asked.where,
+        apart=asked.apart,
         **more,
     )
 
 
-def _ends(window: Window) -> Days | None:
-    return None if window == EVER else (window.low, window.high)
+def _ends(window: Window) -> Days | Window | None:
+    return None if window == EVER else _written_window(window)
+
+
+def _written_window(window: Window) -> Days | Window:
+    return (window.low, window.high) if window.unit == "day" else window

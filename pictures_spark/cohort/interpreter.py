@@ -123,6 +123,7 @@ class One:
     rows: Mapping[str, Row | None]
     index: date | None
     world: World
+    time: str | None = None
 
     @property
     def id(self) -> str:
@@ -163,6 +164,10 @@ class One:
 
     def _tag(self, keyword: str) -> Any:
         """Of a code string the list of its values, of a number the smallest and the largest; None where there is none."""
+        if keyword in ("SeriesDescription", "ProtocolName", "StudyDescription"):
+            level = "study" if self.unit == "study" else "series"
+            rows = [row for row in self.world.rows("description") if row[f"{level}_id"] == self.own(level)]
+            return sorted({row["text"] for row in rows if row["keyword"] == keyword}) or None
         where, level = ("study_tag", "study") if self.unit == "study" else ("tag", "series")
         for row in self.world.rows(where):
             if row[f"{level}_id"] == self.own(level) and row["keyword"] == keyword:
@@ -269,15 +274,23 @@ def show(
     return {row.one.id: tuple(value for output in question.outputs for value in _shown(output, row.one, lists)) for row in rows}
 
 
-def count(question: Question, rows: Sequence[Judged]) -> list[dict[tuple[Any, ...], tuple[int, ...]]]:
-    """Of each breakdown the counts of members: units and, where these belong to them, patients and studies; of series also images."""
+def count(
+    question: Question, rows: Sequence[Judged], shown: Mapping[str, tuple[Any, ...]] | None = None
+) -> list[dict[tuple[Any, ...], tuple[int, ...]]]:
+    """Of each breakdown the counts of members: units and, where these belong to them, patients and studies; of series also images.
+
+    ``shown`` is what `show` gives, where a breakdown is by an output.
+    """
     last = len(rows[0].answers) if rows else 0
+    names = [name for output in question.outputs for name in _columns(output)]
     found: list[dict[tuple[Any, ...], tuple[int, ...]]] = []
     for breakdown in question.breakdowns:
         cells: dict[tuple[Any, ...], list[One]] = {}
         for row in rows:
             if row.passed == last:
-                cells.setdefault(tuple(_part(row.one, name) for name in breakdown.by), []).append(row.one)
+                own = dict(zip(names, (shown or {}).get(row.one.id, ()), strict=False))
+                values = tuple(own[name] if name in own else _part(row.one, name) for name in breakdown.by)
+                cells.setdefault(values, []).append(row.one)
         levels = [level for level in ("patient", "study") if level in _PARENTS[question.unit]]
         counts = {key: [len({one.own(level) for one in ones} - {None}) for level in levels] for key, ones in cells.items()}
         if question.unit == "series":
@@ -291,7 +304,25 @@ def _part(one: One, name: str) -> Any:
     value = one.value(name)
     if value is None or not part:
         return value
-    return value.year if part == "year" else value // 10 * 10
+    match part:
+        case "year":
+            return value.year
+        case "month":
+            return value.isoformat()[:7]
+        case _:
+            width = {"decade": 10, "five": 5}[part]
+            return value // width * width
+
+
+def _columns(output: Output) -> list[str]:
+    """Names of what an output shows."""
+    match output.of:
+        case Nearest():
+            return [f"{output.id}_{name}" for name in output.give]
+        case FollowUp():
+            return [f"{output.id}_{name}" for name in ("days", "event", "end")]
+        case _:
+            return [output.id]
 
 
 def _units(question: Question, world: World, lists: Lists) -> list[One]:
@@ -305,20 +336,25 @@ def _units(question: Question, world: World, lists: Lists) -> list[One]:
                 continue
         one = _one(question.unit, row, None, world)
         index: Any = question.index
+        time = None
         if isinstance(index, str):
+            time = one.value(_CLOCKS[index]) if index in _CLOCKS and question.unit in _CLOCKED[index] else None
             index = one.value(index)
         if isinstance(index, IndexEvent):
-            days = _days(index.events, one, lists)
-            index = date.fromordinal((min if index.which == "first" else max)(days)) if days else None
-        found.append(_one(question.unit, row, index, world))
+            which = min if index.which == "first" else max
+            rows = [row for row in _such(index.events, one, lists) if _says(index.events.where, row)]
+            index = which((row["date"] for row in rows), default=None)
+            times = [row["time"] for row in rows if row["date"] == index]
+            time = None if any(_second(one) is None for one in times) else which(times, default=None)
+        found.append(_one(question.unit, row, index, world, time))
     return found
 
 
-def _one(unit: str, row: Row, index: date | None, world: World) -> One:
+def _one(unit: str, row: Row, index: date | None, world: World, time: str | None = None) -> One:
     above: dict[str, Row | None] = {unit: row}
     for parent in _PARENTS[unit]:
         above[parent] = world.parents[parent].get(row[f"{parent}_id"])
-    return One(unit, above, index, world)
+    return One(unit, above, index, world, time)
 
 
 def _population(question: Question, one: One) -> Said:
@@ -376,6 +412,8 @@ def _answer(predicate: Predicate, one: One, lists: Lists) -> Said:
         case Related():
             return _related(predicate, one, lists)
         case Gap():
+            if predicate.window.unit == "hour":
+                return _hours(predicate.window, _moment_of(predicate.start, one), _moment_of(predicate.end, one))
             days = _apart(predicate, one)
             return None if days is None else _in(predicate.window, days)
         case Finding():
@@ -415,6 +453,8 @@ def _test(test: Test, value: Any) -> Said:
             return bool(value >= wanted[0])
         case "between":
             return bool(wanted[0] <= value <= wanted[1])
+        case "matches" if isinstance(value, list):
+            return any(_test(test, one) for one in value)
         case "matches":
             return re.search(wanted[0].replace("$", r"\Z"), value, re.ASCII) is not None
 
@@ -492,6 +532,70 @@ def _in(window: Window, days: int) -> bool:
     return (window.low is None or days >= window.low) and (window.high is None or days <= window.high)
 
 
+# Dates that have a time of day, and the units that a question about hours may ask of them.
+_CLOCKS = {"scan_date": "scan_time", "study_date": "study_time"}
+_CLOCKED = {"scan_date": ("series", "image"), "study_date": ("study", "series", "image")}
+Moment = tuple[date | None, str | None]
+
+
+def _second(time: str | None) -> int | None:
+    """Seconds since midnight."""
+    found = re.fullmatch("([0-9]{2}):([0-9]{2}):([0-9]{2})", time or "")
+    return None if found is None else int(found[1]) * 3600 + int(found[2]) * 60 + int(found[3])
+
+
+def _moment_of(name: str, one: One) -> Moment:
+    return (one.index, one.time) if name == "index" else (one.value(name), one.value(_CLOCKS[name]))
+
+
+def _waits(start: Moment, end: Moment) -> tuple[int, int] | None:
+    """The fewest and the most seconds from the one to the other; a time that is not known may be any of its day."""
+    if start[0] is None or end[0] is None:
+        return None
+    apart = 24 * 3600 * (end[0] - start[0]).days
+    begins, ends = _second(start[1]), _second(end[1])
+    earliest, latest = (0, 24 * 3600 - 1) if begins is None else (begins, begins)
+    first, last = (0, 24 * 3600 - 1) if ends is None else (ends, ends)
+    return apart + first - latest, apart + last - earliest
+
+
+def _hours(window: Window, start: Moment, end: Moment) -> Said:
+    """Whether hours lie in a window, unknown where only some of the seconds that there may be do."""
+    waits = _waits(start, end)
+    if waits is None:
+        return None
+    fewest, most = waits
+    low = -(10**12) if window.low is None else 3600 * window.low
+    high = 10**12 if window.high is None else 3600 * window.high
+    if most < low or fewest > high:
+        return False
+    return True if low <= fewest and most <= high else None
+
+
+def _wait(start: Moment, end: Moment) -> int | None:
+    """Seconds from the one to the other, where they are known exactly."""
+    waits = _waits(start, end)
+    return waits[0] if waits is not None and waits[0] == waits[1] else None
+
+
+def _lies(events: Events, one: One, row: Row) -> Said:
+    """Whether an event lies in the window."""
+    if events.window.unit == "hour":
+        return False if one.index is None else _hours(events.window, (one.index, one.time), (row["date"], row["time"]))
+    return _inside(events.window, _anchor(events, one), row["date"].toordinal())
+
+
+def _touched_days(window: Window, one: One) -> tuple[int | None, int | None] | None:
+    """First and last day that a window of hours may reach."""
+    if one.index is None:
+        return None
+    known = _second(one.time)
+    begins, ends = (0, 24 * 3600 - 1) if known is None else (known, known)
+    day = one.index.toordinal()
+    low = None if window.low is None else day + (begins + 3600 * window.low) // (24 * 3600)
+    return low, None if window.high is None else day + (ends + 3600 * window.high) // (24 * 3600)
+
+
 def _inside(window: Window, anchor: date | None, day: int) -> bool:
     ends = _ends(window, anchor)
     return ends is not None and (ends[0] is None or day >= ends[0]) and (ends[1] is None or day <= ends[1])
@@ -500,6 +604,8 @@ def _inside(window: Window, anchor: date | None, day: int) -> bool:
 def _observed(events: Events, one: One) -> bool:
     """Whether an event in the window would be known of: each of its days that the person lived is covered, and lived where records are."""
     ends, person, world = _ends(events.window, _anchor(events, one)), one.person, one.world
+    if events.window.unit == "hour":
+        ends = _touched_days(events.window, one)
     if ends is None or person is None:
         return False
     covers = world.covers(events)
@@ -515,13 +621,18 @@ def _observed(events: Events, one: One) -> bool:
 
 
 def _has(events: Events, one: One, lists: Lists) -> Said:
-    found = [(row["date"].toordinal(), _says(events.where, row)) for row in _such(events, one, lists)]
-    found = [(day, said) for day, said in found if said is not False and _inside(events.window, _anchor(events, one), day)]
-    if len({day for day, said in found if said}) >= events.at_least:
+    found = [(row["date"].toordinal(), _all([_says(events.where, row), _lies(events, one, row)])) for row in _such(events, one, lists)]
+    found = [(day, said) for day, said in found if said is not False]
+    if _enough(events, {day for day, said in found if said}):
         return True
-    if len({day for day, _ in found}) >= events.at_least:
+    if _enough(events, {day for day, _ in found}):
         return None
     return False if _observed(events, one) else None
+
+
+def _enough(events: Events, days: set[int]) -> bool:
+    far = events.apart is None or (bool(days) and max(days) - min(days) >= events.apart)
+    return len(days) >= events.at_least and far
 
 
 def _first(events: Events, one: One, lists: Lists) -> Said:
@@ -576,19 +687,24 @@ def _stay(asked: Stay, one: One, lists: Lists) -> Said:
             _any([_says(events.where, row) for row in _such(events, one, lists) if row["stay_id"] == stay["stay_id"]])
             for events in asked.holds
         ]
-        said.append(_all([begins, ends, *held]))
-    if True in said:
+        lasts: Said = True
+        if asked.days != Window(None, None):
+            lasts = None if stay["end_date"] is None else _in(asked.days, (stay["end_date"] - stay["start_date"]).days)
+        said.append(_all([begins, ends, lasts, *held]))
+    if said.count(True) >= asked.at_least:
         return True
+    if len(said) - said.count(False) >= asked.at_least:
+        return None
     events = events_of(asked)
     assert events is not None
-    return False if None not in said and _observed(events, one) else None
+    return False if _observed(events, one) else None
 
 
 @dataclass(frozen=True)
 class Taken:
     """The one that a `Nearest` takes: days from the index date to it, and its row."""
 
-    gap: int
+    gap: int | float
     row: Row | One
 
     def value(self, name: str) -> Any:
@@ -603,6 +719,10 @@ def _candidates(nearest: Nearest, one: One, lists: Lists) -> list[tuple[int | No
     among = nearest.among
     if isinstance(among, Events):
         anchor = _anchor(among, one)
+        if among.window.unit == "hour":
+            timed = [(row, _all([_says(among.where, row), _lies(among, one, row)])) for row in _such(among, one, lists)]
+            waits = [(_wait((one.index, one.time), (row["date"], row["time"])), row, said) for row, said in timed]
+            return [(wait, row["event_id"], None if wait is None else said, row) for wait, row, said in waits if said is not False]
         rows = [(row, row["date"].toordinal(), _says(among.where, row)) for row in _such(among, one, lists)]
         return [
             (day - anchor.toordinal(), row["event_id"], said, row)
@@ -613,6 +733,8 @@ def _candidates(nearest: Nearest, one: One, lists: Lists) -> list[tuple[int | No
     for other in _others(among, one):
         said = _fits(among, one, other, lists)
         gap = None if one.index is None or other.index is None else (other.index - one.index).days
+        if among.window.unit == "hour":
+            gap = _wait((one.index, one.time), (other.index, other.time))
         if said is not False:
             found.append((gap, other.id, None if gap is None else said, other))
     return found
@@ -634,7 +756,9 @@ def _taken(nearest: Nearest, one: One, lists: Lists) -> tuple[Said, Taken | None
         return (1, *first, name)
 
     gap, _, said, row = min(found, key=place)
-    return (None, None) if not said or gap is None else (True, Taken(gap, row))
+    if not said or gap is None:
+        return None, None
+    return True, Taken(gap / 3600 if nearest.among.window.unit == "hour" else gap, row)
 
 
 def _nearest(nearest: Nearest, one: One, lists: Lists) -> Said:
@@ -650,7 +774,7 @@ def _nearest(nearest: Nearest, one: One, lists: Lists) -> Said:
 def _others(related: Related, one: One) -> list[One]:
     """The other scans of the unit's study or patient, each with its own scan date as its index."""
     group = one.own(related.of)
-    rows = [_one(related.unit, row, row["scan_date"], one.world) for row in one.world.rows(related.unit)]
+    rows = [_one(related.unit, row, row["scan_date"], one.world, row.get("scan_time")) for row in one.world.rows(related.unit)]
     return [other for other in rows if group is not None and other.own(related.of) == group and not _belongs(one, other)]
 
 
@@ -681,8 +805,16 @@ def _fits(related: Related, one: One, other: One, lists: Lists) -> Said:
     for name in related.same:
         mine, its = one.value(name), other.value(name)
         said.append(None if mine is None or its is None else mine == its)
+    for name in related.differ:
+        mine, its = one.value(name), other.value(name)
+        said.append(None if mine is None or its is None else mine != its)
+    for test in related.ratio.tests if related.ratio is not None else ():
+        mine, its = one.value(test.column), other.value(test.column)
+        said.append(_test(test, its / mine if mine is not None and its is not None and mine > 0 else None))
     if related.window.low is not None or related.window.high is not None:
-        if one.index is None or other.index is None:
+        if related.window.unit == "hour":
+            said.append(_hours(related.window, (one.index, one.time), (other.index, other.time)))
+        elif one.index is None or other.index is None:
             said.append(None)
         else:
             said.append(_inside(related.window, one.index, other.index.toordinal()))

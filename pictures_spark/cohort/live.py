@@ -45,6 +45,7 @@ from pictures_spark.cohort.model import (
     Step,
     Where,
     asked_events,
+    in_hours,
     leaves,
     members_in,
 )
@@ -287,6 +288,10 @@ class Live:
             return self._said_by_tables(case, asks, size)
         if isinstance(predicate, Related | Nearest | Gap | Finding):
             return self._said(asks, {}, size)[0], True
+        if in_hours(predicate):
+            # Of each unit's own time of day, which no other shares.
+            self._load_all(asks)
+            return self._said(asks, {}, size)[0], self._touch(asks, {})
         asked, touches = self._days(case), True
         given = {"unit": asked.unit, "spell": self._spell}
         if "around" not in dict(asks.ctes):

@@ -10,7 +10,7 @@ question can be reported at once: `pictures_spark.cohort.check` does that for al
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import date
 from typing import Literal
 
@@ -67,10 +67,15 @@ class Where:
 
 @dataclass(frozen=True)
 class Window:
-    """Whole days relative to the index date, both ends included; None is where the record source begins or ends (``ever``)."""
+    """Whole days relative to the index date, both ends included; None is where the record source begins or ends (``ever``).
+
+    With ``unit`` hour the numbers are hours of the clock from the index date's time of day to the other's, to the second. A day whose time
+    is not known may be any time of that day: whether it lies in the window is unknown only where that decides.
+    """
 
     low: int | None
     high: int | None
+    unit: Literal["day", "hour"] = "day"
 
 
 EVER = Window(None, None)
@@ -98,11 +103,14 @@ class Events:
     sources: tuple[str, ...] = ()
     anchor: Anchor = "index"
     where: Where | None = None
+    apart: int | None = None
 
 
 @dataclass(frozen=True)
 class Has:
     """Yes where events lie on at least so many different days; no where they do not and the window is observed; else unknown.
+
+    With ``apart`` there must also be so many days between the first and the last of them.
 
     Also unknown where events of which a condition is unknown would make them enough.
     """
@@ -164,9 +172,11 @@ class Related:
     """Other series, or other studies, of the unit's study or patient: yes where at least so many meet every condition.
 
     The unit itself, and the study or series that it belongs to, are no other. ``where`` are conditions on them, ``window`` the days from
-    the unit's index date to their scan date, ``same`` columns that must be equal in both, ``count`` what is counted, and ``within`` the
-    most days there may be between the first and the last of those counted, ``apart`` the fewest. ``related`` asks the same of each of them:
-    other series or studies than it. ``among`` leaves only those that a frozen cohort has; all of the release where there is none.
+    the unit's index date to their scan date, ``same`` columns that must be equal in both and ``differ`` those that must not, ``ratio``
+    conditions on how many times the unit's own number theirs is (unknown where its own is not above 0), ``count`` what is counted, and
+    ``within`` the most days there may be between the first and the last of those counted, ``apart`` the fewest. ``related`` asks the same
+    of each of them: other series or studies than it. ``among`` leaves only those that a frozen cohort has; all of the release where there
+    is none.
 
     One of which a condition is unknown may meet it or not: the answer is unknown where that decides. It is also unknown where nobody
     knows the unit's study or patient.
@@ -183,11 +193,16 @@ class Related:
     apart: int | None = None
     related: "Related | None" = None
     among: "Member | None" = None
+    differ: tuple[str, ...] = ()
+    ratio: Where | None = None
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Whether the days from one date column to another lie in the window; ``index`` is the index date. Unknown where one is missing."""
+    """Whether the days (or hours) from one date column to another lie in the window; ``index`` is the index date.
+
+    Unknown where one is missing.
+    """
 
     start: str
     end: str
@@ -198,6 +213,7 @@ class Gap:
 class Stay:
     """Yes where the person has a hospital stay that holds each of these events, and begins and ends in these windows.
 
+    ``days`` is how many there may be from its first to its last day, and ``at_least`` how many such stays there must be.
     The windows of the events themselves do not count. A stay that has no last day may end in a window or not. Without such a stay: no where
     the window that it begins in is observed, for admissions and for the events, else unknown.
     """
@@ -205,6 +221,8 @@ class Stay:
     holds: tuple[Events, ...]
     begins: Window = EVER
     ends: Window = EVER
+    days: Window = EVER
+    at_least: int = 1
 
 
 @dataclass(frozen=True)
@@ -212,9 +230,10 @@ class Nearest:
     """One event, or one other scan, of those in the window: yes where it is there and meets the conditions of ``then``.
 
     The nearest to the day that the window counts from, of two as near the earlier; or the earliest or latest of them; ties end by event_id,
-    series_id or study_id. Where one of which a condition (or the day) is unknown may be it, the answer is unknown. Where there is none: no
-    for scans, and for events where the window is observed; else unknown. Of `Events`, ``at_least`` does not count; of `Related` only unit,
-    of, where, window and same do.
+    series_id or study_id. In a window of hours it goes by the second, and one whose time is not known may be it. Where one of which a
+    condition (or the day) is unknown may be it, the answer is unknown. Where there is none: no for scans, and for events where the window
+    is observed; else unknown. Of `Events`, ``at_least`` does not count; of `Related` only unit, of, where, window, same, differ and ratio
+    do.
     """
 
     among: "Events | Related"
@@ -373,8 +392,8 @@ class FollowUp:
 class Output:
     """Something shown of each member: a column, days between two dates, the nearest scan or event, or a follow-up.
 
-    ``give`` says what is shown of the nearest: its columns, or ``gap``, the days from the index date to it. A follow-up shows ``days``,
-    ``event`` (1 or 0) and ``end`` (event, death, transfer_out, study_end, window_end or cover_end).
+    ``give`` says what is shown of the nearest: its columns, or ``gap``, the days (or hours) from the index date to it. A follow-up shows
+    ``days``, ``event`` (1 or 0) and ``end`` (event, death, transfer_out, study_end, window_end or cover_end).
     """
 
     id: str
@@ -384,14 +403,20 @@ class Output:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Counts of the members by the values of columns; ``scan_date.year`` is the year of a date, ``age_at.decade`` 60 for 60 to 69."""
+    """Counts of the members by the values of columns, also of those that an output shows.
+
+    ``scan_date.year`` and ``scan_date.month`` are of a date, ``age_at.decade`` is 60 for 60 to 69, ``age_at.five`` 65 for 65 to 69.
+    """
 
     by: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class IndexEvent:
-    """The index date is the day of the person's first or last such event, at any time; units of people without one have none."""
+    """The index date is the day of the person's first or last such event, at any time; units of people without one have none.
+
+    Where hours count from it, its time is that of the first or last of that day's, which is not known where that of any of them is not.
+    """
 
     which: Literal["first", "last"]
     events: Events
@@ -474,6 +499,35 @@ def asked_events(question: Question) -> list[tuple[str, Events]]:
             case Nearest(Events() as events) | FollowUp(events):
                 found.append((f"output {output.id}", events))
     return found
+
+
+def in_hours(node: object) -> bool:
+    """Whether a part of a question has a window of hours."""
+    match node:
+        case Window():
+            return node.unit == "hour"
+        case tuple():
+            return any(in_hours(part) for part in node)
+        case _:
+            return is_dataclass(node) and any(in_hours(getattr(node, one.name)) for one in fields(node))
+
+
+def counts_hours_from_index(question: Question) -> bool:
+    """Whether hours count from the index date: not those between other dates, nor those from another scan."""
+    asked: list[object] = [leaf for step in question.steps for leaf in leaves(step.predicate)]
+    asked += [output.of for output in question.outputs]
+    return any(_counts_hours(node) for node in asked)
+
+
+def _counts_hours(node: object) -> bool:
+    match node:
+        case Gap(start, end, window):
+            return window.unit == "hour" and "index" in (start, end)
+        case Related() | Nearest(Related()):
+            related = node if isinstance(node, Related) else node.among
+            return related.window.unit == "hour"
+        case _:
+            return in_hours(node)
 
 
 def saved_cohorts(question: Question) -> list[str]:

@@ -30,8 +30,11 @@ hold one covers the window and the person lived in the area all the time that th
 default) leaves such a unit out, `include` keeps it as if the step held, `report` keeps it and marks it. The attrition shows them apart.
 
 **Days.** A window such as `[-90d, -1d]` is whole days from the index date, both ends included; `ever` as an end is where the record source
-begins or ends. **Order.** Every order ends in the unit's own id, and missing values come last, so that the same question has the same
-answer everywhere. **Codes** match by prefix unless a list says `expand: exact`.
+begins or ends. **Hours.** `[-4h, 0h]` counts by the clock, to the second, where both sides have a time of day: the index date is scan_date
+of series or images, study_date, or the day of an event of a kind that has times (attendance, lab), and what is looked for is such an event
+or another series. A time that was not recorded may be any of its day; where that decides, the answer is unknown. **Order.** Every order
+ends in the unit's own id, and missing values come last, so that the same question has the same answer everywhere. **Codes** match by prefix
+unless a list says `expand: exact`.
 """
 _PARTS = (
     ("The whole question", None),

@@ -40,6 +40,7 @@ from pictures_spark.cohort.model import (
     Where,
     Window,
     asked_events,
+    in_hours,
     leaves,
 )
 
@@ -103,14 +104,14 @@ def _predicate(question: Question, predicate: Predicate, codes: Mapping[str, Cod
         case Nearest():
             return _nearest(question, predicate, codes)
         case Gap():
-            days = _span_of(predicate.window)
+            days = f"{_span_of(predicate.window)}{' by the clock' if predicate.window.unit == 'hour' else ''}"
             return f"from {_date(question, predicate.start)} to {_date(question, predicate.end)} it is {days}"
         case Finding():
             return _finding(question, predicate)
         case Member(cohort, level):
             return f"the {level} is that of a member of the frozen cohort {cohort}"
         case Related():
-            return _related(question.unit, predicate, _index(question))
+            return _related(question.unit, predicate, _index(question, predicate.window))
         case AllOf(parts) | AnyOf(parts) | NoneOf(parts):
             head = {AllOf: "all of these hold", AnyOf: "at least one of these holds", NoneOf: "none of these holds"}[type(predicate)]
             lettered = (f"({chr(ord('a') + n)}) {_predicate(question, part, codes)}" for n, part in enumerate(parts))
@@ -136,13 +137,38 @@ def _of_which(related: Related, index: str) -> str:
     if related.same:
         names = [domain.label(domain.fields(related.unit)[name]).lower() for name in related.same]
         conditions.append(f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} the same")
+    if related.differ:
+        names = [domain.label(domain.fields(related.unit)[name]).lower() for name in related.differ]
+        conditions.append(f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} not the same")
+    if related.ratio is not None:
+        conditions += [_times(related.unit, test) for test in related.ratio.tests]
     if related.window != EVER:
-        conditions.append(f"the scan date lies {_between(related.window, index).replace('the record source', 'the archive')}")
+        date = "scan date" if related.window.unit == "day" else "scan time"
+        conditions.append(f"the {date} lies {_between(related.window, index).replace('the record source', 'the archive')}")
     if related.among is not None:
         conditions.append(f"the {related.among.level} is that of a member of the frozen cohort {related.among.cohort}")
     if related.related is not None:
-        conditions.append(f"for which {_related(related.unit, related.related, 'its scan date')}")
+        its = "its scan date" if related.related.window.unit == "day" else "its scan time"
+        conditions.append(f"for which {_related(related.unit, related.related, its)}")
     return f" of which {', and '.join(conditions)}" if conditions else ""
+
+
+def _times(unit: str, test: Test) -> str:
+    """A condition on how many times a number is another."""
+    name = domain.label(domain.fields(unit)[test.column]).lower()
+    values = [_value(value) for value in test.values]
+    match test.operator:
+        case "eq" | "in":
+            how = f"is {' or '.join(values)} times"
+        case "ne":
+            how = f"is not {' or '.join(values)} times"
+        case "between":
+            how = f"is from {values[0]} to {values[1]} times"
+        case "is_missing":
+            how = f"can{'not' if test.values[0] else ''} be compared with"
+        case _:
+            how = f"{_BOUND[test.operator]} {values[0]} times"
+    return f"{name} {how} its own"
 
 
 def _tests(unit: str, tests: tuple[Test, ...], index: str) -> str:
@@ -263,6 +289,12 @@ def _meanings(question: Question) -> list[str]:
     asked = asked_events(question)
     if asked:
         found.append("Windows are whole days, the first and the last included.")
+    if any(in_hours(step.predicate) for step in question.steps):
+        found.append(
+            "Hours are counted by the clock from one time of day to the other; a time that was not recorded may be any of its day, and the "
+            "answer was unknown where that decides."
+        )
+    if asked:
         found.append(
             "Where no event was found, the answer was no only if every record source that can hold one covered the whole window and the "
             "person lived in the area throughout, and unknown otherwise."
@@ -289,7 +321,9 @@ def _output(question: Question, output: Output, codes: Mapping[str, Codes]) -> s
         case Gap(start, end):
             return f"days from {_date(question, start)} to {_date(question, end)}"
         case Nearest() as nearest:
-            names = [f"days from {_index(question)}" if name == domain.GAP else name.replace("_", " ") for name in output.give]
+            window = nearest.among.window
+            gap = f"{window.unit}s from {_index(question, window)}"
+            names = [gap if name == domain.GAP else name.replace("_", " ") for name in output.give]
             return f"{' and '.join(names)} of {_one_taken(question, nearest, codes)}"
         case FollowUp(outcome, until):
             ends = [
@@ -303,6 +337,8 @@ def _output(question: Question, output: Output, codes: Mapping[str, Codes]) -> s
 
 
 def _group(question: Question, name: str) -> str:
+    if name not in domain.grouped(question.unit):
+        return name.replace("_", " ")
     field, part = domain.grouped(question.unit)[name]
     return f"{domain.label(field).lower()}{f' ({part})' if part else ''}"
 
@@ -314,19 +350,22 @@ def _date(question: Question, name: str) -> str:
 
 
 def _span_of(window: Window) -> str:
-    """How many days a difference of dates may be."""
+    """How many days or hours a difference of dates may be."""
     if window.low is None:
-        return f"at most {_days(window.high or 0)}"
+        return f"at most {_days(window.high or 0, window.unit)}"
     if window.high is None:
-        return f"at least {_days(window.low)}"
-    return _days(window.low) if window.low == window.high else f"{window.low} to {window.high} days"
+        return f"at least {_days(window.low, window.unit)}"
+    return _days(window.low, window.unit) if window.low == window.high else f"{window.low} to {window.high} {window.unit}s"
 
 
 def _stay(question: Question, stay: Stay, codes: Mapping[str, Codes]) -> str:
     held = " and ".join(f"a {_what(events, codes)}" for events in stay.holds).replace("a a", "an a")
     when = [f"begins {_window(question, stay.begins)}"] if stay.begins != EVER else []
     when += [f"ends {_window(question, stay.ends)}"] if stay.ends != EVER else []
-    return f"the person has a hospital stay with {held}" + (f", which {' and '.join(when)}" if when else ", at any time")
+    when += [f"lasts {_span_of(stay.days)} from its first to its last day"] if stay.days != EVER else []
+    number = "a hospital stay" if stay.at_least == 1 else f"at least {stay.at_least} hospital stays"
+    which = "which" if stay.at_least == 1 else "each of which"
+    return f"the person has {number} with {held}" + (f", {which} {' and '.join(when)}" if when else ", at any time")
 
 
 def _one_taken(question: Question, nearest: Nearest, codes: Mapping[str, Codes]) -> str:
@@ -334,7 +373,7 @@ def _one_taken(question: Question, nearest: Nearest, codes: Mapping[str, Codes])
     if isinstance(among, Events):
         return f"the {nearest.take} {_what(among, codes)} {_window(question, among.window, among.anchor)}"
     what = f"other {'study' if among.unit == 'study' else 'series'} of the same {among.of}"
-    return f"the {nearest.take} {what}{_of_which(among, _index(question))}"
+    return f"the {nearest.take} {what}{_of_which(among, _index(question, among.window))}"
 
 
 def _nearest(question: Question, nearest: Nearest, codes: Mapping[str, Codes]) -> str:
@@ -363,9 +402,13 @@ def _finding(question: Question, asked: Finding) -> str:
     return f"a report of the {asked.of} {verb} {how}{asked.finding.replace('_', ' ')}{whose}{when}"
 
 
-def _index(question: Question) -> str:
+def _index(question: Question, window: Window = EVER) -> str:
+    """What a window counts from: of hours, the time of day."""
     if isinstance(question.index, IndexEvent):
-        return "the index date"
+        return "the time of that event" if window.unit == "hour" else "the index date"
+    clock = domain.clock(question.unit, question.index) if isinstance(question.index, str) else None
+    if clock is not None and window.unit == "hour":
+        return f"the {domain.label(clock).lower()}"
     if isinstance(question.index, str):
         return f"the {domain.label(domain.fields(question.unit)[question.index]).lower()}"
     return _value(question.index) if question.index is not None else "the index date"
@@ -416,6 +459,7 @@ def _test(test: Test, field: Field, index: str) -> str:
 
 def _events(question: Question, events: Events, codes: Mapping[str, Codes]) -> str:
     days = "" if events.at_least == 1 else f" on at least {events.at_least} different days"
+    days += "" if events.apart is None else f", the first and the last at least {_days(events.apart)} apart,"
     when = _window(question, events.window, events.anchor)
     return f"a {_what(events, codes)}{days} {when}".replace("a a", "an a", 1)
 
@@ -441,23 +485,24 @@ def _codelist(codes: Codes) -> str:
 
 
 def _window(question: Question, window: Window, anchor: Anchor = "index") -> str:
-    return _between(window, _ANCHORS[anchor] if anchor != "index" else _index(question))
+    return _between(window, _ANCHORS[anchor] if anchor != "index" else _index(question, window))
 
 
 def _between(window: Window, index: str) -> str:
     if window == EVER:
         return "at any time that the record source covers"
     if window.low is None:
-        return f"from the start of the record source to {_day(window.high or 0, index)}"
+        return f"from the start of the record source to {_day(window.high or 0, index, window.unit)}"
     if window.high is None:
-        return f"from {_day(window.low, index)} to the end of the record source"
+        return f"from {_day(window.low, index, window.unit)} to the end of the record source"
     if window.low == window.high:
-        return f"{'' if window.low else 'on '}{_day(window.low, index)}"
+        on = "on " if window.unit == "day" else "at "
+        return f"{'' if window.low else on}{_day(window.low, index, window.unit)}"
     if window.low * window.high > 0:
         near, far = sorted((abs(window.low), abs(window.high)))
         first, last = (near, far) if window.low > 0 else (far, near)
-        return f"from {_days(first)} to {_days(last)} {'after' if window.low > 0 else 'before'} {index}"
-    return f"from {_day(window.low, index)} to {_day(window.high, index)}"
+        return f"from {_days(first, window.unit)} to {_days(last, window.unit)} {'after' if window.low > 0 else 'before'} {index}"
+    return f"from {_day(window.low, index, window.unit)} to {_day(window.high, index, window.unit)}"
 
 
 def _span(gap: Window) -> str:
@@ -466,9 +511,9 @@ def _span(gap: Window) -> str:
     return f"at most {_days(gap.high)}" if gap.low is None else f"{gap.low} to {_days(gap.high)}"
 
 
-def _day(days: int, index: str) -> str:
-    return f"{_days(abs(days))} {'after' if days > 0 else 'before'} {index}" if days else index
+def _day(days: int, index: str, unit: str = "day") -> str:
+    return f"{_days(abs(days), unit)} {'after' if days > 0 else 'before'} {index}" if days else index
 
 
-def _days(days: int) -> str:
-    return f"{days} day{'' if days == 1 else 's'}"
+def _days(days: int, unit: str = "day") -> str:
+    return f"{days} {unit}{'' if days == 1 else 's'}"

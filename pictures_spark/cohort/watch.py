@@ -11,7 +11,7 @@ from pathlib import Path
 from pictures_spark.cohort import attrition, commands, duck, live
 from pictures_spark.cohort.model import saved_cohorts
 from pictures_spark.config import Config
-from pictures_spark.errors import NotPermittedError, PicturesError
+from pictures_spark.errors import ConfigError, NotPermittedError, PicturesError
 from pictures_spark.readers import Reader
 from pictures_spark.zones import Zones
 
@@ -27,12 +27,16 @@ def run(question: str, config: Config, reader: Reader, goes_on: Callable[[], boo
     ------
     NotPermittedError
         The reader does not see exact counts.
+    ConfigError
+        There is no such file.
     InputError
         Nothing is published.
     """
     if not reader.exact:
         raise NotPermittedError("cohort watch shows exact counts, which this role does not see: use `pictures cohort count`")
     path, zones, seen = Path(question), Zones(config, "counter"), None
+    if not path.is_file():
+        raise ConfigError(f"question {path} cannot be read: give the path of a cohort specification, YAML")
     with live.opened(zones) as held:
         try:
             while goes_on():

@@ -61,6 +61,7 @@ _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _DAYS = re.compile(r"([+-]?[0-9]{1,6})d")
+_HOURS = re.compile(r"([+-]?[0-9]{1,6})h")
 # Stands for a window that could not be read, so that nothing else seems wrong because of it.
 _UNREAD = Window(-99999, 99999)
 _EVENT_STEPS: dict[str, type[Has | Lacks | First | Last | Chain | Cover]] = {
@@ -76,6 +77,8 @@ _NAMED = ("event", "codes", "position", "source", "where")
 _NESTS: dict[str, type[Nest]] = {"all": AllOf, "any": AnyOf, "none": NoneOf}
 _PREDICATES = ("where", *_EVENT_STEPS, "stay", "nearest", "related", "gap", "report", "in", *_NESTS)
 _WORDS = {kind: word for word, kind in (_EVENT_STEPS | _NESTS).items()}
+# A megabyte of codes has not so many; aliases of aliases soon do.
+_MOST_NODES = 500_000
 # Deep enough for every real question; deeper ones are mistakes.
 _DEEPEST = 5
 _LOOKS_LIKE = {
@@ -112,7 +115,11 @@ def from_yaml(text: str, source: str = "file") -> Question:
 def read(text: str) -> tuple[Question | None, list[str]]:
     """The question as far as it can be read, and every fault; None where it is no question at all."""
     try:
-        tree = yaml.load(text, Loader=_Loader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is not None and _written_out(node, {}) > _MOST_NODES:
+            return None, ["its anchors (&) and aliases (*) stand for too much; write out what is meant"]
+        tree = loader.construct_document(node) if node is not None else None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""
@@ -158,6 +165,16 @@ def to_yaml(question: Question) -> str:
     if question.breakdowns:
         tree["count"] = [{"by": _one_or_many(breakdown.by)} for breakdown in question.breakdowns]
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=140)
+
+
+def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many nodes there are with every alias written out."""
+    if id(node) not in known:
+        known[id(node)] = 0  # one that holds itself is refused when it is made
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        inside = () if isinstance(node, yaml.ScalarNode) else parts
+        known[id(node)] = 1 + sum(_written_out(part, known) for part in inside)
+    return known[id(node)]
 
 
 class _Loader(yaml.BaseLoader):
@@ -242,6 +259,10 @@ def _related_tree(related: Related) -> dict[str, Any]:
         tree["window"] = _window_tree(related.window)
     if related.same:
         tree["same"] = list(related.same)
+    if related.differ:
+        tree["differ"] = list(related.differ)
+    if related.ratio is not None:
+        tree["ratio"] = _where_tree(related.ratio.tests)
     if related.at_least != 1:
         tree["at_least"] = related.at_least
     if related.count != related.unit:
@@ -265,6 +286,10 @@ def _stay_tree(stay: Stay) -> dict[str, Any]:
         tree["begins"] = _window_tree(stay.begins)
     if stay.ends != EVER:
         tree["ends"] = _window_tree(stay.ends)
+    if stay.days != EVER:
+        tree["days"] = _window_tree(stay.days)
+    if stay.at_least != 1:
+        tree["at_least"] = stay.at_least
     return tree
 
 
@@ -326,7 +351,7 @@ def _output_tree(output: Output) -> dict[str, Any]:
 
 
 def _window_tree(window: Window) -> list[str]:
-    return ["ever" if end is None else f"{end}d" for end in (window.low, window.high)]
+    return ["ever" if end is None else f"{end}{window.unit[0]}" for end in (window.low, window.high)]
 
 
 def _where_tree(tests: tuple[Test, ...]) -> dict[str, Any]:
@@ -359,6 +384,8 @@ def _events_tree(events: Events, ever: bool) -> dict[str, Any]:
         tree["window"] = _window_tree(events.window)
     if events.at_least != 1:
         tree["at_least"] = events.at_least
+    if events.apart is not None:
+        tree["apart"] = f"{events.apart}d"
     if events.anchor != "index":
         tree["from"] = events.anchor
     return tree
@@ -537,13 +564,17 @@ class _Reader:
             self._fault(where, "ever can only be true; leave it out otherwise")
         if found and bool(windows) == ("ever" in found):
             self._fault(where, "needs begins or ends, such as begins: [-1d, 1d], or ever: true")
-        return Stay(tuple(holds), windows.get("begins", EVER), windows.get("ends", EVER)) if holds else None
+        days = self._window(found["days"], where, "days") or _UNREAD if "days" in found else EVER
+        at_least = self._whole(found, "at_least", where, 1)
+        if not holds:
+            return None
+        return Stay(tuple(holds), windows.get("begins", EVER), windows.get("ends", EVER), days, 1 if at_least is None else at_least)
 
     def _nearest(self, tree: Any, where: str) -> Nearest | None:
         found = self._mapping(tree, self.schema["$defs"]["nearest"], where)
         if not found:
             return None
-        scans = [name for name in ("unit", "of", "same", "among") if name in found]
+        scans = [name for name in ("unit", "of", "same", "differ", "ratio", "among") if name in found]
         if ("event" in found) == bool(scans):
             return self._fault(where, "needs either event, or unit and of for another scan")
         take = self._text(found.get("take", "nearest"), f"{where}: take") or "nearest"
@@ -589,6 +620,11 @@ class _Reader:
         conditions = self._where(found["where"], where, fields) if "where" in found else None
         window = self._window(found["window"], where) if "window" in found else EVER
         same = self._texts(found["same"], f"{where}: same") if "same" in found else ()
+        differ = self._texts(found["differ"], f"{where}: differ") if "differ" in found else ()
+        ratio = None
+        if "ratio" in found:
+            columns = found["ratio"] if isinstance(found["ratio"], dict) else {}
+            ratio = self._where(found["ratio"], f"{where}: ratio", dict.fromkeys(columns, domain.ratio()))
         at_least = self._whole(found, "at_least", where, 1)
         count = self._text(found.get("count", unit), f"{where}: count")
         within, apart = self._days(found, "within", where), self._days(found, "apart", where)
@@ -606,6 +642,8 @@ class _Reader:
             apart,
             nested,
             among,
+            differ,
+            cast(Where | None, ratio),
         )
 
     def _whole(self, found: dict[str, Any], name: str, where: str, default: int | None) -> int | None:
@@ -719,6 +757,7 @@ class _Reader:
             window=window or default,
             at_least=1 if at_least is None else at_least,
             anchor=cast(Any, anchor),
+            apart=self._days(found, "apart", where),
         )
 
     def _events(self, tree: Any, where: str, word: str) -> Predicate | None:
@@ -741,13 +780,18 @@ class _Reader:
 
     def _window(self, value: Any, where: str, what: str = "window") -> Window | None:
         ends = value if isinstance(value, list) and len(value) == 2 else []
+        hours = [_HOURS.fullmatch(end) if isinstance(end, str) else None for end in ends]
         days = [_DAYS.fullmatch(end) if isinstance(end, str) else None for end in ends]
-        if len(ends) != 2 or any(day is None and end != "ever" for day, end in zip(days, ends, strict=True)):
-            return self._fault(where, f"{what} {_shown(value)} must be two whole numbers of days such as [-90d, -1d]; `ever` may be an end")
-        low, high = (int(day[1]) if day else None for day in days)
+        if any(hours) and any(days):
+            return self._fault(where, f"{what} {_shown(value)}: both ends are in days, or both in hours")
+        given = hours if any(hours) else days
+        if len(ends) != 2 or any(one is None and end != "ever" for one, end in zip(given, ends, strict=True)):
+            shown = _shown(value) if not isinstance(value, list) else f"[{', '.join(_shown(end) for end in value[:3])}]"
+            return self._fault(where, f"{what} {shown} must be two whole numbers of days such as [-90d, -1d]; `ever` may be an end")
+        low, high = (int(one[1]) if one else None for one in given)
         if low is None and high is None:
             return self._fault(where, "window [ever, ever] is written ever: true")
-        return Window(low, high)
+        return Window(low, high, "hour" if any(hours) else "day")
 
     def _pick(self, tree: Any) -> Pick | None:
         found = self._mapping(tree, self.schema["$defs"]["pick"], "pick")
@@ -855,4 +899,6 @@ def _shown(value: Any) -> str:
     """A value of a question as a message shows it, never long."""
     if isinstance(value, str):
         return repr(value if len(value) <= 40 else value[:40] + "…")
-    return "a list" if isinstance(value, list) else "a mapping" if isinstance(value, dict) else repr(value)
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    return "a mapping" if isinstance(value, dict) else repr(value)

@@ -1,8 +1,10 @@
 """CSV extracts as bytes: where records begin (`survey`), and blocks of them as Arrow tables of text (`read_block`).
 
 RFC 4180 with any line end: commas, quotes doubled inside quotes, a quote only special at the start of a field, line breaks inside quotes.
-Blank lines are no records. A gzip file is recognised by its first bytes. Whatever the bytes are, every record is accounted for by its
-number: read as text, or with a fault of schemas/record_reasons.yaml. Pure but for reading the one file; runs on executors.
+Instead of commas there may be semicolons, tabs or bars: whichever the header has most of. Blank lines are no records. A gzip file is
+recognised by its first bytes, and so are forms that are not read (zip, UTF-16 and others), which are told apart from a damaged header.
+Whatever the bytes are, every record is accounted for by its number: read as text, or with a fault of schemas/record_reasons.yaml. Pure but
+for reading the one file; runs on executors.
 """
 
 import csv
@@ -27,7 +29,13 @@ BLOCK_BYTES = 24 << 20
 MAX_RECORD_BYTES = 32 << 20
 _GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
-_QUOTE, _COMMA, _LF, _CR = b'",\n\r'
+_QUOTE, _LF, _CR = b'"\n\r'
+_DELIMITERS = ",;\t|"
+# The first bytes of what is no text of ours, and the reason that is told.
+_OTHER = {
+    "other_encoding": (b"\xff\xfe", b"\xfe\xff"),
+    "other_format": (b"PK\x03\x04", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf", b"\xd0\xcf\x11\xe0", b"%PDF", b"\0", _GZIP),
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,7 @@ class Survey:
     open_row: int | None = None
     fault: str | None = None
     parquet: bool = False
+    delimiter: str = ","
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -102,11 +111,14 @@ class _Content:
                 yield content
             head = unpacker.unconsumed_tail
             if unpacker.eof:
-                # Members one after another are one file (RFC 1952, 2.2).
-                head = unpacker.unused_data or self._read()
+                # Members one after another are one file (RFC 1952, 2.2); zeros after the last fill up a block of a tape or disk.
+                head = (unpacker.unused_data or self._read()).lstrip(b"\0")
+                while not head:
+                    head = self._read()
+                    if not head:
+                        return
+                    head = head.lstrip(b"\0")
                 unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
-                if not head:
-                    return
             head = head or self._read()
         self.fault = "truncated_file"
 
@@ -131,11 +143,13 @@ def survey(path: str, block_bytes: int = BLOCK_BYTES, max_record_bytes: int = MA
             records.add(chunk)
         records.close()
     sha256 = content.digest.hexdigest()
-    if content.fault is not None:
-        return Survey(sha256, content.compressed, fault=content.fault)
+    fault = content.fault or records.other
+    if fault is not None:
+        return Survey(sha256, content.compressed, fault=fault)
     if records.header is None:
         return Survey(sha256, content.compressed, fault="empty_file")
-    return Survey(sha256, content.compressed, records.header, records.count, tuple(records.blocks), records.open_row)
+    found = tuple(records.blocks)
+    return Survey(sha256, content.compressed, records.header, records.count, found, records.open_row, delimiter=records.delimiter)
 
 
 class _Records:
@@ -145,6 +159,8 @@ class _Records:
         self.block_bytes = block_bytes
         self.max_record_bytes = max_record_bytes
         self.header: tuple[str, ...] | None = None
+        self.delimiter = ","
+        self.other: str | None = None  # why this is no text that could be read
         self.count = 0
         self.blocks: list[Block] = []
         self.open_row: int | None = None
@@ -154,28 +170,41 @@ class _Records:
         self.block_count = 0
 
     def add(self, chunk: bytes) -> None:
-        if self.open_row is not None:
+        if self.open_row is not None or self.other is not None:
             return
         data = self.rest + chunk
+        if self.at == 0 and self.header is None:
+            self.other = next((reason for reason, heads in _OTHER.items() if data.startswith(heads)), None)
+            if self.other is not None:
+                self.rest = b""
+                return
         if self.at == 0 and self.header is None and data.startswith(_BOM):
             data = data[len(_BOM) :]
             self.at = len(_BOM)
         self.rest = data
-        ends, _ = _record_ends(data, final=False)
+        self._look_for_delimiter()
+        ends, _ = _record_ends(data, self.delimiter, final=False)
         self._take(ends)
         if len(self.rest) > self.max_record_bytes:
             self._give_up()
 
     def close(self) -> None:
-        if self.open_row is not None:
+        if self.open_row is not None or self.other is not None:
             return
-        ends, is_open = _record_ends(self.rest, final=True)
+        self._look_for_delimiter()
+        ends, is_open = _record_ends(self.rest, self.delimiter, final=True)
         if len(self.rest) and not is_open and (not len(ends) or ends[-1] != len(self.rest)):
             ends = np.append(ends, len(self.rest))
         self._take(ends)
         if is_open and self.rest:
             self._give_up()
         self._end_block()
+
+    def _look_for_delimiter(self) -> None:
+        """What stands between most names of the first line that is not blank; a comma where nothing does."""
+        if self.header is None:
+            line = _first_line(self.rest).decode("utf-8", "replace")
+            self.delimiter = max(_DELIMITERS, key=lambda one: len(_names(line, one)))
 
     def _take(self, ends: "np.ndarray") -> None:
         """Count the records that end at these places of ``rest`` (one past their line end), blank lines apart."""
@@ -191,7 +220,7 @@ class _Records:
         if self.header is None and len(filled):
             at = int(filled[0])
             text = self.rest[int(starts[at]) : int(ends[at])].decode("utf-8", "replace")
-            self.header = tuple(name.strip() for name in next(csv.reader(io.StringIO(text, newline="")), []))
+            self.header = tuple(name.strip() for name in _names(text, self.delimiter))
             self.block_at = self.at + int(ends[at])
             filled = filled[1:]
         self.block_count += len(filled)
@@ -217,7 +246,21 @@ class _Records:
         self.rest = b""
 
 
-def _record_ends(data: bytes, final: bool) -> tuple["np.ndarray", bool]:
+def _first_line(data: bytes) -> bytes:
+    """The first line that is not blank, as far as it is there."""
+    rest = data.lstrip(b"\r\n")
+    return rest[: min((at for at in (rest.find(b"\n"), rest.find(b"\r")) if at >= 0), default=len(rest))]
+
+
+def _names(text: str, delimiter: str) -> list[str]:
+    """The fields of a header; none where it holds what no name could be."""
+    try:
+        return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+    except csv.Error:
+        return []
+
+
+def _record_ends(data: bytes, delimiter: str, final: bool) -> tuple["np.ndarray", bool]:
     """Places one past each record's line end, from a place where a record begins; and whether a quote is open at the end of the data.
 
     A carriage return or quote as the last byte is left undecided unless the data are ``final``.
@@ -234,24 +277,25 @@ def _record_ends(data: bytes, final: bool) -> tuple["np.ndarray", bool]:
     quotes = np.flatnonzero(found == _QUOTE)
     if not len(quotes):
         return breaks + 1, False
-    if _alternate(found, quotes):
+    between = ord(delimiter)
+    if _alternate(found, quotes, between):
         return breaks[np.searchsorted(quotes, breaks) % 2 == 0] + 1, len(quotes) % 2 == 1
-    spans, is_open = _quoted(found, quotes.tolist())
+    spans, is_open = _quoted(found, quotes.tolist(), between)
     edges = np.array([edge for span in spans for edge in span], dtype=np.int64)
     return breaks[np.searchsorted(edges, breaks) % 2 == 0] + 1, is_open
 
 
-def _alternate(found: "np.ndarray", quotes: "np.ndarray") -> bool:
+def _alternate(found: "np.ndarray", quotes: "np.ndarray", between: int) -> bool:
     """Whether the quotes open and close in turn, so that counting them tells what is inside. Doubled quotes close and open again."""
     opening, closing = quotes[::2], quotes[1::2]
     before = found[np.maximum(opening - 1, 0)]
-    opens = (opening == 0) | (before == _COMMA) | (before == _LF) | (before == _CR) | (before == _QUOTE)
+    opens = (opening == 0) | (before == between) | (before == _LF) | (before == _CR) | (before == _QUOTE)
     after = found[np.minimum(closing + 1, len(found) - 1)]
-    closes = (closing + 1 == len(found)) | (after == _COMMA) | (after == _LF) | (after == _CR) | (after == _QUOTE)
+    closes = (closing + 1 == len(found)) | (after == between) | (after == _LF) | (after == _CR) | (after == _QUOTE)
     return bool(opens.all() and closes.all())
 
 
-def _quoted(found: "np.ndarray", quotes: list[int]) -> tuple[list[tuple[int, int]], bool]:
+def _quoted(found: "np.ndarray", quotes: list[int], between: int) -> tuple[list[tuple[int, int]], bool]:
     """The quoted stretches where stray quotes stand in fields: one quote after the other, as a parser meets them."""
     spans = []
     start: int | None = None
@@ -259,7 +303,7 @@ def _quoted(found: "np.ndarray", quotes: list[int]) -> tuple[list[tuple[int, int
     while at < len(quotes):
         place = quotes[at]
         if start is None:
-            if place == 0 or found[place - 1] in (_COMMA, _LF, _CR):
+            if place == 0 or found[place - 1] in (between, _LF, _CR):
                 start = place
         elif at + 1 < len(quotes) and quotes[at + 1] == place + 1:
             at += 1
@@ -288,7 +332,7 @@ def load_block(path: str, compressed: bool, offset: int, length: int) -> bytes:
     return data
 
 
-def read_block(data: bytes, field_count: int, wanted: Sequence[int | None], first_row: int) -> pa.Table:
+def read_block(data: bytes, field_count: int, wanted: Sequence[int | None], first_row: int, delimiter: str = ",") -> pa.Table:
     """The records of a block as text.
 
     Parameters
@@ -296,6 +340,7 @@ def read_block(data: bytes, field_count: int, wanted: Sequence[int | None], firs
     field_count : fields that each record must have, as the header has.
     wanted : for each column of the result the place of its field in a record, or None for a column that the file lacks.
     first_row : number of the first record.
+    delimiter : what stands between fields.
 
     Returns
     -------
@@ -318,7 +363,7 @@ def read_block(data: bytes, field_count: int, wanted: Sequence[int | None], firs
     records = pyarrow.csv.read_csv(
         io.BytesIO(data),
         pyarrow.csv.ReadOptions(column_names=fields, use_threads=False, block_size=len(data) + 1),
-        pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
+        pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip),
         pyarrow.csv.ConvertOptions(
             column_types=dict.fromkeys(fields, pa.string()),
             include_columns=[fields[place] for place in used],

@@ -55,6 +55,7 @@ def blocks_of(found: Source, path: str, facts: Survey) -> list[str]:
         "sha256": facts.sha256,
         "compressed": facts.compressed,
         "parquet": facts.parquet,
+        "delimiter": facts.delimiter,
         "forms": [column.formats[0] if column.formats else None for column in found.columns],
         "fields": len(facts.header),
         "wanted": [places.get(column.name.casefold()) for column in found.columns],
@@ -208,4 +209,4 @@ def _rows_of(block: Mapping[str, Any]) -> Iterator[pa.Table]:
         yield from parquetfile.read_group(block["path"], block["offset"], block["wanted"], block["forms"], block["row"])
     else:
         data = load_block(block["path"], block["compressed"], block["offset"], block["length"])
-        yield read_block(data, block["fields"], block["wanted"], block["row"])
+        yield read_block(data, block["fields"], block["wanted"], block["row"], block["delimiter"])

@@ -85,6 +85,15 @@ def test_the_command_says_one_sentence_and_gives_the_exit_code(action, config, t
     assert error == f"pictures cohort: question {path}: step head: body_region: unknown value 'HAED', did you mean HEAD?\n"
 
 
+@pytest.mark.parametrize(
+    "more", [["--by", "sex,sex"], ["--by", "nobody"], ["--by", "sex,year,modality"], ["--project", "../x"], ["--project", ""]]
+)
+def test_what_cannot_be_counted_by_or_for_is_told(more, config, tmp_path, capsys):
+    assert main(["cohort", "count", str(ask(tmp_path, QUESTION)), "--conf-file", str(config.path), *more]) == 10
+    said = capsys.readouterr().err
+    assert ("a count is broken down by one or two of" in said) or ("a project's name is" in said)
+
+
 def count(config, path):
     return commands.count(commands.load(path), Zones(config, "counter"))
 

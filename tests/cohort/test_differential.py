@@ -71,7 +71,7 @@ def differential(connection, question, tables, mutate=None):
         assert sorted(pairs) == sorted(wanted)
     if plan.shown is not None:
         assert duck.shown(connection, plan, members=False) == (show(question, codes, rows, saved) if plan.columns else {})
-        assert [dict(counted) for counted in duck.counted(connection, plan)] == count(question, rows)
+        assert [dict(counted) for counted in duck.counted(connection, plan)] == count(question, rows, show(question, codes, rows, saved))
     return "empty" if not members else "full" if members == len(rows) else "between"
 
 
@@ -282,6 +282,18 @@ def risk_sets_of_the_healthy(node):
     return exp.false() if later else node
 
 
+def a_missing_time_is_midnight(node):
+    """The last second of a day is its first."""
+    last = isinstance(node, exp.Coalesce) and node.expressions[0].name == str(24 * 3600 - 1)
+    return exp.Coalesce(this=node.this, expressions=[exp.Literal.number(0)]) if last else node
+
+
+def hours_of_whole_days(node):
+    """The time of day does not count."""
+    time = isinstance(node, exp.Substring) and node.this.name in ("scan_time", "series_scan_time", "time")
+    return exp.Literal.string("00") if time else node
+
+
 def clean_before_text(node):
     if isinstance(node, exp.Case) and len(node.args["ifs"]) == 3 and node.args["ifs"][0].args["true"].name == "text":
         return exp.Case(ifs=[branch.copy() for branch in reversed(node.args["ifs"])], default=exp.null())
@@ -302,6 +314,8 @@ MUTANTS = {
     "one control of two cases": lambda flags: flags.transform(one_control_of_two_cases),
     "cases are controls of one another": lambda flags: flags.transform(cases_are_their_own_controls),
     "risk sets of those who never had it": lambda flags: flags.transform(risk_sets_of_the_healthy),
+    "a missing time is midnight": in_steps(a_missing_time_is_midnight),
+    "hours of whole days": lambda flags: flags.transform(hours_of_whole_days),
     "clean before text": lambda flags: flags.transform(clean_before_text),
     "less for at most": in_steps(less_for_at_most),
     "window one day off": in_steps(window_one_day_off),
@@ -365,6 +379,15 @@ steps:
   - {id: reported, report: {finding: infarct, of: patient, window: [-20d, 20d]}, unknown: include}
   - {id: was_in, any: [{in: {cohort: old-people, level: patient}}, {in: {cohort: old-series, level: series}}], unknown: include}
   - {id: late, gap: {from: study_date, to: scan_date, days: [-5d, 5d]}, unknown: include}
+  - id: hours
+    any: [{has: {event: attendance, window: [-30h, 4h]}}, {gap: {from: study_date, to: index, days: [0h, ever]}}]
+    unknown: include
+  - {id: soon, nearest: {event: lab, window: [-30h, 30h], then: {value_std: {le: 1.5}}}, unknown: include}
+  - {id: beside, related: {unit: series, of: patient, window: [-40h, 12h]}, unknown: include}
+  - {id: other, related: {unit: series, of: patient, differ: [modality], ratio: {image_count: {ge: 0.5}}}, unknown: include}
+  - {id: lasting, has: {event: [diagnosis, dispensing], window: [-20d, 20d], at_least: 2, apart: 9d}, unknown: include}
+  - {id: stays, stay: {has: [{event: diagnosis}], begins: [-40d, 40d], days: [1d, ever], at_least: 2}, unknown: include}
+  - {id: told, where: {tag.SeriesDescription: {matches: "^[A-Z]2|5"}, description_norm: {matches: "a"}}, unknown: include}
 pick: {one_per: study, order: [-slice_thickness_max, scan_time]}
 sample: {size: 2, seed: one, strata: [modality]}
 split: {parts: {a: 60, b: 40}, seed: one}
@@ -373,9 +396,11 @@ output:
   - {id: near, nearest: {event: [diagnosis, dispensing], window: [-20d, 20d], take: earliest}, give: [gap, date, code, value_std]}
   - {id: other, nearest: {unit: series, of: patient}, give: [gap, series_id]}
   - {id: lag, gap: {from: study_date, to: scan_date}}
+  - {id: hours, nearest: {event: [attendance, lab], window: [-48h, 48h]}, give: [gap, time]}
   - {id: age, column: age_at}
 count:
   - {by: [scan_date.year, age_at.decade, sex, health_board]}
+  - {by: [scan_date.month, image_count.five, dementia_end, near_code]}
 """
 
 
@@ -447,6 +472,31 @@ output:
   - {id: near, nearest: {event: [diagnosis, dispensing], window: [-20d, 20d]}, give: [gap, code, value_std]}
   - {id: other, nearest: {unit: series, of: patient, take: latest}, give: [gap, series_id]}
 """
+HOURS = """
+cohort: 1
+id: hours
+unit: series
+population: all
+steps:
+  - {id: came, has: {event: attendance, window: [-12h, 1h]}, unknown: report}
+  - {id: not_tested, lacks: {event: lab, window: [-24h, 24h]}, unknown: report}
+  - {id: near, nearest: {event: [attendance, lab], window: [-30h, 30h], then: {value_std: {le: 1.5}}}, unknown: report}
+  - {id: again, related: {unit: series, of: patient, window: [0h, 60h]}, unknown: report}
+  - {id: begun, gap: {from: study_date, to: index, days: [0h, ever]}, unknown: report}
+output:
+  - {id: near, nearest: {event: [attendance, lab], window: [-48h, 48h]}, give: [gap, time]}
+  - {id: other, nearest: {unit: series, of: patient, window: [-60h, 60h]}, give: [gap, scan_time]}
+"""
+ARRIVED = """
+cohort: 1
+id: arrived
+unit: patient
+index: {last: {event: attendance}}
+population: all
+steps:
+  - {id: seen, related: {unit: series, of: patient, window: [0h, 12h]}, unknown: report}
+  - {id: tested, has: {event: lab, window: [-12h, 12h]}, unknown: report}
+"""
 PARTS = """
 cohort: 1
 id: parts
@@ -516,7 +566,7 @@ sample: {size: 3, seed: one}
 
 def dense_cases(count):
     """The questions, in turn, of ever other dense tables."""
-    asked = [yaml_face.from_yaml(text) for text in (EVENTS, SCANS, TIES, SAMPLED, STAYS, NEAR, PARTS, MATCHED, AT_RISK)]
+    asked = [yaml_face.from_yaml(text) for text in (EVENTS, SCANS, TIES, SAMPLED, STAYS, NEAR, HOURS, ARRIVED, PARTS, MATCHED, AT_RISK)]
     return ((question, dense_tables(number)) for number in range(count) for question in asked)
 
 
@@ -539,6 +589,20 @@ def test_a_broken_compiler_is_caught(connection, mutant):
 
     with pytest.raises(AssertionError):
         agree()
+
+
+@pytest.mark.parametrize("part", ["decade", "five"])
+def test_numbers_below_0_are_counted_in_the_ten_or_five_below(connection, part):
+    question = yaml_face.from_yaml(
+        f"{{cohort: 1, id: x, unit: image, steps: [{{id: a, where: {{modality: CT}}}}], count: [{{by: instance_number.{part}}}]}}"
+    )
+    numbers = [-11, -10, -6, -5, -1, 0, 4, 5, 9, 10, None]
+    rows = [
+        {"image_id": f"i{n}", "locator_id": f"l{n}", "series_id": "s", "study_id": "t", "modality": "CT", "instance_number": number}
+        for n, number in enumerate(numbers)
+    ]
+    into_duckdb(connection, {"image": rows})
+    differential(connection, question, full({"image": rows}))
 
 
 def test_the_rich_question_is_read_alike(connection):

@@ -25,7 +25,7 @@ def related(condition, **given):
 
 
 def event(condition, word="has", codelists=STROKE, **given):
-    return question(f"{{id: s, {word}: {{{condition}}}}}", more=codelists, **given)
+    return question(f"{{id: s, {word}: {{{condition}}}}}", more=codelists or None, **given)
 
 
 def output(text, **given):
@@ -94,6 +94,51 @@ REFUSED = {
     "contradictory bounds": (where("image_count: {gt: 5, le: 5}"), "image_count: nothing lies between 5 and 5"),
     "empty range": (where("slice_thickness_max: {ge: 3, lt: 1}"), "nothing lies between 3.0 and 1.0"),
     "missing and not": (where("image_count: {is_missing: true, ge: 5}"), "it cannot be missing and have a value"),
+    "values that exclude one another": (
+        where("modality: {in: [CT, MR], ne: [CT, MR]}"),
+        "modality: no value is one of these and none of those",
+    ),
+    "gauss": (where("field_tesla: {ge: 30000}"), "field_tesla: ge 30000.0 is met by nothing: it lies between 0 and 30 T"),
+    "an age that nobody has": (where("age_at: 131"), "age_at: eq 131 is met by nothing: it lies between 0 and 130 year"),
+    "too many outputs": (
+        question(more="output: [" + ", ".join(f"{{id: o{n}, column: kvp}}" for n in range(61)) + "]"),
+        "output: 61 are more than the 60 a question may have",
+    ),
+    "after the first death": (
+        event("event: lab, window: [1d, 30d]", codelists="", unit="patient", index="{first: {event: death}}"),
+        "step s: the window begins after the person's death",
+    ),
+    "aliases of aliases": (
+        "x0: &x0 [a, a, a, a, a, a, a, a]\n" + "".join(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 8)}]\n" for n in range(1, 9)),
+        "its anchors \\(&\\) and aliases \\(\\*\\) stand for too much",
+    ),
+    "apart of one": (event("event: lab, window: [0d, 90d], apart: 30d", codelists=""), "apart needs at_least: 2 or more"),
+    "apart in no room": (
+        event("event: lab, window: [0d, 29d], at_least: 2, apart: 30d", codelists=""),
+        "days that lie 30 days apart do not fit in a window of 30",
+    ),
+    "apart of a chain": (
+        event("event: lab, window: [0d, 90d], at_least: 2, gap: [1d, 9d], apart: 30d", word="chain", codelists=""),
+        "apart goes with has and lacks alone",
+    ),
+    "apart in weeks": (event("event: lab, ever: true, at_least: 2, apart: 4w", codelists=""), "apart '4w' must be a whole number of days"),
+    "a stay of less than a day": (step("stay: {has: [{event: diagnosis}], ever: true, days: [-1d, 5d]}"), "days is how long it lasts"),
+    "no stay": (step("stay: {has: [{event: diagnosis}], ever: true, at_least: 0}"), "stay: at_least must be 1 or more"),
+    "same and another": (
+        related("unit: series, of: study, same: [modality], differ: [modality]"),
+        "modality cannot be the same and differ",
+    ),
+    "differ names a set": (related("unit: series, of: study, differ: [body_region]"), "differ: body_region has several values"),
+    "differ names none": (related("unit: series, of: study, differ: [modalty]"), "differ: unknown column 'modalty'"),
+    "ratio of words": (related("unit: series, of: study, ratio: {modality: {ge: 2}}"), "ratio: modality is no number"),
+    "ratio of nothing": (related("unit: series, of: study, ratio: {}"), "ratio: where must be a mapping"),
+    "ratio of none": (related("unit: series, of: study, ratio: {kpv: {ge: 2}}"), "ratio: unknown column 'kpv', did you mean kvp"),
+    "ratio that is none": (related("unit: series, of: study, ratio: {kvp: {ge: twice}}"), "ratio: kvp: 'twice' is not a number"),
+    "counted by a number": (
+        question(more="output: [{id: o, nearest: {unit: series, of: study}}], count: [{by: o_gap}]"),
+        "count: o_gap makes no groups; it has too many values",
+    ),
+    "month of a number": (question(more="count: [{by: image_count.month}]"), "image_count.month: month is of a date, which image_count"),
     "one end": (where("age_at: {between: [65]}"), "age_at: between takes two values, the smaller first, not 1"),
     "several for one": (where("image_count: {ge: [1, 2]}"), "image_count: ge takes one value, not 2"),
     "value twice": (where("modality: [CT, CT]"), "modality: in names a value twice"),
@@ -113,6 +158,39 @@ REFUSED = {
     "ever is false": (event("event: diagnosis, codes: stroke, ever: no"), "ever can only be true"),
     "reversed window": (event("event: diagnosis, codes: stroke, window: [-1d, -90d]"), "window \\[-1d, -90d\\] is reversed"),
     "months": (event("event: diagnosis, codes: stroke, window: [-3m, 0d]"), "must be two whole numbers of days"),
+    "days to hours": (event("event: attendance, window: [-1d, 4h]", codelists=""), "both ends are in days, or both in hours"),
+    "hours reversed": (event("event: attendance, window: [4h, 0h]", codelists=""), "window \\[4h, 0h\\] is reversed; the earlier hour"),
+    "hours of what has none": (
+        event("event: diagnosis, codes: stroke, window: [-4h, 0h]"),
+        "no record source says at what time of day diagnosis events happen, only attendance or lab; give days",
+    ),
+    "hours from a stay": (event("event: lab, window: [0h, 4h], from: end_of_stay", codelists=""), "which has no time of day"),
+    "hours of the first ever": (
+        event("event: lab, window: [0h, 4h], ever: true", word="first", codelists=""),
+        "hours go with has, lacks, nearest, related and gap alone; give whole days",
+    ),
+    "hours of a chain": (
+        event("event: lab, window: [-9d, 0d], at_least: 2, gap: [1h, 4h]", word="chain", codelists=""),
+        "hours go with has, lacks",
+    ),
+    "hours of a stay": (step("stay: {has: [{event: diagnosis}], begins: [-4h, 0h]}"), "stay: hours go with has"),
+    "hours of a report": (step("report: {finding: mass, window: [0h, 4h]}"), "report: hours go with has"),
+    "hours of a follow-up": (output("follow_up: {event: death, window: [1h, 4h]}"), "follow_up: hours go with has"),
+    "hours from a date without": (
+        event("event: lab, window: [-4h, 0h]", codelists="", unit="study"),
+        "scan_date of a study has no time of day; use index: scan_date of series or images, index: study_date of studies",
+    ),
+    "hours from a day": (event("event: lab, window: [-4h, 0h]", codelists="", index="2016-01-01"), "2016-01-01 of a series has no time"),
+    "hours from a diagnosis": (
+        event("event: lab, window: [-4h, 0h]", codelists="", index="{first: {event: diagnosis}}"),
+        "diagnosis events have no time of day",
+    ),
+    "hours to a study": (related("unit: study, of: patient, window: [0h, 4h]"), "the scan date of a study has no time of day"),
+    "hours to a death": (step("gap: {from: index, to: death_date, days: [0h, 9h]}"), "death_date of a series has no time of day"),
+    "days that do not fit in hours": (
+        event("event: lab, window: [0h, 4h], at_least: 3", codelists=""),
+        "at_least 3 different days do not fit in a window of 2",
+    ),
     "ever to ever": (event("event: diagnosis, codes: stroke, window: [ever, ever]"), "is written ever: true"),
     "unknown kind": (
         event("event: diagnoses, codes: stroke, window: [-9d, 0d]"),
@@ -400,3 +478,11 @@ def test_files_that_are_no_question(tmp_path):
     bad.write_text("[" * 5_000)
     with pytest.raises(QuestionError, match=r"nested too deeply|not valid YAML"):
         load(bad)
+
+
+def test_many_faults_are_counted_and_not_all_told():
+    faults = [f"fault {number}" for number in range(100)]
+    error = QuestionError("x", faults)
+    assert "100 faults: fault 0; " in str(error)
+    assert str(error).endswith("fault 39; and 60 more")
+    assert list(error.faults) == faults

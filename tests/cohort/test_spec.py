@@ -995,6 +995,247 @@ def test_days_between_two_dates():
     )
 
 
+AT_THE_DOOR = {
+    "residence": """
+        patient_id | from_date | to_date
+        p1         | -400      |
+        p2         | -400      |
+    """,
+    "source_cover": """
+        source | site | from_date | to_date | lag_days | kinds
+        ae2    | demo | -300      | +300    | 0        | attendance
+    """,
+}
+
+
+def test_hours_count_by_the_clock_and_a_time_that_is_not_known_may_be_any_of_its_day():
+    spec(
+        "unit: series, index: scan_date, population: all, steps: [{id: four, has: {event: attendance, window: [-4h, 0h]}}, "
+        "{id: two_days, has: {event: attendance, window: [-48h, 48h]}}, {id: none, lacks: {event: attendance, window: [-4h, 0h]}}]",
+        "s1 T T T F\ns2 T F T T\ns3 T ? T ?\ns4 T F F T\ns5 T ? ? ?",
+        series="""
+            series_id | patient_id | scan_date | scan_time
+            s1        | p1         | +10       | 02:00:00
+            s2        | p1         | +10       | 12:00:00
+            s3        | p1         | +10       |
+            s4        | p1         | +30       |
+            s5        | p1         |           | 02:00:00
+        """,
+        event="""
+            event_id | patient_id | kind       | date | time
+            e1       | p1         | attendance | +9   | 22:00:00
+        """,
+        residence=AT_THE_DOOR["residence"],
+        source_cover=AT_THE_DOOR["source_cover"],
+    )
+
+
+def test_hours_are_closed_to_the_second_and_an_event_without_a_time_may_be_the_nearest():
+    spec(
+        "unit: series, index: scan_date, population: all, steps: [{id: one, has: {event: attendance, window: [-1h, 0h]}}, "
+        "{id: near, nearest: {event: attendance, window: [-24h, 24h], then: {value_std: {lt: 5}}}}]",
+        "s1 T T T\ns2 T F T\ns3 T ? ?\ns4 T F F",
+        series="""
+            series_id | patient_id | scan_date | scan_time
+            s1        | p1         | +10       | 12:00:00
+            s2        | p1         | +10       | 12:00:01
+            s3        | p2         | +10       | 12:00:00
+            s4        | p2         | +20       | 12:00:00
+        """,
+        event="""
+            event_id | patient_id | kind       | date | time     | value_std
+            e1       | p1         | attendance | +10  | 11:00:00 | 1
+            e2       | p2         | attendance | +10  |          | 1
+        """,
+        residence=AT_THE_DOOR["residence"],
+        source_cover=AT_THE_DOOR["source_cover"],
+    )
+
+
+def test_none_found_within_hours_is_no_only_where_the_days_they_reach_are_covered():
+    spec(
+        "unit: series, index: scan_date, population: all, steps: [{id: x, has: {event: attendance, window: [-4h, 4h]}}]",
+        "early T ?\nfirst T F\nlast T F\nlate T ?\nsome_time T ?",
+        series="""
+            series_id | patient_id | scan_date | scan_time
+            early     | p1         | -300      | 03:59:59
+            first     | p1         | -300      | 04:00:00
+            last      | p1         | +300      | 19:59:59
+            late      | p1         | +300      | 20:00:00
+            some_time | p1         | +300      |
+        """,
+        residence=AT_THE_DOOR["residence"],
+        source_cover=AT_THE_DOOR["source_cover"],
+    )
+
+
+def test_hours_to_other_scans_and_between_two_dates():
+    spec(
+        "unit: series, index: scan_date, population: all, steps: [{id: soon, related: {unit: series, of: patient, window: [0h, 2h]}}, "
+        "{id: begun, gap: {from: study_date, to: index, days: [0h, 1h]}}]",
+        "s1 T T T\ns2 T F F\ns3 T F F\ns4 T ? ?\ns5 T ? T",
+        study="""
+            study_id | study_date | study_time
+            t1       | +10        | 22:30:00
+        """,
+        series="""
+            series_id | study_id | patient_id | scan_date | scan_time
+            s1        | t1       | p1         | +10       | 23:00:00
+            s2        | t1       | p1         | +11       | 00:59:59
+            s3        | t1       | p2         | +11       | 03:00:00
+            s4        | t1       | p3         | +10       |
+            s5        | t1       | p3         | +10       | 23:00:00
+        """,
+    )
+
+
+def test_hours_from_the_first_event_whose_time_is_that_of_the_first_of_its_day():
+    spec(
+        "unit: patient, index: {first: {event: attendance}}, population: all, "
+        "steps: [{id: x, related: {unit: series, of: patient, window: [0h, 4h]}}]",
+        "p1 T T\np2 T F\np3 T ?\np4 T ?",
+        patient="""
+            patient_id
+            p1
+            p2
+            p3
+            p4
+        """,
+        event="""
+            event_id | patient_id | kind       | date | time
+            e1       | p1         | attendance | +9   | 21:00:00
+            e2       | p1         | attendance | +9   | 20:00:00
+            e3       | p2         | attendance | +9   | 20:00:00
+            e4       | p2         | attendance | +9   | 23:00:00
+            e5       | p3         | attendance | +9   | 20:00:00
+            e6       | p3         | attendance | +9   |
+        """,
+        series="""
+            series_id | patient_id | scan_date | scan_time
+            s1        | p1         | +10       | 00:00:00
+            s2        | p2         | +10       | 00:00:01
+            s3        | p3         | +10       | 00:00:00
+            s4        | p4         | +10       | 00:00:00
+        """,
+    )
+
+
+def test_the_first_and_the_last_event_day_may_have_to_lie_apart():
+    spec(
+        "unit: patient, index: 2010-02-01, population: all, steps: [{id: lasting, has: {event: lab, where: {value_std: {lt: 60}}, "
+        "window: [0d, 99d], at_least: 2, apart: 90d}}]",
+        "p1 T T\np2 T F\np3 T ?\np4 T F",
+        patient="""
+            patient_id
+            p1
+            p2
+            p3
+            p4
+        """,
+        event="""
+            event_id | patient_id | kind | date | value_std
+            e1       | p1         | lab  | +0   | 50
+            e2       | p1         | lab  | +90  | 50
+            e3       | p2         | lab  | +0   | 50
+            e4       | p2         | lab  | +89  | 50
+            e5       | p2         | lab  | +95  | 60
+            e6       | p3         | lab  | +0   | 50
+            e7       | p3         | lab  | +95  |
+        """,
+        residence="""
+            patient_id | from_date | to_date
+            p1         | -400      |
+            p2         | -400      |
+            p3         | -400      |
+            p4         | -400      |
+        """,
+        source_cover="""
+            source | site | from_date | to_date | lag_days | kinds
+            labs   | demo | -300      | +300    | 0        | lab
+        """,
+    )
+
+
+def test_stays_are_counted_and_may_have_to_last():
+    spec(
+        "unit: patient, index: 2010-02-01, population: all, codelists: {copd: {system: icd10, codes: [J44]}}, steps: ["
+        "{id: twice, stay: {has: [{event: diagnosis, codes: copd}], begins: [ever, -1d], at_least: 2}}, "
+        "{id: long, stay: {has: [{event: diagnosis, codes: copd}], begins: [ever, -1d], days: [7d, ever]}}]",
+        "p1 T T F\np2 T F T\np3 T F ?",
+        patient="""
+            patient_id
+            p1
+            p2
+            p3
+        """,
+        stay="""
+            stay_id | patient_id | start_date | end_date
+            y1      | p1         | -50        | -44
+            y2      | p1         | -30        | -30
+            y3      | p2         | -50        | -43
+            y4      | p3         | -5         |
+        """,
+        event="""
+            event_id | patient_id | kind      | system | code | date | stay_id
+            e1       | p1         | diagnosis | icd10  | J440 | -50  | y1
+            e2       | p1         | diagnosis | icd10  | J449 | -30  | y2
+            e3       | p2         | diagnosis | icd10  | J440 | -50  | y3
+            e4       | p2         | diagnosis | icd10  | J449 | -44  | y3
+            e5       | p3         | diagnosis | icd10  | J440 | -5   | y4
+        """,
+        residence="""
+            patient_id | from_date | to_date
+            p1         | -400      |
+            p2         | -400      |
+            p3         | -400      |
+        """,
+        source_cover="""
+            source | site | from_date | to_date | lag_days | kinds
+            smr01  | demo | -300      | +300    | 0        | admission diagnosis
+        """,
+    )
+
+
+def test_others_may_have_to_differ_or_to_be_so_many_times_as_large():
+    spec(
+        "unit: series, index: scan_date, population: all, steps: [{id: sharp, related: {unit: series, of: study, "
+        "differ: [convolution_kernel]}}, {id: thicker, related: {unit: series, of: study, ratio: {slice_thickness_max: {ge: 2}}}}]",
+        "s1 T T T\ns2 T T F\ns3 T ? F\ns4 T ? F\ns5 T F ?\ns6 T F ?",
+        series="""
+            series_id | study_id | convolution_kernel | slice_thickness_max
+            s1        | t1       | SHARP              | 1
+            s2        | t1       | STANDARD           | 2
+            s3        | t2       | SHARP              | 1
+            s4        | t2       |                    | 1.5
+            s5        | t3       | SHARP              | 0
+            s6        | t3       | SHARP              |
+        """,
+    )
+
+
+def test_a_pattern_may_be_in_any_text_of_a_set():
+    spec(
+        "unit: series, index: scan_date, population: all, steps: [{id: flair, where: {tag.SeriesDescription: {matches: FLAIR$}}}, "
+        "{id: whole, where: {tag.SeriesDescription: T2 FLAIR}}]",
+        "s1 T T F\ns2 T T T\ns3 T F F\ns4 T ? ?",
+        series="""
+            series_id
+            s1
+            s2
+            s3
+            s4
+        """,
+        description="""
+            series_id | keyword           | text
+            s1        | SeriesDescription | T1
+            s1        | SeriesDescription | AX FLAIR
+            s2        | SeriesDescription | T2 FLAIR
+            s3        | SeriesDescription | FLAIR AX
+            s4        | StudyDescription  | T2 FLAIR
+        """,
+    )
+
+
 def test_a_report_says_yes_or_no_and_without_one_it_is_unknown():
     spec(
         "unit: study, population: all, steps: [{id: mass, report: {finding: mass}}, "

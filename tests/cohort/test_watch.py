@@ -8,7 +8,7 @@ from cohort_delta import publish
 
 from pictures_spark import audit
 from pictures_spark.cohort import watch
-from pictures_spark.errors import InputError, NotPermittedError
+from pictures_spark.errors import ConfigError, InputError, NotPermittedError
 from pictures_spark.readers import ANALYST, Reader
 from pictures_spark.zones import Zones
 
@@ -71,6 +71,12 @@ def test_who_sees_no_exact_counts_is_refused(config, question):
         watch.run(str(question), config, ANALYST, lambda: False)
 
 
+def test_a_file_that_is_not_there_is_told_at_once(config, tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read: give the path"):
+        watch.run(str(tmp_path / "none.yaml"), config, EXACT, lambda: False)
+
+
 def test_nothing_is_published(config, tmp_path):
+    (tmp_path / "q.yaml").write_text(QUESTION)
     with pytest.raises(InputError, match="nothing is published yet"):
         watch.run(str(tmp_path / "q.yaml"), config, EXACT, lambda: False)

@@ -23,6 +23,7 @@ def read(path, block_bytes=1 << 20, **limits):
             len(facts.header),
             range(len(facts.header)),
             block.first_row,
+            facts.delimiter,
         )
         assert table.num_rows == block.row_count
         for row in table.to_pylist():
@@ -82,6 +83,19 @@ def test_faults_of_rows(path, body, rows):
     facts, found = read(path, 1)
     assert (facts.fault, facts.open_row) == (None, None)
     assert found == rows
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_the_header_says_what_stands_between_fields(path, delimiter):
+    rows = [["h1", '"h,2"', "h3"], ["1", f'"a{delimiter}b\nc"', ""], ["2", "b,c,d", "x"], ["3", "4"]]
+    path.write_text("\n".join(delimiter.join(row) for row in rows), newline="")
+    facts, rows = read(path, 1)
+    assert (facts.header, facts.delimiter) == (("h1", "h,2", "h3"), delimiter)
+    assert rows == {
+        1: (None, ["1", f"a{delimiter}b\nc", ""]),
+        2: (None, ["2", "b,c,d", "x"]),
+        3: ("wrong_field_count", [None, None, None]),
+    }
 
 
 def test_what_follows_a_quote_that_is_never_closed_is_one_row_that_cannot_be_read(path):

@@ -122,7 +122,11 @@ def test_rows_without_fault_are_loaded_in_every_form_of_file(found, path):
     out = pa.BufferOutputStream()
     texts = pa.Table.from_pylist(rows)
     pq.write_table(texts, out, row_group_size=2)
-    alike = [gzip.compress(plain), b"\xef\xbb\xbf" + plain, plain.replace(b"\r\n", b"\n"), out.getvalue().to_pybytes()]
+    writer = csv.writer(semicolons := io.StringIO(newline=""), delimiter=";", quoting=csv.QUOTE_ALL)
+    writer.writerows(csv.reader(io.StringIO(plain.decode(), newline="")))
+    alike = [*(plain.replace(b",", other) for other in (b";", b"\t", b"|")), semicolons.getvalue().encode()]
+    alike += [gzip.compress(plain) + b"\0" * 512, plain.replace(b"\r\n", b"\r")]
+    alike += [gzip.compress(plain), b"\xef\xbb\xbf" + plain, plain.replace(b"\r\n", b"\n"), out.getvalue().to_pybytes()]
     for other in alike:
         assert content(judged(found, path, other)) == content((fault, told, events))
 
@@ -213,6 +217,12 @@ def test_files_that_cannot_be_read(found, path):
         (packed[: len(packed) // 2], "truncated_file"),
         (out.getvalue().to_pybytes()[:-20], "truncated_file"),
         (b"nonsense\n1\n", "missing_column"),
+        (plain.decode().encode("utf-16"), "other_encoding"),
+        (b"\xfe\xff" + plain.decode().encode("utf-16-be"), "other_encoding"),
+        (b"PK\x03\x04" + plain, "other_format"),
+        (gzip.compress(packed), "other_format"),
+        (b"\0" * 1000, "other_format"),
+        (b"x" * 200_000, "missing_column"),
     ):
         assert judged(found, path, content)[0] == fault
     assert judged(found, path, csv_bytes(found, [])) == (None, [], [])

@@ -59,7 +59,7 @@ from pictures_spark.schema import Column, table
 
 TABLES = (
     *("patient", "residence", "source_cover", "study", "series", "image", "event", "stay", "tag", "study_tag", "image_feature"),
-    *("burned_in_text", "report", "report_finding", "cohort_member"),
+    *("burned_in_text", "report", "report_finding", "cohort_member", "description"),
 )
 START = date(2010, 2, 1)
 LENGTH = 40  # days that anything happens in: few, so that the ends of windows, cover and residence meet
@@ -150,7 +150,11 @@ STAYS = ("y1", "y2", "y3", "y4", "y5", "y6", "y7", "y8")
 # Cohorts that were saved: the name of each and what its members are.
 SAVED = {"old-series": "series", "old-people": "patient", "few-series": "series", "few-people": "patient"}
 FINDINGS = ("infarct", "mass")
+# Kinds of events that have a time of day, and times, of which some are none.
+TIMED = ("attendance", "lab")
+TIMES = ("00:00:00", "00:00:01", "08:30:00", "12:00:00", "12:00:01", "20:30:00", "23:59:59", None)
 SYSTEM_OF = {"diagnosis": "icd10", "death_cause": "icd10", "dispensing": "bnf", "procedure": "opcs4"}
+COMMON = ("FLAIR", "T2 AX", "HEAD 5 0")
 TAGS = {"SliceThickness": "DS", "EchoTime": "DS", "ScanningSequence": "CS"}
 NUMBERS = (-1.0, 1.5, 1.5000000000000002, 3.0)
 
@@ -236,7 +240,7 @@ def dense_tables(seed: int) -> Tables:
         {"stay_id": stay, "patient_id": chance.choice(PEOPLE), "start_date": (start := days(0, LENGTH)), "end_date": _left(chance, start)}
         for stay in STAYS
     ]
-    groups = [KINDS[:1], KINDS[1:3], (*KINDS[3:], "admission"), *chance.choice(([], [], [KINDS[:2]]))]
+    groups = [(*KINDS[:1], TIMED[0]), (*KINDS[1:3], TIMED[1]), (*KINDS[3:], "admission"), *chance.choice(([], [], [KINDS[:2]]))]
     found["source_cover"] = [
         {
             "source": f"source{number}",
@@ -267,6 +271,8 @@ def dense_tables(seed: int) -> Tables:
         for number in range(chance.choice((8, 24, 48)))
     ]
     found["event"] += [{**chance.choice(found["event"]), "event_id": f"again{number}"} for number in range(4)]
+    _give_times(random.Random(-seed), found)
+    _give_texts(random.Random(-seed - 1), found)
     found["tag"] = [_tag(chance, keyword, series_id=s) for s in SERIES for keyword in TAGS if chance.random() < 0.8]
     found["study_tag"] = [_tag(chance, keyword, study_id=s) for s in STUDIES for keyword in TAGS if chance.random() < 0.8]
     images = {(image["image_id"], image["series_id"]) for image in found["image"]}
@@ -326,6 +332,37 @@ def dense_tables(seed: int) -> Tables:
         if chance.random() < (0.5 if name.startswith("old") else 0.2)
     ]
     return found
+
+
+def _give_times(chance: random.Random, found: Tables) -> None:
+    """Times of day, and events on the days around scans that have some: hours meet there."""
+    for name, column in (("series", "scan_time"), ("study", "study_time")):
+        for row in found[name]:
+            row[column] = chance.choice(TIMES) if chance.random() < 0.8 else row[column]
+    days = [row["scan_date"] for row in found["series"] if row["scan_date"] is not None] or [day(0)]
+    found["event"] += [
+        {
+            "event_id": f"timed{number}",
+            "patient_id": chance.choice(PEOPLE),
+            "source": chance.choice(("source0", "source1")),
+            "kind": chance.choice(TIMED),
+            "date": chance.choice(days) + timedelta(days=chance.choice((-1, 0, 0, 0, 1))),
+            "time": chance.choice(TIMES),
+            "position": chance.choice((0, None)),
+            "value_std": chance.choice((*NUMBERS, None)),
+        }
+        for number in range(24)
+    ]
+
+
+def _give_texts(chance: random.Random, found: Tables) -> None:
+    """Descriptions that are common: none, one or several of a series."""
+    found["description"] = [
+        {"series_id": row["series_id"], "study_id": row["study_id"], "keyword": keyword, "text": text}
+        for row in found["series"]
+        for keyword in ("SeriesDescription", "StudyDescription")
+        for text in chance.sample(COMMON, chance.choice((0, 1, 1, 2)))
+    ]
 
 
 def saved_of(tables: Tables) -> dict[str, tuple[str, frozenset[str]]]:
@@ -411,6 +448,11 @@ def _question(ask: Asking) -> Question:
     outputs = tuple(ask.node(Output) for _ in range(ask.one_of(0, 0, 1, 2)))
     outputs = tuple(replace(output, id=f"shown_{n}") for n, output in enumerate(outputs))
     breakdowns = (ask.node(Breakdown),) if ask.one_of(True, False, False) else ()
+    few = [
+        f"{o.id}_{name}" for o in outputs if isinstance(o.of, Nearest | FollowUp) for name in (*o.give, "end") if name in ("code", "end")
+    ]
+    few = [name for name in few if name.endswith("_code") or isinstance(outputs[int(name[6])].of, FollowUp)]
+    breakdowns = (*breakdowns, Breakdown((few[0],))) if few and ask.one_of(True, False) else breakdowns
     question = Question(ask.draw(ids()), ask.unit, ask.index, population, (), steps, pick, sample, split, outputs, breakdowns, match)
     used = {name for _, asked in asked_events(question) for name in asked.codes}
     return replace(question, codelists=tuple(codelist for name, codelist in ask.codelists.items() if name in used))
@@ -446,7 +488,10 @@ def _names(unit: str, aged: bool) -> tuple[list[str], list[str]]:
     # What is looked up apart from the rows, twice as often.
     columns += [name for name in (*domain.LIVED, domain.VERDICT) if name in fields]
     return columns, [
-        name for name in fields if name.removeprefix("tag.") in TAGS or name.startswith(("feature.intensity_mean@1", "feature.liver_mean"))
+        name
+        for name in fields
+        if name.removeprefix("tag.") in (*TAGS, "SeriesDescription", "StudyDescription")
+        or name.startswith(("feature.intensity_mean@1", "feature.liver_mean"))
     ]
 
 
@@ -474,12 +519,16 @@ def _one_test(ask: Asking, name: str, field: domain.Field) -> Test:
     if operator == "is_missing":
         return Test(name, "is_missing", (ask.one_of(True, False),))
     if operator == "matches":
-        return Test(name, "matches", (ask.one_of(*PATTERNS),))
+        return Test(name, "matches", (ask.one_of(*PATTERNS, "^[A-Z]2", "5"),))
     value: tuple[Any, ...] = (field.choices or TEXTS[:4])[:3] if field.kind in ("choice", "set", "text") else pool(field.column)
     if field.name == "birth_month":
         value = pool(field.column)
     if name == "tag.ScanningSequence":
         value = ("SE", "IR", "GR")
+    if field.table == domain.TEXTS:
+        value = COMMON
+    if any(check.impossible(operator, one, field) for one in value):
+        return Test(name, "is_missing", (False,))
     if operator == "between":
         return Test(name, operator, tuple(sorted((ask.one_of(*value), ask.one_of(*value)))))
     least, most = {"in": (2, 3), "ne": (1, 2)}.get(operator, (1, 1))
@@ -503,6 +552,41 @@ def _events(ask: Asking) -> Events:
     sources = tuple(ask.some(("source0", "source1"), 1, 2)) if ask.one_of(True, *[False] * 5) else ()
     anchor = ask.one_of("index", "index", "index", "start_of_stay", "end_of_stay") if window != EVER else "index"
     return Events(kinds, codes, window, ask.one_of(1, 1, 2) if fits else 1, ask.one_of(True, False, False, False), sources, anchor)
+
+
+def _clocked(ask: Asking) -> bool:
+    """Whether the index date has a time of day."""
+    if isinstance(ask.index, IndexEvent):
+        return set(ask.index.events.kinds) <= set(TIMED)
+    return isinstance(ask.index, str) and domain.clock(ask.unit, ask.index) is not None
+
+
+def _hours(ask: Asking, often: int) -> Window | None:
+    """A window of hours, once in so many times that one can be asked for."""
+    if not _clocked(ask) or not ask.one_of(True, *[False] * (often - 1)):
+        return None
+    low, high = sorted((ask.one_of(-60, -24, -12, -4, -1, 0), ask.one_of(0, 1, 4, 12, 24, 60)))
+    match ask.one_of("closed", "closed", "closed", "closed", "from", "to"):
+        case "from":
+            return Window(low, None, "hour")
+        case "to":
+            return Window(None, high, "hour")
+    return Window(low, high, "hour")
+
+
+def _timed(ask: Asking) -> Events:
+    """Events with a condition, of which some are asked for in hours, and some must lie apart."""
+    events, window = _conditioned(ask), _hours(ask, 2)
+    if window is None:
+        wide = events.window.low is None or events.window.high is None or events.window.high - events.window.low >= 12
+        return replace(events, at_least=2, apart=ask.one_of(3, 12)) if wide and ask.one_of(True, False, False, False) else events
+    return Events(tuple(ask.some(TIMED, 1, 2)), (), window, sources=events.sources, where=events.where)
+
+
+def _any_time(ask: Asking) -> Events:
+    """Events at any time, as an index date is the day of one."""
+    events = replace(_conditioned(ask), window=EVER, at_least=1, anchor="index")
+    return replace(events, kinds=tuple(ask.some(TIMED, 1, 2)), codes=(), main=False) if ask.one_of(True, False) else events
 
 
 def _conditioned(ask: Asking) -> Events:
@@ -550,7 +634,14 @@ def _related(ask: Asking) -> Related:
     where = Asking(ask.draw, unit, domain.AGE_DATE).node(Where) if ask.one_of(True, True, False) else None
     at_least = ask.one_of(1, 1, 2, 3)
     same = ("frame_of_reference_id",) if ask.unit == unit == "series" and ask.one_of(True, False, False) else ()
+    names = _sortable(ask.unit, "text", "choice", "whole", "flag", "date") if ask.unit == unit else []
+    differ = tuple(ask.some(names, 1, 1)) if names and ask.one_of(True, False, False, False) else ()
+    numbers = _sortable(ask.unit, "number", "whole") if ask.unit == unit else []
+    ratio = None
+    if numbers and ask.one_of(True, False, False, False):
+        ratio = Where((Test(ask.one_of(*numbers), ask.one_of("ge", "le", "gt", "lt", "eq"), (ask.one_of(0.5, 1.0, 2.0),)),))
     window = ask.node(Window) if ask.one_of(True, False) else EVER
+    window = (_hours(ask, 3) if unit == "series" else None) or window
     count = ask.one_of("series", "study") if unit == "series" else "study"
     span = ask.one_of("no", "no", "within", "apart") if at_least > 1 else "no"
     within, apart = ask.one_of(5, 20) if span == "within" else None, ask.one_of(5, 20) if span == "apart" else None
@@ -560,23 +651,27 @@ def _related(ask: Asking) -> Related:
         nested = _related(Asking(ask.draw, unit, domain.AGE_DATE, ask.codelists, ask.depth))
         ask.depth -= 2
     among = Asking(ask.draw, unit, None).node(Member) if ask.one_of(True, *[False] * 4) else None
-    return Related(unit, of, where, window, same, at_least, count, within, apart, nested, among)
+    return Related(unit, of, where, window, same, at_least, count, within, apart, nested, among, differ, ratio)
 
 
 def _gap(ask: Asking) -> Gap:
     dates = _dates(ask)
     window = ask.node(Window)
+    clocked = [name for name in dates if domain.clock(ask.unit, name) is not None or (name == domain.INDEX and _clocked(ask))]
+    if len(clocked) > 1 and ask.one_of(True, False):
+        return Gap(*ask.some(clocked, 2, 2), Window(ask.one_of(None, -24, -12, 0), ask.one_of(1, 12, 30), "hour"))
     return Gap(*ask.some(dates, 2, 2), Window(-5, 5) if window == EVER else window)
 
 
 def _stay(ask: Asking) -> Stay:
     holds = tuple(replace(_conditioned(ask), window=EVER, at_least=1, anchor="index") for _ in range(ask.one_of(1, 1, 2)))
     ends = ask.node(Window) if ask.one_of(True, False) else EVER
-    return Stay(tuple(dict.fromkeys(holds)), ask.node(Window), ends)
+    days = Window(*ask.one_of((0, 5), (1, None), (None, 4))) if ask.one_of(True, False, False) else EVER
+    return Stay(tuple(dict.fromkeys(holds)), ask.node(Window), ends, days, ask.one_of(1, 1, 1, 2))
 
 
 def _nearest(ask: Asking) -> Nearest:
-    among: Events | Related = replace(_conditioned(ask), at_least=1)
+    among: Events | Related = replace(_timed(ask), at_least=1, apart=None)
     fields: Any = domain.event_fields()
     names = ["value_std", "age_years", "comparator"]
     if ask.index is not None and ask.one_of(True, False):
@@ -673,8 +768,8 @@ NODES: dict[Any, Callable[[Asking], Any]] = {
     Predicate: _predicate,
     Where: _where,
     Test: lambda ask: ask.node(Where).tests[0],
-    Has: lambda ask: Has(_conditioned(ask)),
-    Lacks: lambda ask: Lacks(_conditioned(ask)),
+    Has: lambda ask: Has(_timed(ask)),
+    Lacks: lambda ask: Lacks(_timed(ask)),
     First: lambda ask: First(_end(ask)),
     Last: lambda ask: Last(_end(ask)),
     Chain: _chain,
@@ -699,7 +794,7 @@ NODES: dict[Any, Callable[[Asking], Any]] = {
     FollowUp: _follow_up,
     Output: _output,
     Breakdown: _breakdown,
-    IndexEvent: lambda ask: IndexEvent(ask.one_of("first", "last"), replace(_conditioned(ask), window=EVER, at_least=1, anchor="index")),
+    IndexEvent: lambda ask: IndexEvent(ask.one_of("first", "last"), _any_time(ask)),
 }
 
 

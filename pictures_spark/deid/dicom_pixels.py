@@ -154,9 +154,9 @@ def treat_pixels(dataset: Dataset, pixels: Any, offset_tables: Sequence[Element]
         if _has_encoder(dataset, str(syntax)):
             return _same_syntax(dataset, str(syntax), pixels, boxes, mask)
         return _decoded(dataset, str(syntax), boxes, mask)
-    except NotCleanableError:
+    except (NotCleanableError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:  # noqa: BLE001 - decoders raise anything, and their messages quote values
+    except BaseException as error:  # noqa: BLE001 - decoders raise anything (a panic of Rust's is no Exception), and messages quote values
         raise NotCleanableError(type(error).__name__) from None
 
 

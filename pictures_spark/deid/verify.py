@@ -786,7 +786,9 @@ def _pixels(source: Dataset, checked: Dataset, boxes: tuple[Box, ...]) -> list[F
             outside &= np.roll(outside, 1, 2) & np.roll(outside, -1, 2)  # colour is shared by two pixels side by side
         # Bits above those stored are no part of a pixel: an overlay may have been cleared there.
         return [] if (_shown(source, was)[outside] == _shown(checked, now)[outside]).all() else [Finding("pixels")]
-    except Exception:  # noqa: BLE001 - decoders raise anything
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # noqa: BLE001 - decoders raise anything: a panic of Rust's is no Exception
         return [Finding("undecodable")]
 
 

@@ -280,8 +280,8 @@ def test_faulty_rectangles_are_refused(pixels):
 
 def test_a_decoder_that_panics_costs_one_image_and_not_the_job():
     """A run-length frame that runs over its end: the decoder's panic (Rust's) is no Exception."""
-    runs = b"\x3f" + bytes(64)
-    frame = struct.pack("<16I", 2, 64, 194, *[0] * 13) + 2 * runs + runs + b"\0"
+    run = b"\x7f" + bytes(128) + b"\0"
+    frame = struct.pack("<16I", 2, 64, 194, *[0] * 13) + run + run
     source = instance(np.zeros((8, 8), np.uint16))
     source.PixelData = encapsulate([frame], has_bot=False)
     source["PixelData"].is_undefined_length = True

@@ -18,21 +18,19 @@ import math
 import re
 import struct
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache
-from io import BytesIO
 from typing import NamedTuple
 
-from pydicom import dcmread
 from pydicom._dicom_dict import DicomDictionary
 from pydicom._uid_dict import UID_dictionary
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.valuerep import TEXT_VR_DELIMS, format_number_as_ds
 
 from pictures_spark.deid.dicom_codes import standard_code
-from pictures_spark.deid.dicom_identity import Identity
+from pictures_spark.deid.dicom_identity import Box, Identity
 from pictures_spark.deid.dicom_pixels import (
     DOUBLE_PIXELS,
     FLOAT_PIXELS,
@@ -43,8 +41,7 @@ from pictures_spark.deid.dicom_pixels import (
     Pixels,
     copy_pixels,
     native_length,
-    offset_tables,
-    treat_pixels,
+    treat_file,
 )
 from pictures_spark.deid.dicom_read import MalformedError, Node, Place, Source, element_of, items_of, read
 from pictures_spark.deid.dicom_rectangles import deciding_tags, rectangles
@@ -153,10 +150,14 @@ def deidentify(data: bytes, plan: Plan, identity: Identity) -> Deidentified:
 
 
 class Deidentifier:
-    """De-identifies instances one after the other, those of a series at the price of their differences. Belongs to one thread."""
+    """De-identifies instances one after the other, those of a series at the price of their differences. Belongs to one thread.
 
-    def __init__(self, plan: Plan) -> None:
+    ``treat`` does what needs a decoder, which may end its process: `dicom_supervised.SupervisedPixels` lets that be a child.
+    """
+
+    def __init__(self, plan: Plan, treat: Callable[[bytes, Sequence[Box], int], Pixels] = treat_file) -> None:
         self.plan = plan
+        self._treat = treat
         self._people: dict[tuple, _Person] = {}
         self._shared: dict[tuple, _Shared] = {}
         self._statements: dict[bool, dict[int, bytes]] = {}
@@ -235,9 +236,8 @@ class Deidentifier:
             copied = copy_pixels(source)
             if copied is not None:
                 return copied
-        dataset = dcmread(BytesIO(data), force=True)
-        tables = offset_tables(source, source.number(_FRAMES, 1) or 1)
-        return treat_pixels(dataset, dataset.get_item(source.pixels[0]), tables, identity.boxes)
+        treat = treat_file if source.syntax in NATIVE else self._treat
+        return treat(data, identity.boxes, source.number(_FRAMES, 1) or 1)
 
     def _shared_of(self, source: Source, plan: Plan) -> "_Shared":
         key = (plan.variant, source.implicit)

@@ -13,10 +13,11 @@ elements that follow from it. Executors only. Three ways (PS3.5 section 8):
 import struct
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
 import numpy as np
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import get_decoder
 from pydicom.pixels.encoders import JPEG2000LosslessEncoder, JPEGLSLosslessEncoder, RLELosslessEncoder
@@ -25,7 +26,7 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from pictures_spark.deid.dicom_frames import without_comments
 from pictures_spark.deid.dicom_identity import Box
-from pictures_spark.deid.dicom_read import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE, RLE, Source
+from pictures_spark.deid.dicom_read import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE, RLE, Source, read
 from pictures_spark.deid.dicom_write import EXPLICIT_LITTLE, Element, encoded_parts, text
 
 PIXEL_DATA, FLOAT_PIXELS, DOUBLE_PIXELS = 0x7FE00010, 0x7FE00008, 0x7FE00009
@@ -101,6 +102,13 @@ def copy_pixels(source: Source) -> Pixels | None:
     bits = source.number(_BITS_ALLOCATED)
     vr = {FLOAT_PIXELS: "OF", DOUBLE_PIXELS: "OD"}.get(place.tag, "OW" if bits > 8 else "OB")
     return Pixels(EXPLICIT_LITTLE, [Element(place.tag, vr, view)], as_they_were=source.syntax in (IMPLICIT_LITTLE, EXPLICIT_LITTLE))  # type: ignore[arg-type]
+
+
+def treat_file(data: bytes, boxes: Sequence[Box], frames: int = 1) -> Pixels:
+    """The pixels of a file without the text in ``boxes``, as `treat_pixels` makes them; ``frames`` is for those who limit its time."""
+    source = read(data)
+    dataset = dcmread(BytesIO(data), force=True)
+    return treat_pixels(dataset, dataset.get_item(source.pixels[0]), offset_tables(source, source.number(0x00280008, 1) or 1), boxes)
 
 
 def offset_tables(source: Source, frames: int) -> list[Element]:

@@ -18,13 +18,13 @@ import tempfile
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from pydicom import Dataset, dcmread
@@ -109,11 +109,20 @@ def check(original: bytes, result: bytes, policy: dict[str, Any], identity: Iden
     return Checker(policy)(original, result, identity)
 
 
-class Checker:
-    """Checks results one after the other, those of a series at the price of their differences. Belongs to one thread."""
+_Compare: TypeAlias = Callable[[bytes, bytes, Sequence[Box], int], list[Finding]]
 
-    def __init__(self, policy: dict[str, Any]) -> None:
+
+class Checker:
+    """Checks results one after the other, those of a series at the price of their differences. Belongs to one thread.
+
+    ``compare`` does what needs a decoder, which may end its process: `dicom_supervised.SupervisedPixels` lets that be a child.
+    """
+
+    def __init__(
+        self, policy: dict[str, Any], compare: "Callable[[bytes, bytes, Sequence[Box], int], list[Finding]] | None" = None
+    ) -> None:
         self.policy = policy
+        self._compare = compare or compare_pixels
         pixels = policy["pixels"]
         self._plain_pixels = not pixels["rectangles"] and pixels["outside_ultrasound_regions"] == "keep"
         self._bulk = {tag_for_keyword(keyword) for keyword in policy["bulk"]}
@@ -149,7 +158,12 @@ class Checker:
         findings += _of_meta(int(element.tag) for element in meta)
         findings += _uids(_uids_in([*tree, *meta]), source, policy, identity)
         findings += _dates(_dates_in(tree), source, policy, identity)
-        findings += _pixels(dataset, checked, (*identity.boxes, *_rectangles(dataset, policy["pixels"])))
+        boxes = (*identity.boxes, *_rectangles(dataset, policy["pixels"]))
+        pixels = _pixel_bytes(dataset, checked, boxes)
+        if pixels is None:
+            compare = compare_pixels if _is_native(dataset) and _is_native(checked) else self._compare
+            pixels = compare(original, result, boxes, int(checked.get("NumberOfFrames", 1) or 1))
+        findings += pixels
         findings += _in_bytes(result, wanted, source)
         if checked.get("PatientIdentityRemoved") != "YES" or checked.get("PatientID") != identity.patient or checked.preamble != bytes(128):
             findings.append(Finding("statement"))
@@ -756,8 +770,13 @@ def _same_pixels(before: _Walked, after: _Walked) -> bool:
     return True
 
 
-def _pixels(source: Dataset, checked: Dataset, boxes: tuple[Box, ...]) -> list[Finding]:
-    """Whether every pixel outside the boxes is what it was, and those inside are blank: bytes where they suffice, else decoded."""
+def _is_native(dataset: Dataset) -> bool:
+    syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
+    return syntax is None or not syntax.is_encapsulated
+
+
+def _pixel_bytes(source: Dataset, checked: Dataset, boxes: tuple[Box, ...]) -> list[Finding] | None:
+    """Whether every pixel is what it was, where their bytes tell; None where they are to be decoded."""
     present = [keyword for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData") if keyword in checked]
     if not present:
         return []
@@ -771,6 +790,12 @@ def _pixels(source: Dataset, checked: Dataset, boxes: tuple[Box, ...]) -> list[F
         return []
     if not boxes and _scans(before) and _scans(before) == _scans(after):
         return []
+    return None
+
+
+def compare_pixels(original: bytes, result: bytes, boxes: Sequence[Box], frames: int = 1) -> list[Finding]:
+    """Whether every pixel outside the boxes is what it was, and those inside are blank; ``frames`` is for those who limit its time."""
+    source, checked = dcmread(BytesIO(original), force=True), dcmread(BytesIO(result))
     try:
         was, now = _frames(source), _frames(checked)
         if was.shape != now.shape:

@@ -224,7 +224,7 @@ class Deidentifier:
         if pixels is not None and source.nodes is None and pixels.as_they_were:
             person.learn(source, elements, treatment)
         image_uid = treatment.uid(_SOP_INSTANCE, instance_uid)
-        parts = [_head(plan, sop_class, syntax)(image_uid), *(elements[tag] for tag in sorted(elements))]
+        parts = [_head(plan, sop_class, syntax)(image_uid), *map(elements.__getitem__, sorted(elements))]
         if pixels is not None:
             parts += pixels.parts()
         study_uid, series_uid = (treatment.uid(tag, uid) if (uid := source.text(tag)) else None for tag in (_STUDY, _SERIES))
@@ -617,20 +617,20 @@ class _Blocks:
         self.shared = shared
         self.creators = creators
         self.judged: dict[bytes, _Judged] = {}
-        self._kinds: dict[int, _Kind] = {}
+        self.kinds: dict[int, _Kind] = {}
         self._nobody = _Nobody(self)
 
     def kind(self, tag: int) -> _Kind:
         """What is done with an element, private or not."""
         if not tag & 0x10000:
             return self.shared.kind(tag)
-        kind = self._kinds.get(tag)
+        kind = self.kinds.get(tag)
         if kind is None:
             creator = self.creators.get(_creator_tag(tag), "") if tag & 0xFFFF > 0xFF else ""
             stays = bool(creator) and self.shared.plan.decide_private(creator, tag).action is not Action.REMOVE
             kind = _Kind(True, shared=True) if stays else _NEVER
-            if len(self._kinds) < _ELEMENTS:
-                self._kinds[tag] = kind
+            if len(self.kinds) < _ELEMENTS:
+                self.kinds[tag] = kind
         return kind
 
     def judge(self, source: Source, tag: int, place: Place, raw: bytes) -> _Judged:
@@ -700,13 +700,14 @@ class _Treatment:
     def _as_for_all(self, source: Source, result: dict[int, bytes]) -> bool:
         """Fill ``result``, as far as that goes by what holds for all people; False where that may not hold for this one."""
         data, blocks = source.data, self.blocks
-        kinds, judged_of, private_of = blocks.shared.kinds, blocks.shared.judged, blocks.judged
+        kinds, private_kinds = blocks.shared.kinds, blocks.kinds
+        judged_of, private_of = blocks.shared.judged, blocks.judged
         isdisjoint, near = self.scrub.words.isdisjoint, self.scrub.near
         wholes: list[str] = []
         blobs: list[bytes] = []
         for tag, place in source.places.items():
             private = tag & 0x10000
-            kind = kinds.get(tag) or blocks.kind(tag)
+            kind = (private_kinds if private else kinds).get(tag) or blocks.kind(tag)
             if kind is _NEVER:
                 continue
             if kind.made is not None and place.vr in kind.vrs and not place.undefined:

@@ -114,6 +114,8 @@ def treat_file(data: bytes, boxes: Sequence[Box], frames: int = 1) -> Pixels:
 def offset_tables(source: Source, frames: int) -> list[Element]:
     """The extended offset tables, where both are there and tell of each frame (PS3.3 C.7.6.3.1.8); none otherwise."""
     found = [Element(tag, "OV", source.raw(tag)) for tag in OFFSET_TABLES]
+    if not found[0].value:
+        return []
     numbers = [struct.unpack(f"<{frames}Q", table.value) if len(table.value) == 8 * frames else () for table in found]  # type: ignore[arg-type]
     return found if all(numbers) and max(map(max, numbers)) < len(source.data) else []
 
@@ -409,4 +411,5 @@ def _has_embedded_overlay(dataset: Dataset) -> bool:
 
 
 def _overlay_without_data(tags: Collection[int]) -> bool:
-    return any(0x60000000 <= tag < 0x61000000 and tag & 0xFFFF == 0x0010 and tag & 0xFFFF0000 | 0x3000 not in tags for tag in tags)
+    planes = [tag for tag in tags if tag >> 24 == 0x60]
+    return any(tag & 0xFFFF == 0x0010 and tag & 0xFFFF0000 | 0x3000 not in tags for tag in planes)

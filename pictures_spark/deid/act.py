@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydicom._dicom_dict import DicomDictionary
 from pydicom._uid_dict import UID_dictionary
@@ -159,6 +159,7 @@ class Deidentifier:
         self.plan = plan
         self._treat = treat
         self._people: dict[tuple, _Person] = {}
+        self._last: tuple[Identity | None, Any] = (None, None)
         self._shared: dict[tuple, _Shared] = {}
         self._statements: dict[bool, dict[int, bytes]] = {}
 
@@ -249,12 +250,15 @@ class Deidentifier:
         return shared
 
     def _person(self, identity: Identity) -> "_Person":
+        if identity is self._last[0]:
+            return self._last[1]
         who = (identity.key, identity.patient, identity.shift_days, identity.known)
         person = self._people.get(who)
         if person is None:
             if len(self._people) >= _PEOPLE:
                 self._people.clear()
             person = self._people[who] = _Person(identity, self._statements)
+        self._last = (identity, person)
         return person
 
 
@@ -677,6 +681,7 @@ class _Treatment:
         self._memory: dict[bytes, bytes] = {}
         self._uids: dict[str, str] = {}
         self._dates: dict[str, bytes] = {}
+        self._keeps_uids = plan.decide(_SOP_INSTANCE).action is Action.KEEP
 
     def encoded(self, source: Source) -> dict[int, bytes]:
         """The top-level elements that stay, treated and encoded, by tag."""
@@ -801,8 +806,11 @@ class _Treatment:
         return _PLAIN.get(vr) if self.plain(tag, vr) else None, treat
 
     def instance(self, value: str) -> str:
-        """What the UID of an instance becomes."""
-        return self.uid(_SOP_INSTANCE, value)
+        """What the UID of an instance becomes; as `uid`, but not remembered: each has its own."""
+        value = value.strip(" \0")
+        if self._keeps_uids or not value or value in UID_dictionary:
+            return self.uid(_SOP_INSTANCE, value)
+        return self._mapped(value)
 
     def is_plain(self, tag: int, raw: bytes, vr: str, start: int) -> bool:
         """Whether an element that the plan keeps is the same when it is encoded again; ``start`` is where its value is in ``raw``."""

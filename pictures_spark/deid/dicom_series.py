@@ -150,9 +150,9 @@ class Template:
                 (length,) = _LENGTH(data, position)
                 position += 4
             if tag == _PIXEL_DATA:
-                parts.append(made)
-                parts.append(self._rest)
-                return uid, parts + self._pixels(data, position, length)
+                parts += (made, self._rest)
+                parts += self._pixels(data, position, length)
+                return uid, parts
             value = position
             if undefined != (length == _UNDEFINED):
                 return None
@@ -177,7 +177,7 @@ class Template:
                 parts.append(treated)
         return None
 
-    def _pixels(self, data: bytes, position: int, length: int) -> "list[bytes | memoryview]":
+    def _pixels(self, data: bytes, position: int, length: int) -> "tuple[bytes | memoryview, ...]":
         if self._native == (length == _UNDEFINED):
             raise ValueError("pixel data and transfer syntax disagree")
         if self._native:
@@ -186,12 +186,12 @@ class Template:
             value: bytes | memoryview = memoryview(data)[position:end] if end - position > _SHORT else data[position:end]
             if len(value) % 2:
                 value = bytes(value) + b"\0"
-            return [self._pixel_head, len(value).to_bytes(4, "little"), value]
+            return self._pixel_head, len(value).to_bytes(4, "little"), value
         view = memoryview(data)
         value, changed = without_comments(view[position : end_of_fragments(data, position)], self.frames, self._run_length)
         if changed:
             raise LongWayError  # what goes with it
-        return [b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff", value, b"\xfe\xff\xdd\xe0\0\0\0\0"]
+        return b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff", value, b"\xfe\xff\xdd\xe0\0\0\0\0"
 
 
 def differences(a: Source, b: Source, saying: Set[int]) -> frozenset[int] | None:

@@ -18,6 +18,7 @@ Peers live in a virtual environment of their own below .cache/benchmarks, made a
 import argparse
 import hashlib
 import json
+import os
 import random
 import shutil
 import statistics
@@ -253,9 +254,12 @@ def written_series(root: Path, count: int) -> list[str]:
 
 
 def content(path: str) -> bytes:
-    """A file's bytes, without a buffer between."""
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - the shortest way, as a peer in another language takes
-        return file.read()
+    """A file's bytes by the shortest way, as a peer in another language takes."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(file, os.fstat(file).st_size)
+    finally:
+        os.close(file)
 
 
 def median_of(run: Callable[[], object], rounds: int) -> float:

@@ -46,7 +46,7 @@ from pictures_spark.deid.dicom_pixels import (
 from pictures_spark.deid.dicom_read import MalformedError, Node, Place, Source, element_of, items_of, read
 from pictures_spark.deid.dicom_rectangles import deciding_tags, rectangles
 from pictures_spark.deid.dicom_scrub import Own, Scrub, known_code, normal, own_words
-from pictures_spark.deid.dicom_series import MAX_PLAIN, Slot, Template, differences
+from pictures_spark.deid.dicom_series import MAX_PLAIN, Slot, Template, differences, may_differ
 from pictures_spark.deid.dicom_values import NOTHING, NUMBERS, Noted, NotedScrub, NotedValues, Unless, calendar
 from pictures_spark.deid.dicom_values import Values as _Values
 from pictures_spark.deid.dicom_write import Element, FileHead, Items, encode_one, encode_value, file_head, fits, text
@@ -72,6 +72,7 @@ _REPORTS = "1.2.840.10008.5.1.4.1.1.88."
 _CODE_VALUE, _CODE_SCHEME, _CODE_MEANING, _LONG_CODE, _URN_CODE = 0x00080100, 0x00080102, 0x00080104, 0x00080119, 0x00080120
 _WORD = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8, "AT": 2, "OW": 2, "OF": 4, "OD": 8, "OV": 8, "OB": 1}
 _PERSONAL = (Action.UID, Action.SHIFT, Action.ACCESSION)
+_REPLACED = (("UI", Action.UID), ("UI", Action.KEEP), ("DA", Action.SHIFT), ("SH", Action.ACCESSION))
 _TEXT_VRS = frozenset(("LO", "SH", "ST", "LT", "UT", "UC"))
 _ONE_VALUE = frozenset(("ST", "LT", "UT"))
 # What may say who somebody is, whatever its tag.
@@ -338,44 +339,56 @@ class _Person:
         return None
 
     def learn(self, source: Source, made: dict[int, bytes], treatment: "_Treatment") -> None:
-        """Make a template of a file and the one like it before, or remember it until there is one."""
-        key = (treatment, source.syntax, tuple(source.places))
+        """Make a template of a file and the one like it before it in its series, or remember it until there is one.
+
+        Where a series of anybody's was of the same elements, what differed in it will differ in this one.
+        """
+        shape = (source.syntax, tuple(source.places))
+        key = (treatment, source.raw(_SERIES), *shape)
+        shapes, plan = treatment.blocks.shared.shapes, treatment.plan
+        saying = plan.identifiers | deciding_tags(plan.policy["pixels"])
         sample = self._samples.get(key)
         if sample is None:
             if len(self._samples) >= _SAMPLES:
                 self._samples.clear()
             self._samples[key] = (source.data[: source.places[source.pixels[0]].value + 8], made)
+            slots = shapes.get(shape)
+            if slots is not None and slots == may_differ(source, slots, saying):
+                self._teach(key, (source, made), slots, treatment)
             return
         former = (read(sample[0]), sample[1])
-        plan = treatment.plan
-        slots = differences(former[0], source, plan.identifiers | deciding_tags(plan.policy["pixels"]))
-        known = next((learned for learned in self._templates if learned.key == key), None)
-        if slots is None or _SOP_INSTANCE not in source.places or source.places[_SOP_INSTANCE].vr != "UI":
+        slots = differences(former[0], source, saying)
+        if slots is None:
             return
+        known = next((learned for learned in self._templates if learned.key == key), None)
         if known is not None:
             slots |= known.template.slots
-        # The template holds the creator of a private block; so it must be of a file in which the block's slots stayed.
-        blocks = {tag for tag in slots if tag >> 16 & 1 and treatment.wants(tag)}
-        base = next((sample for sample in (former, (source, made)) if blocks <= sample[1].keys()), None)
-        if base is None:
-            return
-        if base is not former:
-            self._samples[key] = (source.data[: source.places[source.pixels[0]].value + 8], made)
-        former = base
-        if known is not None:
             self._templates.remove(known)
-        template = Template(former[0], slots, former[1], treatment.slot, native_length(source))
-        uids = {tag: treatment.uid(tag, uid) if (uid := former[0].text(tag)) else None for tag in (_STUDY, _SERIES, _SOP_INSTANCE)}
+        if len(shapes) >= _SHARED_CONTEXTS:
+            shapes.clear()
+        shapes[shape] = slots
+        # The template holds the creator of a private block; so it must be of a file in which the block's slots stayed.
+        if not self._teach(key, former, slots, treatment) and self._teach(key, (source, made), slots, treatment):
+            self._samples[key] = (source.data[: source.places[source.pixels[0]].value + 8], made)
+
+    def _teach(self, key: tuple, of: tuple[Source, dict[int, bytes]], slots: frozenset[int], treatment: "_Treatment") -> bool:
+        """Keep a template of a file and what became of it; False where a private element of a slot did not stay in it."""
+        source, made = of
+        if not {tag for tag in slots if tag & 0x10000 and treatment.wants(tag)} <= made.keys():
+            return False
+        uids = {tag: treatment.uid(tag, uid) if (uid := source.text(tag)) else None for tag in (_STUDY, _SERIES, _SOP_INSTANCE)}
+        syntax = source.syntax if source.syntax not in NATIVE else "1.2.840.10008.1.2.1"
         learned = _Learned(
             key=key,
-            template=template,
+            template=Template(source, slots, made, treatment.slot, native_length(source)),
             treatment=treatment,
-            head=_head(plan, source.text(_SOP_CLASS), source.syntax if source.syntax not in NATIVE else "1.2.840.10008.1.2.1"),
+            head=_head(treatment.plan, source.text(_SOP_CLASS), syntax),
             study_uid=uids[_STUDY],
             series_uid=uids[_SERIES],
             image_uid=uids[_SOP_INSTANCE] or "",
         )
         self._templates = [learned, *self._templates][:_TEMPLATES]
+        return True
 
     def treatment(self, source: Source, plan: Plan, shared: "_Shared") -> "_Treatment":
         """The treatment that holds for a file."""
@@ -459,6 +472,8 @@ def _decoded(value: bytes, charsets: list[str]) -> str:
 
 def _said(node: Node, charsets: list[str], plan: Plan) -> Own:
     """The identifiers of the person that an element holds, at any depth, whole and by name part."""
+    if node.vr == "DA" and node.tag != _BIRTH_DATE and isinstance(node.value, bytes) and len(node.value) == 8 and node.value.isdigit():
+        return Own(frozenset(), frozenset((node.value.decode("ascii"),)))
     names: set[str] = set()
     others: set[str] = set()
     found = _walk(node, charsets) if node.vr in ("SQ", "UN") else ((node, charsets),)
@@ -543,7 +558,7 @@ class _Kind(NamedTuple):
     """What a tag alone says of an element, where it is of one of the VRs that the standard gives it.
 
     ``stays``: whether it may; ``shared``: whether it is judged for all people; ``plain``: it may stay byte for byte; ``replaced``: it is a
-    UID or a date that is only to be replaced; ``made``: what it becomes, whatever its value.
+    UID, a date or an accession number that is only to be replaced; ``made``: what it becomes, whatever its value.
     """
 
     stays: bool
@@ -564,6 +579,7 @@ class _Shared:
         self.plan = plan
         self.judged: dict[bytes, _Judged] = {}
         self.kinds: dict[int, _Kind] = plan.remembered.setdefault(plan.variant, {})
+        self.shapes: dict[tuple, frozenset[int]] = {}
         self._said: dict[bytes, dict[bytes, Own]] = {}
         self._blocks: dict[tuple[bytes, ...], _Blocks] = {}
 
@@ -600,7 +616,7 @@ class _Shared:
             shared=action not in _PERSONAL and tag not in _TABLES and vr not in ("UI", "DA", "DT"),
             vrs=vrs,
             plain=action is Action.KEEP and tag not in _TABLES,
-            replaced=(vr == "UI" and action in (Action.UID, Action.KEEP)) or (vr == "DA" and action is Action.SHIFT),
+            replaced=(vr, action) in _REPLACED,
             made=made,
         )
 
@@ -758,7 +774,7 @@ class _Treatment:
             result[tag] = made
 
     def _directly(self, kind: _Kind, tag: int, raw: bytes, place: Place) -> bytes | None:
-        """A UID or a date by the shortest way, encoded; None where it is not one plain value of an attribute of that VR."""
+        """A UID, date or accession number by the shortest way, encoded; None where it is not one plain value of an attribute of that VR."""
         vr = place.vr
         value = raw[place.value - place.start :].decode("latin-1")
         if vr not in kind.vrs or not value.isascii() or "\\" in value:
@@ -766,6 +782,8 @@ class _Treatment:
         if vr == "UI":
             return encode_value(tag, vr, self.uid(tag, value).encode("ascii"))
         value = value.strip(" \0")
+        if vr == "SH":
+            return encode_value(tag, vr, self._accession(value).encode("ascii") if value else b"")
         moved = self._dates.get(value)
         if moved is None:
             moved = self._dates[value] = ((value and self._safe_one(vr, value, Action.SHIFT)) or "").encode("ascii")

@@ -318,7 +318,8 @@ class _Person:
             if shared is None:
                 shared = self.statements_of_all[image] = {e.tag: encode_one(e) for e in _statements(plan, image)}
             patient = self.identity.patient
-            own = {tag: encode_one(text(tag, vr, patient)) for tag, vr in ((_PATIENT_ID, "LO"), (_PATIENT_NAME, "PN"))}
+            written = patient.encode("ascii")
+            own = {_PATIENT_ID: encode_value(_PATIENT_ID, "LO", written), _PATIENT_NAME: encode_value(_PATIENT_NAME, "PN", written)}
             made = self._statements[image] = shared | own
         return made
 
@@ -400,7 +401,7 @@ class _Person:
         if source.nodes is None:
             data, known = source.data, shared.said_in(charset)
             # Of private elements all that say something, and the creators.
-            spoken = [p for tag, p in source.places.items() if p.vr in _SAYING_VRS or tag in identifiers or tag & 0x10000]
+            spoken = [p for tag, p in source.places.items() if tag & 0x10000 or p[1] in _SAYING_VRS or tag in identifiers]
             for place in spoken:
                 tag = place.tag
                 if tag & 0x10000:
@@ -726,18 +727,21 @@ class _Treatment:
         isdisjoint, near = self.scrub.words.isdisjoint, self.scrub.near
         wholes: list[str] = []
         blobs: list[bytes] = []
-        for tag, place in source.places.items():
+        never = _NEVER
+        for place in source.places.values():
+            tag, vr, start, _, end, undefined = place
             private = tag & 0x10000
             kind = (private_kinds if private else kinds).get(tag) or blocks.kind(tag)
-            if kind is _NEVER:
+            if kind is never:
                 continue
-            if kind.made is not None and place.vr in kind.vrs and not place.undefined:
-                if kind.made:
-                    result[tag] = kind.made
+            _, shared, vrs, _, replaced, fixed = kind
+            if fixed is not None and vr in vrs and not undefined:
+                if fixed:
+                    result[tag] = fixed
                 continue
-            raw = data[place.start : place.end]
-            if not kind.shared:
-                direct = self._directly(kind, tag, raw, place) if kind.replaced else None
+            raw = data[start:end]
+            if not shared:
+                direct = self._directly(kind, tag, raw, place) if replaced else None
                 if direct is None:
                     self._alone(source, tag, place, raw, result)
                 else:

@@ -177,14 +177,14 @@ class Checker:
         if not _TOP_CODES.isdisjoint(after.places):
             return None  # a data set that is a code itself
         reading = b"".join(after.raw(tag) for tag in after.places if tag == _CHARSET or (tag & 0x10000 and tag & 0xFFFF <= 0xFF))
-        looked: dict[tuple[bytes, bytes], _Looked] = {}
+        charset = after.raw(_CHARSET) if _CHARSET in after.places else b""
+        keys = []
         for tag, place in after.places.items():
-            if tag in _PIXELS:
-                if tag not in self._bulk or place.vr not in _BULK_VRS:
-                    return None
-            else:
-                key = (after.raw(tag), reading if tag & 0x10000 else b"")
-                looked[key] = self._look(key, reading)
+            if tag not in _PIXELS:
+                keys.append((result[place.start : place.end], reading if tag & 0x10000 else charset))
+            elif tag not in self._bulk or place.vr not in _BULK_VRS:
+                return None
+        looked = self._look(keys, reading)
         source, says = self._source(before)
         kept = frozenset().union(after.places, *(each.tags for each in looked.values()))
         context = self._context((identity.patient, identity.known, says, kept, reading), source, identity)
@@ -205,13 +205,17 @@ class Checker:
             return None
         return frozenset(text for each in looked.values() for text in each.texts)
 
-    def _look(self, key: tuple[bytes, bytes], reading: bytes) -> "_Looked":
-        """An element of a result as pydicom reads it; ``reading`` is what it is read by: character set and private creators."""
-        looked = self._looked.get(key)
-        if looked is None:
-            looked = _Looked.at(key[0], reading)
-            if len(key[0]) <= _REMEMBERED_BYTES:
-                _bounded(self._looked)[key] = looked
+    def _look(self, keys: list[tuple[bytes, bytes]], reading: bytes) -> "dict[tuple[bytes, bytes], _Looked]":
+        """Elements of a result as pydicom reads them; ``reading`` is what they are read by: character set and private creators."""
+        known = self._looked
+        looked = {key: known[key] for key in keys if key in known}
+        new = [key for key in keys if key not in looked]
+        if new:
+            dataset = read_dataset(BytesIO(b"".join([reading, *(raw for raw, _ in new if raw not in reading)])), False, True)
+            for key in new:
+                looked[key] = _Looked.at(key[0], dataset)
+                if len(key[0]) <= _REMEMBERED_BYTES:
+                    _bounded(known)[key] = looked[key]
         return looked
 
     def _source(self, walked: "_Walked") -> "tuple[_Source, tuple[bytes, ...]]":
@@ -530,10 +534,9 @@ class _Looked(NamedTuple):
     texts: frozenset[tuple[str, str]]
 
     @classmethod
-    def at(cls, raw: bytes, reading: bytes) -> "_Looked":
-        """The element that is encoded here, explicit and little endian."""
+    def at(cls, raw: bytes, dataset: Dataset) -> "_Looked":
+        """The element of a data set that is encoded like this, explicit and little endian."""
         tag = int.from_bytes(raw[:2], "little") << 16 | int.from_bytes(raw[2:4], "little")
-        dataset = read_dataset(BytesIO(reading + raw if raw not in reading else reading), False, True)
         element = dataset[tag]
         elements = [(element, dataset, True), *_below(element)]
         tree = [each for each, _, _ in elements]

@@ -657,6 +657,8 @@ class _Blocks:
     def judge(self, source: Source, tag: int, place: Place, raw: bytes) -> _Judged:
         """What becomes of a top-level element whoever the person is."""
         nobody, start = self._nobody, place.value - place.start
+        if nobody.is_short(tag, raw, place.vr, start):
+            return self._remember(tag, raw, _Judged(_explicit(tag, raw, place.vr, start, source.implicit), NOTHING))
         nobody.noted.forget()
         made: bytes | None
         if place.vr == "CS" and nobody.plain(tag, "CS") and (code := _codes(raw[start:])) is not None:
@@ -670,7 +672,9 @@ class _Blocks:
                 made = encode_one(element) if element is not None else b""
             except _PersonalError:
                 made = None
-        judged = _Judged(made, nobody.noted.unless())
+        return self._remember(tag, raw, _Judged(made, nobody.noted.unless()))
+
+    def _remember(self, tag: int, raw: bytes, judged: _Judged) -> _Judged:
         if len(raw) <= _SHARED_BYTES:
             memory = self.judged if tag & 0x10000 else self.shared.judged
             if len(memory) >= _ELEMENTS:
@@ -838,12 +842,16 @@ class _Treatment:
         """Whether an element that the plan keeps is the same when it is encoded again; ``start`` is where its value is in ``raw``."""
         if vr == "CS":
             return self._is_plain_code(tag, raw[start:])
-        pattern = _PLAIN.get(vr)
-        if pattern is None or len(raw) % 2 or len(raw) > MAX_PLAIN or not self.plain(tag, vr):
-            return False
-        if pattern.fullmatch(raw, start) is not None:
+        if self.is_short(tag, raw, vr, start):
             return True
-        return vr == "DS" and _FRACTIONS.fullmatch(raw, start) is not None and not self.values.in_fractions(raw[start:])
+        fractions = vr == "DS" and not len(raw) & 1 and len(raw) <= MAX_PLAIN and _FRACTIONS.fullmatch(raw, start) is not None
+        return fractions and self.plain(tag, vr) and not self.values.in_fractions(raw[start:])
+
+    def is_short(self, tag: int, raw: bytes, vr: str, start: int) -> bool:
+        """Whether that is so because its values are too short to be anybody's."""
+        pattern = _PLAIN.get(vr)
+        fits = pattern is not None and not len(raw) & 1 and len(raw) <= MAX_PLAIN and pattern.fullmatch(raw, start) is not None
+        return fits and self.plain(tag, vr)
 
     def plain(self, tag: int, vr: str) -> bool:
         """Whether an attribute of a VR may stay byte for byte."""

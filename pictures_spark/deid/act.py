@@ -579,7 +579,7 @@ class _Shared:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.judged: dict[bytes, _Judged] = {}
-        self.kinds: dict[int, _Kind] = plan.remembered.setdefault(plan.variant, {})
+        self.kinds: dict[int, _Kind] = plan.remembered
         self.shapes: dict[tuple, frozenset[int]] = {}
         self._said: dict[bytes, dict[bytes, Own]] = {}
         self._blocks: dict[tuple[bytes, ...], _Blocks] = {}

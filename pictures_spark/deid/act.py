@@ -18,21 +18,19 @@ import math
 import re
 import struct
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache
-from io import BytesIO
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from pydicom import dcmread
 from pydicom._dicom_dict import DicomDictionary
 from pydicom._uid_dict import UID_dictionary
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.valuerep import TEXT_VR_DELIMS, format_number_as_ds
 
 from pictures_spark.deid.dicom_codes import standard_code
-from pictures_spark.deid.dicom_identity import Identity
+from pictures_spark.deid.dicom_identity import Box, Identity
 from pictures_spark.deid.dicom_pixels import (
     DOUBLE_PIXELS,
     FLOAT_PIXELS,
@@ -43,13 +41,12 @@ from pictures_spark.deid.dicom_pixels import (
     Pixels,
     copy_pixels,
     native_length,
-    offset_tables,
-    treat_pixels,
+    treat_file,
 )
 from pictures_spark.deid.dicom_read import MalformedError, Node, Place, Source, element_of, items_of, read
 from pictures_spark.deid.dicom_rectangles import deciding_tags, rectangles
 from pictures_spark.deid.dicom_scrub import Own, Scrub, known_code, normal, own_words
-from pictures_spark.deid.dicom_series import MAX_PLAIN, Slot, Template, differences
+from pictures_spark.deid.dicom_series import MAX_PLAIN, Slot, Template, differences, may_differ
 from pictures_spark.deid.dicom_values import NOTHING, NUMBERS, Noted, NotedScrub, NotedValues, Unless, calendar
 from pictures_spark.deid.dicom_values import Values as _Values
 from pictures_spark.deid.dicom_write import Element, FileHead, Items, encode_one, encode_value, file_head, fits, text
@@ -75,6 +72,7 @@ _REPORTS = "1.2.840.10008.5.1.4.1.1.88."
 _CODE_VALUE, _CODE_SCHEME, _CODE_MEANING, _LONG_CODE, _URN_CODE = 0x00080100, 0x00080102, 0x00080104, 0x00080119, 0x00080120
 _WORD = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8, "AT": 2, "OW": 2, "OF": 4, "OD": 8, "OV": 8, "OB": 1}
 _PERSONAL = (Action.UID, Action.SHIFT, Action.ACCESSION)
+_REPLACED = (("UI", Action.UID), ("UI", Action.KEEP), ("DA", Action.SHIFT), ("SH", Action.ACCESSION))
 _TEXT_VRS = frozenset(("LO", "SH", "ST", "LT", "UT", "UC"))
 _ONE_VALUE = frozenset(("ST", "LT", "UT"))
 # What may say who somebody is, whatever its tag.
@@ -153,11 +151,16 @@ def deidentify(data: bytes, plan: Plan, identity: Identity) -> Deidentified:
 
 
 class Deidentifier:
-    """De-identifies instances one after the other, those of a series at the price of their differences. Belongs to one thread."""
+    """De-identifies instances one after the other, those of a series at the price of their differences. Belongs to one thread.
 
-    def __init__(self, plan: Plan) -> None:
+    ``treat`` does what needs a decoder, which may end its process: `dicom_supervised.SupervisedPixels` lets that be a child.
+    """
+
+    def __init__(self, plan: Plan, treat: Callable[[bytes, Sequence[Box], int], Pixels] = treat_file) -> None:
         self.plan = plan
+        self._treat = treat
         self._people: dict[tuple, _Person] = {}
+        self._last: tuple[Identity | None, Any] = (None, None)
         self._shared: dict[tuple, _Shared] = {}
         self._statements: dict[bool, dict[int, bytes]] = {}
 
@@ -223,7 +226,7 @@ class Deidentifier:
         if pixels is not None and source.nodes is None and pixels.as_they_were:
             person.learn(source, elements, treatment)
         image_uid = treatment.uid(_SOP_INSTANCE, instance_uid)
-        parts = [_head(plan, sop_class, syntax)(image_uid), *(elements[tag] for tag in sorted(elements))]
+        parts = [_head(plan, sop_class, syntax)(image_uid), *map(elements.__getitem__, sorted(elements))]
         if pixels is not None:
             parts += pixels.parts()
         study_uid, series_uid = (treatment.uid(tag, uid) if (uid := source.text(tag)) else None for tag in (_STUDY, _SERIES))
@@ -235,9 +238,8 @@ class Deidentifier:
             copied = copy_pixels(source)
             if copied is not None:
                 return copied
-        dataset = dcmread(BytesIO(data), force=True)
-        tables = offset_tables(source, source.number(_FRAMES, 1) or 1)
-        return treat_pixels(dataset, dataset.get_item(source.pixels[0]), tables, identity.boxes)
+        treat = treat_file if source.syntax in NATIVE else self._treat
+        return treat(data, identity.boxes, source.number(_FRAMES, 1) or 1)
 
     def _shared_of(self, source: Source, plan: Plan) -> "_Shared":
         key = (plan.variant, source.implicit)
@@ -249,12 +251,15 @@ class Deidentifier:
         return shared
 
     def _person(self, identity: Identity) -> "_Person":
+        if identity is self._last[0]:
+            return self._last[1]
         who = (identity.key, identity.patient, identity.shift_days, identity.known)
         person = self._people.get(who)
         if person is None:
             if len(self._people) >= _PEOPLE:
                 self._people.clear()
             person = self._people[who] = _Person(identity, self._statements)
+        self._last = (identity, person)
         return person
 
 
@@ -313,7 +318,8 @@ class _Person:
             if shared is None:
                 shared = self.statements_of_all[image] = {e.tag: encode_one(e) for e in _statements(plan, image)}
             patient = self.identity.patient
-            own = {tag: encode_one(text(tag, vr, patient)) for tag, vr in ((_PATIENT_ID, "LO"), (_PATIENT_NAME, "PN"))}
+            written = patient.encode("ascii")
+            own = {_PATIENT_ID: encode_value(_PATIENT_ID, "LO", written), _PATIENT_NAME: encode_value(_PATIENT_NAME, "PN", written)}
             made = self._statements[image] = shared | own
         return made
 
@@ -334,44 +340,56 @@ class _Person:
         return None
 
     def learn(self, source: Source, made: dict[int, bytes], treatment: "_Treatment") -> None:
-        """Make a template of a file and the one like it before, or remember it until there is one."""
-        key = (treatment, source.syntax, tuple(source.places))
+        """Make a template of a file and the one like it before it in its series, or remember it until there is one.
+
+        Where a series of anybody's was of the same elements, what differed in it will differ in this one.
+        """
+        shape = (source.syntax, tuple(source.places))
+        key = (treatment, source.raw(_SERIES), *shape)
+        shapes, plan = treatment.blocks.shared.shapes, treatment.plan
+        saying = plan.identifiers | deciding_tags(plan.policy["pixels"])
         sample = self._samples.get(key)
         if sample is None:
             if len(self._samples) >= _SAMPLES:
                 self._samples.clear()
             self._samples[key] = (source.data[: source.places[source.pixels[0]].value + 8], made)
+            slots = shapes.get(shape)
+            if slots is not None and slots == may_differ(source, slots, saying):
+                self._teach(key, (source, made), slots, treatment)
             return
         former = (read(sample[0]), sample[1])
-        plan = treatment.plan
-        slots = differences(former[0], source, plan.identifiers | deciding_tags(plan.policy["pixels"]))
-        known = next((learned for learned in self._templates if learned.key == key), None)
-        if slots is None or _SOP_INSTANCE not in source.places or source.places[_SOP_INSTANCE].vr != "UI":
+        slots = differences(former[0], source, saying)
+        if slots is None:
             return
+        known = next((learned for learned in self._templates if learned.key == key), None)
         if known is not None:
             slots |= known.template.slots
-        # The template holds the creator of a private block; so it must be of a file in which the block's slots stayed.
-        blocks = {tag for tag in slots if tag >> 16 & 1 and treatment.wants(tag)}
-        base = next((sample for sample in (former, (source, made)) if blocks <= sample[1].keys()), None)
-        if base is None:
-            return
-        if base is not former:
-            self._samples[key] = (source.data[: source.places[source.pixels[0]].value + 8], made)
-        former = base
-        if known is not None:
             self._templates.remove(known)
-        template = Template(former[0], slots, former[1], treatment.slot, native_length(source))
-        uids = {tag: treatment.uid(tag, uid) if (uid := former[0].text(tag)) else None for tag in (_STUDY, _SERIES, _SOP_INSTANCE)}
+        if len(shapes) >= _SHARED_CONTEXTS:
+            shapes.clear()
+        shapes[shape] = slots
+        # The template holds the creator of a private block; so it must be of a file in which the block's slots stayed.
+        if not self._teach(key, former, slots, treatment) and self._teach(key, (source, made), slots, treatment):
+            self._samples[key] = (source.data[: source.places[source.pixels[0]].value + 8], made)
+
+    def _teach(self, key: tuple, of: tuple[Source, dict[int, bytes]], slots: frozenset[int], treatment: "_Treatment") -> bool:
+        """Keep a template of a file and what became of it; False where a private element of a slot did not stay in it."""
+        source, made = of
+        if not {tag for tag in slots if tag & 0x10000 and treatment.wants(tag)} <= made.keys():
+            return False
+        uids = {tag: treatment.uid(tag, uid) if (uid := source.text(tag)) else None for tag in (_STUDY, _SERIES, _SOP_INSTANCE)}
+        syntax = source.syntax if source.syntax not in NATIVE else "1.2.840.10008.1.2.1"
         learned = _Learned(
             key=key,
-            template=template,
+            template=Template(source, slots, made, treatment.slot, native_length(source)),
             treatment=treatment,
-            head=_head(plan, source.text(_SOP_CLASS), source.syntax if source.syntax not in NATIVE else "1.2.840.10008.1.2.1"),
+            head=_head(treatment.plan, source.text(_SOP_CLASS), syntax),
             study_uid=uids[_STUDY],
             series_uid=uids[_SERIES],
             image_uid=uids[_SOP_INSTANCE] or "",
         )
         self._templates = [learned, *self._templates][:_TEMPLATES]
+        return True
 
     def treatment(self, source: Source, plan: Plan, shared: "_Shared") -> "_Treatment":
         """The treatment that holds for a file."""
@@ -383,7 +401,7 @@ class _Person:
         if source.nodes is None:
             data, known = source.data, shared.said_in(charset)
             # Of private elements all that say something, and the creators.
-            spoken = [p for tag, p in source.places.items() if p.vr in _SAYING_VRS or tag in identifiers or tag & 0x10000]
+            spoken = [p for tag, p in source.places.items() if tag & 0x10000 or p[1] in _SAYING_VRS or tag in identifiers]
             for place in spoken:
                 tag = place.tag
                 if tag & 0x10000:
@@ -455,6 +473,8 @@ def _decoded(value: bytes, charsets: list[str]) -> str:
 
 def _said(node: Node, charsets: list[str], plan: Plan) -> Own:
     """The identifiers of the person that an element holds, at any depth, whole and by name part."""
+    if node.vr == "DA" and node.tag != _BIRTH_DATE and isinstance(node.value, bytes) and len(node.value) == 8 and node.value.isdigit():
+        return Own(frozenset(), frozenset((node.value.decode("ascii"),)))
     names: set[str] = set()
     others: set[str] = set()
     found = _walk(node, charsets) if node.vr in ("SQ", "UN") else ((node, charsets),)
@@ -539,7 +559,7 @@ class _Kind(NamedTuple):
     """What a tag alone says of an element, where it is of one of the VRs that the standard gives it.
 
     ``stays``: whether it may; ``shared``: whether it is judged for all people; ``plain``: it may stay byte for byte; ``replaced``: it is a
-    UID or a date that is only to be replaced; ``made``: what it becomes, whatever its value.
+    UID, a date or an accession number that is only to be replaced; ``made``: what it becomes, whatever its value.
     """
 
     stays: bool
@@ -559,7 +579,8 @@ class _Shared:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.judged: dict[bytes, _Judged] = {}
-        self.kinds: dict[int, _Kind] = plan.remembered.setdefault(plan.variant, {})
+        self.kinds: dict[int, _Kind] = plan.remembered
+        self.shapes: dict[tuple, frozenset[int]] = {}
         self._said: dict[bytes, dict[bytes, Own]] = {}
         self._blocks: dict[tuple[bytes, ...], _Blocks] = {}
 
@@ -596,7 +617,7 @@ class _Shared:
             shared=action not in _PERSONAL and tag not in _TABLES and vr not in ("UI", "DA", "DT"),
             vrs=vrs,
             plain=action is Action.KEEP and tag not in _TABLES,
-            replaced=(vr == "UI" and action in (Action.UID, Action.KEEP)) or (vr == "DA" and action is Action.SHIFT),
+            replaced=(vr, action) in _REPLACED,
             made=made,
         )
 
@@ -617,25 +638,27 @@ class _Blocks:
         self.shared = shared
         self.creators = creators
         self.judged: dict[bytes, _Judged] = {}
-        self._kinds: dict[int, _Kind] = {}
+        self.kinds: dict[int, _Kind] = {}
         self._nobody = _Nobody(self)
 
     def kind(self, tag: int) -> _Kind:
         """What is done with an element, private or not."""
         if not tag & 0x10000:
             return self.shared.kind(tag)
-        kind = self._kinds.get(tag)
+        kind = self.kinds.get(tag)
         if kind is None:
             creator = self.creators.get(_creator_tag(tag), "") if tag & 0xFFFF > 0xFF else ""
             stays = bool(creator) and self.shared.plan.decide_private(creator, tag).action is not Action.REMOVE
             kind = _Kind(True, shared=True) if stays else _NEVER
-            if len(self._kinds) < _ELEMENTS:
-                self._kinds[tag] = kind
+            if len(self.kinds) < _ELEMENTS:
+                self.kinds[tag] = kind
         return kind
 
     def judge(self, source: Source, tag: int, place: Place, raw: bytes) -> _Judged:
         """What becomes of a top-level element whoever the person is."""
         nobody, start = self._nobody, place.value - place.start
+        if nobody.is_short(tag, raw, place.vr, start):
+            return self._remember(tag, raw, _Judged(_explicit(tag, raw, place.vr, start, source.implicit), NOTHING))
         nobody.noted.forget()
         made: bytes | None
         if place.vr == "CS" and nobody.plain(tag, "CS") and (code := _codes(raw[start:])) is not None:
@@ -649,7 +672,9 @@ class _Blocks:
                 made = encode_one(element) if element is not None else b""
             except _PersonalError:
                 made = None
-        judged = _Judged(made, nobody.noted.unless())
+        return self._remember(tag, raw, _Judged(made, nobody.noted.unless()))
+
+    def _remember(self, tag: int, raw: bytes, judged: _Judged) -> _Judged:
         if len(raw) <= _SHARED_BYTES:
             memory = self.judged if tag & 0x10000 else self.shared.judged
             if len(memory) >= _ELEMENTS:
@@ -677,6 +702,7 @@ class _Treatment:
         self._memory: dict[bytes, bytes] = {}
         self._uids: dict[str, str] = {}
         self._dates: dict[str, bytes] = {}
+        self._keeps_uids = plan.decide(_SOP_INSTANCE).action is Action.KEEP
 
     def encoded(self, source: Source) -> dict[int, bytes]:
         """The top-level elements that stay, treated and encoded, by tag."""
@@ -700,22 +726,26 @@ class _Treatment:
     def _as_for_all(self, source: Source, result: dict[int, bytes]) -> bool:
         """Fill ``result``, as far as that goes by what holds for all people; False where that may not hold for this one."""
         data, blocks = source.data, self.blocks
-        kinds, judged_of, private_of = blocks.shared.kinds, blocks.shared.judged, blocks.judged
+        kinds, private_kinds = blocks.shared.kinds, blocks.kinds
+        judged_of, private_of = blocks.shared.judged, blocks.judged
         isdisjoint, near = self.scrub.words.isdisjoint, self.scrub.near
         wholes: list[str] = []
         blobs: list[bytes] = []
-        for tag, place in source.places.items():
+        never = _NEVER
+        for place in source.places.values():
+            tag, vr, start, _, end, undefined = place
             private = tag & 0x10000
-            kind = kinds.get(tag) or blocks.kind(tag)
-            if kind is _NEVER:
+            kind = (private_kinds if private else kinds).get(tag) or blocks.kind(tag)
+            if kind is never:
                 continue
-            if kind.made is not None and place.vr in kind.vrs and not place.undefined:
-                if kind.made:
-                    result[tag] = kind.made
+            _, shared, vrs, _, replaced, fixed = kind
+            if fixed is not None and vr in vrs and not undefined:
+                if fixed:
+                    result[tag] = fixed
                 continue
-            raw = data[place.start : place.end]
-            if not kind.shared:
-                direct = self._directly(kind, tag, raw, place) if kind.replaced else None
+            raw = data[start:end]
+            if not shared:
+                direct = self._directly(kind, tag, raw, place) if replaced else None
                 if direct is None:
                     self._alone(source, tag, place, raw, result)
                 else:
@@ -752,7 +782,7 @@ class _Treatment:
             result[tag] = made
 
     def _directly(self, kind: _Kind, tag: int, raw: bytes, place: Place) -> bytes | None:
-        """A UID or a date by the shortest way, encoded; None where it is not one plain value of an attribute of that VR."""
+        """A UID, date or accession number by the shortest way, encoded; None where it is not one plain value of an attribute of that VR."""
         vr = place.vr
         value = raw[place.value - place.start :].decode("latin-1")
         if vr not in kind.vrs or not value.isascii() or "\\" in value:
@@ -760,6 +790,8 @@ class _Treatment:
         if vr == "UI":
             return encode_value(tag, vr, self.uid(tag, value).encode("ascii"))
         value = value.strip(" \0")
+        if vr == "SH":
+            return encode_value(tag, vr, self._accession(value).encode("ascii") if value else b"")
         moved = self._dates.get(value)
         if moved is None:
             moved = self._dates[value] = ((value and self._safe_one(vr, value, Action.SHIFT)) or "").encode("ascii")
@@ -800,19 +832,26 @@ class _Treatment:
         return _PLAIN.get(vr) if self.plain(tag, vr) else None, treat
 
     def instance(self, value: str) -> str:
-        """What the UID of an instance becomes."""
-        return self.uid(_SOP_INSTANCE, value)
+        """What the UID of an instance becomes; as `uid`, but not remembered: each has its own."""
+        value = value.strip(" \0")
+        if self._keeps_uids or not value or value in UID_dictionary:
+            return self.uid(_SOP_INSTANCE, value)
+        return self._mapped(value)
 
     def is_plain(self, tag: int, raw: bytes, vr: str, start: int) -> bool:
         """Whether an element that the plan keeps is the same when it is encoded again; ``start`` is where its value is in ``raw``."""
         if vr == "CS":
             return self._is_plain_code(tag, raw[start:])
-        pattern = _PLAIN.get(vr)
-        if pattern is None or len(raw) % 2 or len(raw) > MAX_PLAIN or not self.plain(tag, vr):
-            return False
-        if pattern.fullmatch(raw, start) is not None:
+        if self.is_short(tag, raw, vr, start):
             return True
-        return vr == "DS" and _FRACTIONS.fullmatch(raw, start) is not None and not self.values.in_fractions(raw[start:])
+        fractions = vr == "DS" and not len(raw) & 1 and len(raw) <= MAX_PLAIN and _FRACTIONS.fullmatch(raw, start) is not None
+        return fractions and self.plain(tag, vr) and not self.values.in_fractions(raw[start:])
+
+    def is_short(self, tag: int, raw: bytes, vr: str, start: int) -> bool:
+        """Whether that is so because its values are too short to be anybody's."""
+        pattern = _PLAIN.get(vr)
+        fits = pattern is not None and not len(raw) & 1 and len(raw) <= MAX_PLAIN and pattern.fullmatch(raw, start) is not None
+        return fits and self.plain(tag, vr)
 
     def plain(self, tag: int, vr: str) -> bool:
         """Whether an attribute of a VR may stay byte for byte."""

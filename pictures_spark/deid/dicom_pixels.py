@@ -13,10 +13,11 @@ elements that follow from it. Executors only. Three ways (PS3.5 section 8):
 import struct
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
 import numpy as np
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import get_decoder
 from pydicom.pixels.encoders import JPEG2000LosslessEncoder, JPEGLSLosslessEncoder, RLELosslessEncoder
@@ -25,7 +26,7 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from pictures_spark.deid.dicom_frames import without_comments
 from pictures_spark.deid.dicom_identity import Box
-from pictures_spark.deid.dicom_read import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE, RLE, Source
+from pictures_spark.deid.dicom_read import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE, RLE, Source, read
 from pictures_spark.deid.dicom_write import EXPLICIT_LITTLE, Element, encoded_parts, text
 
 PIXEL_DATA, FLOAT_PIXELS, DOUBLE_PIXELS = 0x7FE00010, 0x7FE00008, 0x7FE00009
@@ -103,9 +104,18 @@ def copy_pixels(source: Source) -> Pixels | None:
     return Pixels(EXPLICIT_LITTLE, [Element(place.tag, vr, view)], as_they_were=source.syntax in (IMPLICIT_LITTLE, EXPLICIT_LITTLE))  # type: ignore[arg-type]
 
 
+def treat_file(data: bytes, boxes: Sequence[Box], frames: int = 1) -> Pixels:
+    """The pixels of a file without the text in ``boxes``, as `treat_pixels` makes them; ``frames`` is for those who limit its time."""
+    source = read(data)
+    dataset = dcmread(BytesIO(data), force=True)
+    return treat_pixels(dataset, dataset.get_item(source.pixels[0]), offset_tables(source, source.number(0x00280008, 1) or 1), boxes)
+
+
 def offset_tables(source: Source, frames: int) -> list[Element]:
     """The extended offset tables, where both are there and tell of each frame (PS3.3 C.7.6.3.1.8); none otherwise."""
     found = [Element(tag, "OV", source.raw(tag)) for tag in OFFSET_TABLES]
+    if not found[0].value:
+        return []
     numbers = [struct.unpack(f"<{frames}Q", table.value) if len(table.value) == 8 * frames else () for table in found]  # type: ignore[arg-type]
     return found if all(numbers) and max(map(max, numbers)) < len(source.data) else []
 
@@ -154,9 +164,9 @@ def treat_pixels(dataset: Dataset, pixels: Any, offset_tables: Sequence[Element]
         if _has_encoder(dataset, str(syntax)):
             return _same_syntax(dataset, str(syntax), pixels, boxes, mask)
         return _decoded(dataset, str(syntax), boxes, mask)
-    except NotCleanableError:
+    except (NotCleanableError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:  # noqa: BLE001 - decoders raise anything, and their messages quote values
+    except BaseException as error:  # noqa: BLE001 - decoders raise anything (a panic of Rust's is no Exception), and messages quote values
         raise NotCleanableError(type(error).__name__) from None
 
 
@@ -401,4 +411,5 @@ def _has_embedded_overlay(dataset: Dataset) -> bool:
 
 
 def _overlay_without_data(tags: Collection[int]) -> bool:
-    return any(0x60000000 <= tag < 0x61000000 and tag & 0xFFFF == 0x0010 and tag & 0xFFFF0000 | 0x3000 not in tags for tag in tags)
+    planes = [tag for tag in tags if tag >> 24 == 0x60]
+    return any(tag & 0xFFFF == 0x0010 and tag & 0xFFFF0000 | 0x3000 not in tags for tag in planes)

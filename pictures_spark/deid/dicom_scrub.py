@@ -93,7 +93,7 @@ class Scrub:
     def spans(self, text: str) -> list[Span]:
         """Where identifiers are, in order, none overlapping another."""
         # Most texts match none of the expressions: all of them at once tell that in one pass.
-        rules = RULES if _any_pattern().search(text) else OWN_RULES
+        rules = RULES if _any_pattern().search(text) else OWN_RULES if self.words else {}
         found = sorted({_with_prefix(text, span) for name, rule in rules.items() if name in self.rules for span in rule(self, text)})
         merged: list[Span] = []
         for start, end in found:

@@ -150,9 +150,9 @@ class Template:
                 (length,) = _LENGTH(data, position)
                 position += 4
             if tag == _PIXEL_DATA:
-                parts.append(made)
-                parts.append(self._rest)
-                return uid, parts + self._pixels(data, position, length)
+                parts += (made, self._rest)
+                parts += self._pixels(data, position, length)
+                return uid, parts
             value = position
             if undefined != (length == _UNDEFINED):
                 return None
@@ -177,7 +177,7 @@ class Template:
                 parts.append(treated)
         return None
 
-    def _pixels(self, data: bytes, position: int, length: int) -> "list[bytes | memoryview]":
+    def _pixels(self, data: bytes, position: int, length: int) -> "tuple[bytes | memoryview, ...]":
         if self._native == (length == _UNDEFINED):
             raise ValueError("pixel data and transfer syntax disagree")
         if self._native:
@@ -186,12 +186,12 @@ class Template:
             value: bytes | memoryview = memoryview(data)[position:end] if end - position > _SHORT else data[position:end]
             if len(value) % 2:
                 value = bytes(value) + b"\0"
-            return [self._pixel_head, len(value).to_bytes(4, "little"), value]
+            return self._pixel_head, len(value).to_bytes(4, "little"), value
         view = memoryview(data)
         value, changed = without_comments(view[position : end_of_fragments(data, position)], self.frames, self._run_length)
         if changed:
             raise LongWayError  # what goes with it
-        return [b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff", value, b"\xfe\xff\xdd\xe0\0\0\0\0"]
+        return b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff", value, b"\xfe\xff\xdd\xe0\0\0\0\0"
 
 
 def differences(a: Source, b: Source, saying: Set[int]) -> frozenset[int] | None:
@@ -199,23 +199,25 @@ def differences(a: Source, b: Source, saying: Set[int]) -> frozenset[int] | None
 
     ``saying`` are tags of elements that say who the person is.
     """
-    if a.syntax != b.syntax or len(a.pixels) != 1 or a.pixels != b.pixels or a.pixels[0] != _PIXEL_DATA or len(a.places) != len(b.places):
-        return None
-    if _meta(a) != _meta(b):
+    if a.syntax != b.syntax or a.pixels != b.pixels or len(a.places) != len(b.places) or _meta(a) != _meta(b):
         return None
     found = set()
     for one, other in zip(a.places.values(), b.places.values(), strict=True):
         if (one.tag, one.vr, one.undefined, one.value - one.start) != (other.tag, other.vr, other.undefined, other.value - other.start):
             return None
-        if one.tag == _PIXEL_DATA:
-            continue
-        if a.data[one.start : one.end] == b.data[other.start : other.end]:
-            continue
-        if one.tag in _CONSTANT or one.tag in saying or one.vr in _SAYING_VRS or _is_creator(one):
-            return None
-        found.add(one.tag)
-    often = {tag for tag in _OFTEN & a.places.keys() if a.places[tag].vr not in _SAYING_VRS} - set(saying)
-    return frozenset(found | often) if len(found) <= MAX_SLOTS else None
+        if one.tag != _PIXEL_DATA and a.data[one.start : one.end] != b.data[other.start : other.end]:
+            found.add(one.tag)
+    slots = may_differ(a, found | _OFTEN, saying)
+    return slots if slots is not None and found <= slots and len(found) <= MAX_SLOTS else None
+
+
+def may_differ(source: Source, tags: Set[int], saying: Set[int]) -> frozenset[int] | None:
+    """Those of some elements of a file that a template may have slots for; None where it cannot have a template."""
+    instance = source.places.get(_SOP_INSTANCE)
+    if source.pixels != (_PIXEL_DATA,) or instance is None or instance.vr != "UI":
+        return None
+    places = [source.places[tag] for tag in tags if tag in source.places and tag not in _CONSTANT and tag not in saying]
+    return frozenset(place.tag for place in places if place.vr not in _SAYING_VRS and not _is_creator(place))
 
 
 def _meta(source: Source) -> list[bytes]:

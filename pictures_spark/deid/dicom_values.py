@@ -161,7 +161,7 @@ class NotedValues(Values):
     def in_fractions(self, value: bytes) -> bool:
         """As `Values.in_fractions`."""
         self.noted.words |= _readings(value.decode("ascii"))
-        return super().in_fractions(value)
+        return False
 
     def in_number(self, value: str) -> bool:
         """As `Values.in_number`."""

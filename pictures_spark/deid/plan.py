@@ -107,7 +107,8 @@ class Plan:
     sop_class: str = ""
     _decided: dict[int, Decision] = field(default_factory=dict, repr=False, compare=False)
     _by_class: dict[str, "Plan"] = field(default_factory=dict, repr=False, compare=False)
-    remembered: dict[Any, dict] = field(default_factory=dict, repr=False, compare=False)  # what those who act by the plan make of it
+    # What those who act by the plan make of a tag; a plan made from another has its own.
+    remembered: dict[int, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def name(self) -> str:

@@ -18,13 +18,13 @@ import tempfile
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from pydicom import Dataset, dcmread
@@ -109,11 +109,20 @@ def check(original: bytes, result: bytes, policy: dict[str, Any], identity: Iden
     return Checker(policy)(original, result, identity)
 
 
-class Checker:
-    """Checks results one after the other, those of a series at the price of their differences. Belongs to one thread."""
+_Compare: TypeAlias = Callable[[bytes, bytes, Sequence[Box], int], list[Finding]]
 
-    def __init__(self, policy: dict[str, Any]) -> None:
+
+class Checker:
+    """Checks results one after the other, those of a series at the price of their differences. Belongs to one thread.
+
+    ``compare`` does what needs a decoder, which may end its process: `dicom_supervised.SupervisedPixels` lets that be a child.
+    """
+
+    def __init__(
+        self, policy: dict[str, Any], compare: "Callable[[bytes, bytes, Sequence[Box], int], list[Finding]] | None" = None
+    ) -> None:
         self.policy = policy
+        self._compare = compare or compare_pixels
         pixels = policy["pixels"]
         self._plain_pixels = not pixels["rectangles"] and pixels["outside_ultrasound_regions"] == "keep"
         self._bulk = {tag_for_keyword(keyword) for keyword in policy["bulk"]}
@@ -149,7 +158,12 @@ class Checker:
         findings += _of_meta(int(element.tag) for element in meta)
         findings += _uids(_uids_in([*tree, *meta]), source, policy, identity)
         findings += _dates(_dates_in(tree), source, policy, identity)
-        findings += _pixels(dataset, checked, (*identity.boxes, *_rectangles(dataset, policy["pixels"])))
+        boxes = (*identity.boxes, *_rectangles(dataset, policy["pixels"]))
+        pixels = _pixel_bytes(dataset, checked, boxes)
+        if pixels is None:
+            compare = compare_pixels if _is_native(dataset) and _is_native(checked) else self._compare
+            pixels = compare(original, result, boxes, int(checked.get("NumberOfFrames", 1) or 1))
+        findings += pixels
         findings += _in_bytes(result, wanted, source)
         if checked.get("PatientIdentityRemoved") != "YES" or checked.get("PatientID") != identity.patient or checked.preamble != bytes(128):
             findings.append(Finding("statement"))
@@ -163,14 +177,14 @@ class Checker:
         if not _TOP_CODES.isdisjoint(after.places):
             return None  # a data set that is a code itself
         reading = b"".join(after.raw(tag) for tag in after.places if tag == _CHARSET or (tag & 0x10000 and tag & 0xFFFF <= 0xFF))
-        looked: dict[tuple[bytes, bytes], _Looked] = {}
+        charset = after.raw(_CHARSET) if _CHARSET in after.places else b""
+        keys = []
         for tag, place in after.places.items():
-            if tag in _PIXELS:
-                if tag not in self._bulk or place.vr not in _BULK_VRS:
-                    return None
-            else:
-                key = (after.raw(tag), reading if tag & 0x10000 else b"")
-                looked[key] = self._look(key, reading)
+            if tag not in _PIXELS:
+                keys.append((result[place.start : place.end], reading if tag & 0x10000 else charset))
+            elif tag not in self._bulk or place.vr not in _BULK_VRS:
+                return None
+        looked = self._look(keys, reading)
         source, says = self._source(before)
         kept = frozenset().union(after.places, *(each.tags for each in looked.values()))
         context = self._context((identity.patient, identity.known, says, kept, reading), source, identity)
@@ -191,13 +205,17 @@ class Checker:
             return None
         return frozenset(text for each in looked.values() for text in each.texts)
 
-    def _look(self, key: tuple[bytes, bytes], reading: bytes) -> "_Looked":
-        """An element of a result as pydicom reads it; ``reading`` is what it is read by: character set and private creators."""
-        looked = self._looked.get(key)
-        if looked is None:
-            looked = _Looked.at(key[0], reading)
-            if len(key[0]) <= _REMEMBERED_BYTES:
-                _bounded(self._looked)[key] = looked
+    def _look(self, keys: list[tuple[bytes, bytes]], reading: bytes) -> "dict[tuple[bytes, bytes], _Looked]":
+        """Elements of a result as pydicom reads them; ``reading`` is what they are read by: character set and private creators."""
+        known = self._looked
+        looked = {key: known[key] for key in keys if key in known}
+        new = [key for key in keys if key not in looked]
+        if new:
+            dataset = read_dataset(BytesIO(b"".join([reading, *(raw for raw, _ in new if raw not in reading)])), False, True)
+            for key in new:
+                looked[key] = _Looked.at(key[0], dataset)
+                if len(key[0]) <= _REMEMBERED_BYTES:
+                    _bounded(known)[key] = looked[key]
         return looked
 
     def _source(self, walked: "_Walked") -> "tuple[_Source, tuple[bytes, ...]]":
@@ -516,10 +534,9 @@ class _Looked(NamedTuple):
     texts: frozenset[tuple[str, str]]
 
     @classmethod
-    def at(cls, raw: bytes, reading: bytes) -> "_Looked":
-        """The element that is encoded here, explicit and little endian."""
+    def at(cls, raw: bytes, dataset: Dataset) -> "_Looked":
+        """The element of a data set that is encoded like this, explicit and little endian."""
         tag = int.from_bytes(raw[:2], "little") << 16 | int.from_bytes(raw[2:4], "little")
-        dataset = read_dataset(BytesIO(reading + raw if raw not in reading else reading), False, True)
         element = dataset[tag]
         elements = [(element, dataset, True), *_below(element)]
         tree = [each for each, _, _ in elements]
@@ -756,8 +773,13 @@ def _same_pixels(before: _Walked, after: _Walked) -> bool:
     return True
 
 
-def _pixels(source: Dataset, checked: Dataset, boxes: tuple[Box, ...]) -> list[Finding]:
-    """Whether every pixel outside the boxes is what it was, and those inside are blank: bytes where they suffice, else decoded."""
+def _is_native(dataset: Dataset) -> bool:
+    syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
+    return syntax is None or not syntax.is_encapsulated
+
+
+def _pixel_bytes(source: Dataset, checked: Dataset, boxes: tuple[Box, ...]) -> list[Finding] | None:
+    """Whether every pixel is what it was, where their bytes tell; None where they are to be decoded."""
     present = [keyword for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData") if keyword in checked]
     if not present:
         return []
@@ -771,6 +793,12 @@ def _pixels(source: Dataset, checked: Dataset, boxes: tuple[Box, ...]) -> list[F
         return []
     if not boxes and _scans(before) and _scans(before) == _scans(after):
         return []
+    return None
+
+
+def compare_pixels(original: bytes, result: bytes, boxes: Sequence[Box], frames: int = 1) -> list[Finding]:
+    """Whether every pixel outside the boxes is what it was, and those inside are blank; ``frames`` is for those who limit its time."""
+    source, checked = dcmread(BytesIO(original), force=True), dcmread(BytesIO(result))
     try:
         was, now = _frames(source), _frames(checked)
         if was.shape != now.shape:
@@ -786,7 +814,9 @@ def _pixels(source: Dataset, checked: Dataset, boxes: tuple[Box, ...]) -> list[F
             outside &= np.roll(outside, 1, 2) & np.roll(outside, -1, 2)  # colour is shared by two pixels side by side
         # Bits above those stored are no part of a pixel: an overlay may have been cleared there.
         return [] if (_shown(source, was)[outside] == _shown(checked, now)[outside]).all() else [Finding("pixels")]
-    except Exception:  # noqa: BLE001 - decoders raise anything
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # noqa: BLE001 - decoders raise anything: a panic of Rust's is no Exception
         return [Finding("undecodable")]
 
 

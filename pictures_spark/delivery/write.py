@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from pictures_spark.deid.act import Deidentified, Deidentifier, WithheldError
 from pictures_spark.deid.dicom_identity import Box, Identity, make_identity
+from pictures_spark.deid.dicom_supervised import SupervisedPixels
 from pictures_spark.deid.plan import load_plan
 from pictures_spark.deid.verify import Checker, verdict
 from pictures_spark.delivery.second_look import SecondLook
@@ -68,6 +69,7 @@ def writer(task: Task) -> Any:
                     yield pa.RecordBatch.from_pylist(rows, _schema())
         finally:
             work.second_look.close()
+            work.decoding.close()
 
     return write
 
@@ -90,8 +92,9 @@ class _Work:
         self.task = task
         self.key = task.key.bytes()
         self.plan = load_plan(task.policy)
-        self.deidentify = Deidentifier(self.plan)
-        self.check = Checker(self.plan.policy)
+        self.decoding = SupervisedPixels(task.limits)
+        self.deidentify = Deidentifier(self.plan, self.decoding.treat)
+        self.check = Checker(self.plan.policy, self.decoding.compare)
         self.done = _journal(Path(task.journal))
         self.log = Path(task.journal) / f"{uuid.uuid4().hex}.jsonl"
         self.second_look = SecondLook(Path(task.journal).with_suffix(".look"), task.limits, task.second_look_share)

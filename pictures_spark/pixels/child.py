@@ -5,28 +5,23 @@ again. It dies with its parent, and says nothing of its own: native libraries pr
 print on standard output go nowhere.
 """
 
-import ctypes
 import json
-import os
-import resource
-import signal
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, astuple
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
 
 from pictures_spark.pixels import features, text, wire
+from pictures_spark.pixels.confined import die_with, limit_memory, private_streams
 from pictures_spark.pixels.examine import Examined, Examiner, Locator, Looks
 from pictures_spark.pixels.faults import PixelFault
 from pictures_spark.pixels.heat import Suspect
 from pictures_spark.roots import Root
 
-_PR_SET_PDEATHSIG = 1
 _TELL_SECONDS = 0.1
 
 
@@ -59,8 +54,8 @@ def serve(make: Callable[[dict[str, Any], Callable[[], None]], Looks]) -> None:
         tells the parent that there is progress.
     """
     settings = json.loads(sys.argv[1])
-    _die_with(settings["parent"])
-    requests, answers = _private_streams()
+    die_with(settings["parent"])
+    requests, answers = private_streams()
     worker = make(settings, _telling(answers))
     # Parallelism is Spark's.
     cv2.setNumThreads(1)
@@ -68,7 +63,7 @@ def serve(make: Callable[[dict[str, Any], Callable[[], None]], Looks]) -> None:
     if settings["text"]:
         text.engine()
         text.find_text(np.zeros((64, 64), np.uint8), whole=True)
-    _limit_memory(settings["memory_bytes"])
+    limit_memory(settings["memory_bytes"])
     answers.write(wire.pack({"ready": True}))
     while True:
         length = requests.read(wire.LENGTH.size)
@@ -122,32 +117,6 @@ def _packed(found: Examined) -> bytes:
         if found.frame_count > 1:
             arrays["high"] = found.sketch.high
     return wire.pack(message, arrays)
-
-
-def _die_with(parent: int) -> None:
-    """Ask the kernel (Linux) to end this process when its parent ends, and end now where that has happened already."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit(0)
-
-
-def _private_streams() -> tuple[BinaryIO, BinaryIO]:
-    """Move the two pipes where no library prints, and point 0, 1 and 2 at nothing."""
-    requests, answers = os.dup(0), os.dup(1)
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(nowhere, number)
-    return os.fdopen(requests, "rb"), os.fdopen(answers, "wb", buffering=0)
-
-
-def _limit_memory(growth: int) -> None:
-    """Allow the address space to grow by so many bytes from here; libraries and models are loaded and do not count."""
-    with Path("/proc/self/statm").open() as file:
-        now = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (now + growth, now + growth))
-    # A core file would hold the pixels and names of a patient.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 if __name__ == "__main__":

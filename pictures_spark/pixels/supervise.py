@@ -110,11 +110,15 @@ class Supervised:
             self._child.communicate()
             self._child = None
 
-    def _ask(self, request: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    def _ask(
+        self, request: dict[str, Any], arrays: dict[str, np.ndarray] | None = None, frames: int = 1
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What the child answers; ``frames`` are done before it says anything."""
         child = self._running()
         end = time.monotonic() + _LONGEST * self._limits.seconds
         try:
-            message, found = wire.unpack(_exchange(child, wire.pack(request, arrays), self._limits.seconds))
+            seconds = self._limits.seconds * min(max(frames, 1), _LONGEST)
+            message, found = wire.unpack(_exchange(child, wire.pack(request, arrays), seconds))
             while "progress" in message:
                 left = min(self._limits.seconds, end - time.monotonic())
                 message, found = wire.unpack(_exchange(child, b"", left))

@@ -416,6 +416,7 @@ def test_what_stays_byte_for_byte_is_what_taking_it_apart_gives(values, data):
     made = deidentify(whole, PLAN, who())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(act._Treatment, "is_plain", lambda *_: False)
+        patch.setattr(act._Treatment, "is_short", lambda *_: False)
         patch.setattr(act._Treatment, "_as_for_all", lambda *_: False)
         patch.setattr(act._Treatment, "_directly", lambda *_: None)
         patch.setattr(act, "_codes", lambda _: None)

@@ -1,5 +1,6 @@
 """Text boxes are filled in every kind of pixel data, and every sample outside them is what it was."""
 
+import struct
 from io import BytesIO
 
 import numpy as np
@@ -275,3 +276,19 @@ def test_a_rectangle_does_not_replace_a_verdict():
 def test_faulty_rectangles_are_refused(pixels):
     with pytest.raises(ConfigError, match="pixels"):
         ruled(**pixels)
+
+
+def test_a_decoder_that_panics_costs_one_image_and_not_the_job():
+    """A run-length frame that runs over its end: the decoder's panic (Rust's) is no Exception."""
+    run = b"\x7f" + bytes(128) + b"\0"
+    frame = struct.pack("<16I", 2, 64, 194, *[0] * 13) + run + run
+    source = instance(np.zeros((8, 8), np.uint16))
+    source.PixelData = encapsulate([frame], has_bot=False)
+    source["PixelData"].is_undefined_length = True
+    data = dicom_bytes(source, RLELossless)
+    boxed = make_identity(b"k" * 32, "p", 180, verdict="text", boxes=(Box(0, 0, 1, 1, 4, 4),))
+    with pytest.raises(WithheldError, match="pixels_not_cleanable"):
+        deidentify(data, PLAN, boxed)
+    clean = make_identity(b"k" * 32, "p", 180, verdict="clean")
+    changed = deidentify(data, PLAN, clean).data.replace(frame, frame[:-1] + b"\1")
+    assert {finding.code for finding in verify(data, changed, PLAN.policy, clean)} == {"undecodable"}

@@ -188,3 +188,40 @@ def test_deflated_and_big_endian_give_the_same_elements(name):
     made_small = dcmread(BytesIO(deidentify(pydicom_file("MR_small.dcm"), PLAN, IDENTITY).data))
     assert (made_big.pixel_array == made_small.pixel_array).all()
     assert made_big.Rows == made_small.Rows
+
+
+def test_series_of_people_with_the_same_scanner_teach_each_other_what_differs():
+    """Only which elements differ, never what is in them: the first image of a new person's series is the template for the second."""
+    together = Deidentifier(PLAN)
+    people = [make_identity(bytes(range(32)), f"p{n}", 180, verdict="clean") for n in range(4)]
+    for number, who in enumerate(people):
+        values = {"PatientName": f"Somebody^{number}", "StudyInstanceUID": f"1.9.{number}", "SeriesInstanceUID": f"1.9.{number}.1"}
+        files = [made({**values, "SOPInstanceUID": f"1.9.{number}.1.{n}", "InstanceNumber": str(n)}) for n in range(3)]
+        together(files[0], who)
+        (*_, person) = together._people.values()
+        assert bool(person._templates) == (number > 0)
+        for data in files:
+            assert together(data, who) == deidentify(data, PLAN, who)
+            assert verify(data, together(data, who).data, PLAN.policy, who) == []
+
+
+def test_each_series_of_a_person_has_its_template():
+    together = Deidentifier(PLAN)
+    for series in (1, 2, 1, 2):
+        for n in range(3):
+            data = made({"SeriesInstanceUID": f"1.9.{series}", "SOPInstanceUID": f"1.9.{series}.{n}", "InstanceNumber": str(n)})
+            assert together(data, IDENTITY) == deidentify(data, PLAN, IDENTITY)
+    (person,) = together._people.values()
+    assert len(person._templates) == 2
+
+
+@pytest.mark.parametrize("keyword", ["FloatPixelData", "DoubleFloatPixelData"])
+def test_pixels_that_are_real_numbers_have_no_template(keyword):
+    source = instance(BitsAllocated=32 if keyword[0] == "F" else 64)
+    del source.PixelData
+    setattr(source, keyword, np.ones(64, "<f4" if keyword[0] == "F" else "<f8").tobytes())
+    data, together = dicom_bytes(source), Deidentifier(PLAN)
+    for _ in range(4):
+        assert together(data, IDENTITY) == deidentify(data, PLAN, IDENTITY)
+    (person,) = together._people.values()
+    assert not person._templates

@@ -46,7 +46,7 @@ class Looks:
     ],
 )
 def test_every_image_has_a_verdict_and_only_the_clean_leave(task, tmp_path, monkeypatch, findings, verdict, reason):
-    monkeypatch.setattr(writing, "check", lambda *_: Checked(findings))
+    monkeypatch.setattr(writing.Checker, "__call__", lambda *_: Checked(findings))
     (line,) = write(task, {})
     assert (line["verdict"], line["reason"]) == (verdict, reason)
     assert line["findings"] == [f"{f.code} {f.keyword}".strip() for f in findings]

@@ -198,6 +198,8 @@ def _read_region(frame8: np.ndarray, region: _Region, rule: dict[str, Any]) -> l
     if look.chance < heat["second"]:
         return []
     found = _read_part(part, region, look.chance, frame8.shape[0], rule)
+    if found and look.chance + max(box.score for box in found) < rules()["reading"]["together"]:
+        found = []
     if not found and look.chance >= heat["unread"] and look.length >= heat["unread_length"]:
         inner = _margin(region.line, rule) // 2
         found = [Box(inner, inner, part.shape[1] - inner, part.shape[0] - inner, look.chance)]

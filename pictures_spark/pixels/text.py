@@ -152,13 +152,14 @@ def _cover(found: list[Box], place: Suspect, rule: dict[str, Any]) -> None:
 class _Region:
     """A part of a frame to be read on its own.
 
-    ``line`` is about the height of a line in it, or ``core`` (`Suspect`), and ``upright`` False where lines may run up or down.
+    ``heat``, ``line`` and ``core`` are those of the place (`Suspect`), and ``upright`` False where lines may run up or down.
     """
 
     x0: int
     y0: int
     x1: int
     y1: int
+    heat: float
     line: int
     core: int
     upright: bool
@@ -180,7 +181,8 @@ def _regions(places: Sequence[Suspect], shape: tuple[int, ...], rule: dict[str, 
     for place in joined:
         margin = _margin(place.line, rule)
         sides = max(0, place.x0 - margin), max(0, place.y0 - margin), min(shape[1], place.x1 + margin), min(shape[0], place.y1 + margin)
-        made.append(_Region(*sides, place.line, place.core, place.height <= rule["upright_aspect"] * max(place.width, place.line)))
+        upright = place.height <= rule["upright_aspect"] * max(place.width, place.line)
+        made.append(_Region(*sides, place.heat, place.line, place.core, upright))
     return made
 
 
@@ -195,6 +197,10 @@ def _read_region(frame8: np.ndarray, region: _Region, rule: dict[str, Any]) -> l
     lines = [region.line, region.core] if region.line >= 1.5 * region.core else [region.line]
     look = max(second_look(part, line) for line in lines)
     heat = rules()["heat"]
+    if look.chance < heat["second"] and region.heat >= heat["small_heat"] and region.core > heat["small_line"]:
+        # A small line beside something larger: it was seen in its own size only.
+        region = replace(region, line=heat["small_line"], core=heat["small_line"])
+        look = second_look(part, region.line)
     if look.chance < heat["second"]:
         return []
     found = _read_part(part, region, look.chance, frame8.shape[0], rule)

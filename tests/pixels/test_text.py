@@ -10,6 +10,7 @@ from planted import FONTS, anatomy, burn, inked
 
 from pictures_spark.pixels import text as detector
 from pictures_spark.pixels.decode import decode
+from pictures_spark.pixels.heat import clear
 from pictures_spark.pixels.text import Box, engine_version, find_text
 from pictures_spark.pixels.window import to_8bit
 from pictures_spark.resources import load_schema, schemas_dir
@@ -119,6 +120,16 @@ def test_a_marker_does_not_excuse_what_cannot_be_read(monkeypatch):
 
     monkeypatch.setattr(detector, "_read", reading)
     assert uncovered(find_text(frame), inked(frame.shape, "GYLLENSPEY JO", (30, 30), height=18)) == 0
+
+
+def test_contrast_is_stretched_but_not_without_bound():
+    faint = np.full((20, 30), 100, np.uint8)
+    faint[5:15, 5:25] = 110
+    assert int(np.ptp(clear(faint))) == 30
+    strong = np.linspace(0, 255, 600).astype(np.uint8).reshape(20, 30)
+    assert np.ptp(clear(strong)) == 255
+    assert clear(np.repeat(faint[:, :, None], 3, axis=2)).shape == (20, 30, 3)
+    assert not np.ptp(clear(np.zeros((4, 4), np.uint8)))
 
 
 @pytest.mark.parametrize("value", [0, 255])

@@ -126,7 +126,7 @@ def _judged(frame8: np.ndarray, places: Sequence[Suspect], found: list[Box]) -> 
     if not any(map(_says_something, found)):
         return []
     for place in places:
-        _cover(found, place, rule)
+        _cover(found, _longer(place, frame8.shape, rule), rule)
     return sorted(set(found))
 
 
@@ -135,6 +135,14 @@ def _says_something(box: Box) -> bool:
     if not box.text:
         return box.score >= rules()["heat"]["unread"]
     return len(box.text.strip()) >= rules()["reading"]["min_characters"] and not is_marker(box.text)
+
+
+def _longer(place: Suspect, shape: tuple[int, ...], rule: dict[str, Any]) -> Suspect:
+    """A place with something added at both ends of its line, inside the frame."""
+    more = max(rule["reach"], place.core // 2)
+    if place.width >= place.height:
+        return replace(place, x0=max(0, place.x0 - more), x1=min(shape[1], place.x1 + more))
+    return replace(place, y0=max(0, place.y0 - more), y1=min(shape[0], place.y1 + more))
 
 
 def _cover(found: list[Box], place: Suspect, rule: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pictures_spark.pixels.heat import Suspect, clear, overlap, second_look, suspects
+from pictures_spark.pixels.heat import Look, Suspect, clear, overlap, second_look, suspects
 from pictures_spark.pixels.words import is_marker
 from pictures_spark.resources import load_schema
 
@@ -133,7 +133,7 @@ def _judged(frame8: np.ndarray, places: Sequence[Suspect], found: list[Box]) -> 
 def _says_something(box: Box) -> bool:
     """Whether a box is more than a marker or a letter or two: what cannot be read but is surely text is."""
     if not box.text:
-        return box.score >= rules()["heat"]["unread"]
+        return box.score >= rules()["heat"]["unread_short"]
     return len(box.text.strip()) >= rules()["reading"]["min_characters"] and not is_marker(box.text)
 
 
@@ -214,10 +214,16 @@ def _read_region(frame8: np.ndarray, region: _Region, rule: dict[str, Any]) -> l
     found = _read_part(part, region, look.chance, frame8.shape[0], rule)
     if found and look.chance + max(box.score for box in found) < rules()["reading"]["together"]:
         found = []
-    if not found and look.chance >= heat["unread"] and look.length >= heat["unread_length"]:
+    if not found and _surely_text(look, heat):
         inner = _margin(region.line, rule) // 2
         found = [Box(inner, inner, part.shape[1] - inner, part.shape[0] - inner, look.chance)]
     return [box.moved(region.x0, region.y0) for box in found]
+
+
+def _surely_text(look: Look, heat: dict[str, Any]) -> bool:
+    """Whether a place counts as text though it cannot be read; long ones have to be surer, for rulers are long."""
+    least, most = heat["unread_length"]
+    return look.length >= least and look.chance >= heat["unread" if look.length > most else "unread_short"]
 
 
 def _read_part(part: np.ndarray, region: _Region, certainty: float, frame_rows: int, rule: dict[str, Any]) -> list[Box]:

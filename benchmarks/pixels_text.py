@@ -1,6 +1,6 @@
 """How surely and how fast burned-in text is found, against plain per-frame PP-OCRv4 and Tesseract, on frames with planted text.
 
-    python benchmarks/pixels_text.py [--frames 600] [--mix 100] [--series 100] [--only quality | frames | series]
+    python benchmarks/pixels_text.py [--frames 600] [--mix 100] [--series 100] [--only quality | frames | series | costs]
 
 - text_recall_frame, text_false_alarm, text_line_coverage: as many planted as clean hard frames, 8-bit, from pydicom's images and drawn
   ones (pictures_spark/synthetic/frames.py): heights 8 to 40 px, contrast from 35 grey levels, a third turned by up to 6 degrees, 20 %
@@ -12,6 +12,7 @@
 - text_series_recall, text_series_frames, text_series_false_alarm: series of 24 to 48 frames, read as `pictures pixels` reads them; a third
   each with one line on all frames, on one to three, and another on every frame. In per cent.
 - text_series_per_core: such series, clean, per second of one core.
+- ``--only costs``: milliseconds of a frame by modality, for docs/burned-in-text.md.
 
 Peers, in the same run and on the same arrays: PP-OCRv4 on each whole frame (detection at 736, the rules for shape of
 schemas/pixels/text.yaml, a score of 0.5 and 3 characters), and, where it is installed, Tesseract through pytesseract (`--psm 11`, enlarged
@@ -43,10 +44,12 @@ from pictures_spark.pixels.text import Box, find_text, read_places
 from pictures_spark.pixels.window import to_8bit
 from pictures_spark.synthetic import frames
 
-SEEDS = {"planted": 20261, "clean": 20262, "mix": 20263, "mixed": 20264, "series": 20265}
+SEEDS = {"planted": 20261, "clean": 20262, "mix": 20263, "mixed": 20264, "series": 20265, "costs": 20266}
 MODALITIES = ("CT", "MR", "CR", "DX", "XA", "MG", "NM", "PT")
 # Of a hundred frames.
 MIX = {"CT": 60, "MR": 25, "CR": 2, "DX": 2, "MG": 1, "US": 5, "XA": 2, "NM": 1, "PT": 1, "SC": 1}
+# Rows and columns of what is timed by modality.
+TYPICAL = {"CT": (512, 512), "MR": (320, 320), "PT": (168, 168), "CR": (2500, 2000), "MG": (3328, 2560), "US": (768, 1024)}
 SERIES_MODALITIES = ("CT", "MR", "CT", "MR", "PT", "NM", "XA")
 
 
@@ -306,12 +309,28 @@ def series(count: int) -> None:
     print(line("text_series_per_core", *speeds, peer, "series/s/core", len(without)), flush=True)
 
 
+def costs() -> None:
+    """Milliseconds and core hours of a million frames, by modality; clean ones, but those of ultrasound."""
+    for modality, shape in TYPICAL.items():
+        frames.SIZES = {**frames.SIZES, modality: (shape,)}
+        taken = []
+        for number in range(12):
+            rng = np.random.default_rng([SEEDS["costs"], number])
+            frame = frames.planted_frame(rng, modality, faces()) if modality == "US" else frames.clean_frame(rng, modality)
+            text.forget()
+            start = time.process_time()
+            ours(frame)
+            taken.append(time.process_time() - start)
+        seconds = statistics.mean(taken[2:])
+        print(f"| {modality} | {shape[0]} x {shape[1]} | {1000 * seconds:.1f} | {seconds * 1e6 / 3600:.1f} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=600)
     parser.add_argument("--mix", type=int, default=100)
     parser.add_argument("--series", type=int, default=102)
-    parser.add_argument("--only", choices=("quality", "frames", "series"))
+    parser.add_argument("--only", choices=("quality", "frames", "series", "costs"))
     wanted = parser.parse_args()
     print(f"  .. seeds {SEEDS}", file=sys.stderr, flush=True)
     start = time.monotonic()
@@ -322,6 +341,8 @@ def main() -> None:
         speed_of_frames(wanted.mix)
     if wanted.only in (None, "series"):
         series(wanted.series)
+    if wanted.only == "costs":
+        costs()
     print(f"  .. {time.monotonic() - start:.0f} s", file=sys.stderr)
 
 

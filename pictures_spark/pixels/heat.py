@@ -1,10 +1,12 @@
-"""Where text may be in an 8-bit frame: a small network shipped with the schemas, schemas/pixels/text_heat.onnx; its card lies beside it.
+"""Where text may be in an 8-bit frame: two small networks shipped with the schemas, pixels/text_heat.onnx and pixels/text_look.onnx.
 
-The first stage of the detector, at some 10 ms for a frame of 512 x 512: it lets few lines pass unseen and points at some things that are
-none. Pure but for the model, which is loaded once per process; runs in the supervised child.
+The first looks at whole frames, at some 5 ms for one of 512 x 512: it lets few lines pass unseen and points at some things that are none.
+The second looks at these again, enlarged, and tells most of them from text. Their cards lie beside them. Pure but for the models, which are
+loaded once per process; runs in the supervised child.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 # The network's answer is for blocks of so many pixels.
 CELL = 8
+# What has one value around the content is left out in strips of a block of the last scale.
+_STRIP = 32
 
 
 @dataclass(frozen=True, order=True)
@@ -52,52 +56,103 @@ class Suspect:
         return self.x1 - self.x0
 
 
+@dataclass(frozen=True, order=True)
+class Look:
+    """What the second look says of a place: the surest block's chance, 0 to 1 and how long, in lines' heights, what is hot around it is."""
+
+    chance: float
+    length: float
+
+
 @cache
-def network() -> "InferenceSession":
-    """The model, loaded on first use."""
+def network(name: str) -> "InferenceSession":
+    """A model, ``text_heat`` or ``text_look``, loaded on first use."""
     from onnxruntime import InferenceSession, SessionOptions
 
     options = SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    return InferenceSession((schemas_dir() / "pixels" / "text_heat.onnx").read_bytes(), options, providers=["CPUExecutionProvider"])
+    return InferenceSession((schemas_dir() / "pixels" / f"{name}.onnx").read_bytes(), options, providers=["CPUExecutionProvider"])
 
 
-def suspects(frame8: np.ndarray) -> list[Suspect]:
+def suspects(frame8: np.ndarray, eager: float = 1.0) -> list[Suspect]:
     """Rectangles of a frame that may hold text, sorted.
 
     Parameters
     ----------
     frame8 : (rows, columns) grey or (rows, columns, 3) RGB, uint8.
+    eager : below 1 to be shown more, by so lower thresholds ``hot``.
     """
     rule = load_schema("pixels/text.yaml")["heat"]
+    rule = {**rule, "hot": {scale: eager * hot for scale, hot in rule["hot"].items()}}
     found: list[Suspect] = []
-    for plane in _planes(frame8):
-        scale = 1.0
-        if min(plane.shape) < rule["enlarged_below"]:
-            plane, scale = cv2.resize(plane, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR), 0.5
+    for whole in _planes(frame8):
+        top, bottom, left, right = _content(whole)
+        if top >= bottom:
+            continue
+        plane, scale, short = whole[top:bottom, left:right], 1.0, min(whole.shape)
+        shape = plane.shape
+        if short < rule["enlarged_below"]:
+            plane, scale, short = cv2.resize(plane, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR), 0.5, 2 * short
         while True:
-            found += _blocks(_heat(plane), scale, rule, frame8.shape[:2])
-            if min(plane.shape) < rule["least_side"] or 2 * scale not in rule["hot"]:
+            found += [_moved(place, left, top) for place in _blocks(_heat(plane), scale, rule, shape)]
+            if short < rule["least_side"] or 2 * scale not in rule["hot"]:
                 break
             # Letters higher than some 45 pixels are seen in the frame at half its size, and again at a quarter.
-            plane = cv2.resize(plane, (plane.shape[1] // 2, plane.shape[0] // 2), interpolation=cv2.INTER_AREA)
-            scale *= 2
+            halves = max(1, plane.shape[1] // 2), max(1, plane.shape[0] // 2)
+            plane, scale, short = cv2.resize(plane, halves, interpolation=cv2.INTER_AREA), 2 * scale, short // 2
     return sorted(set(found))
 
 
-def second_look(part: np.ndarray, line: int) -> float:
-    """The surest block's chance in a part of a frame, enlarged or reduced until its line is of the height that the network knows best.
-
-    Letters grow clearer by it, most other things that look like letters at one scale do not at another.
+def clear(part: np.ndarray) -> np.ndarray:
+    """A part of a frame with its contrast stretched, by no more than a factor: faint letters are seen and read as strong ones are.
 
     Parameters
     ----------
+    part : grey or RGB, uint8, not empty.
+    """
+    rule = load_schema("pixels/text.yaml")["heat"]["clear"]
+    below = np.cumsum(np.bincount(part.ravel(), minlength=256))
+    low, high = (int(np.searchsorted(below, below[-1] * rule[name] / 100)) for name in ("low_percentile", "high_percentile"))
+    gain = min(rule["most"], 255 / max(1, high - low))
+    if gain <= 1:
+        return part
+    table = (np.arange(256) - (low + high) / 2) * gain + 127.5
+    return cv2.LUT(np.ascontiguousarray(part), np.clip(np.rint(table), 0, 255).astype(np.uint8))
+
+
+def second_look(part: np.ndarray, line: int) -> Look:
+    """Look again, with both networks, at a part of a frame, its line brought to the height that the second one knows.
+
+    Letters grow clearer by it, most other things that look like letters at one scale do not at another. The chance is the mean of what the
+    two say: they err on different things.
+
+    Parameters
+    ----------
+    part : see `clear`.
     line : about the height of a line in it; see `Suspect`.
     """
+    sides = looked_at_size(part.shape, line)
+    return max(_look(cv2.resize(plane, sides, interpolation=cv2.INTER_LINEAR)) for plane in _planes(part))
+
+
+def _look(plane: np.ndarray) -> Look:
+    rule = load_schema("pixels/text.yaml")["heat"]
+    glance = float(_heat(plane).max()) / 255
+    if glance < rule["glance"]:
+        return Look(glance / 2, 0.0)
+    heat = _heat(plane, "text_look")
+    _, labels, boxes, _ = cv2.connectedComponentsWithStats((heat >= 255 * rule["warm"][1]).astype(np.uint8), connectivity=8)
+    hottest = int(heat.argmax())
+    around = boxes[labels.ravel()[hottest]]
+    length = int(max(around[cv2.CC_STAT_WIDTH], around[cv2.CC_STAT_HEIGHT])) * CELL / rule["best_line"]
+    return Look(round((glance + float(heat.ravel()[hottest]) / 255) / 2, 3), length if labels.ravel()[hottest] else 0.0)
+
+
+def looked_at_size(shape: tuple[int, ...], line: int) -> tuple[int, int]:
+    """Columns and rows to which `second_look` brings a part of a frame."""
     factor = load_schema("pixels/text.yaml")["heat"]["best_line"] / max(line, 12)
-    sides = max(CELL, round(part.shape[1] * factor)), max(CELL, round(part.shape[0] * factor))
-    return max(float(_heat(cv2.resize(plane, sides, interpolation=cv2.INTER_LINEAR)).max()) / 255 for plane in _planes(part))
+    return max(CELL, round(shape[1] * factor)), max(CELL, round(shape[0] * factor))
 
 
 class Sides(Protocol):
@@ -115,6 +170,33 @@ def overlap(a: Sides, b: Sides) -> float:
     return common / min((ax1 - ax0) * (ay1 - ay0), (bx1 - bx0) * (by1 - by0))
 
 
+def _content(plane: np.ndarray) -> tuple[int, int, int, int]:
+    """First and last row and column (edges exclusive) of a picture without the strips of one value around it, but for one of them.
+
+    Edges lie between blocks at every scale, so that what is seen does not depend on what is left out. All 0 where there is one value only.
+    """
+    ends = []
+    for lines in (plane, plane.T):
+        starts = range(0, len(lines), _STRIP)
+        before, after = _plain(lines, starts, plane[0, 0]), _plain(lines, starts[::-1], plane[-1, -1])
+        if before == len(starts):
+            return 0, 0, 0, 0
+        ends += [max(0, before - 1) * _STRIP, min(len(lines), (len(starts) - max(0, after - 1)) * _STRIP)]
+    return ends[0], ends[1], ends[2], ends[3]
+
+
+def _plain(lines: np.ndarray, starts: Sequence[int], value: np.uint8) -> int:
+    """How many of the strips that start there, one after the other, have this value and no other."""
+    for number, start in enumerate(starts):
+        if (lines[start : start + _STRIP] != value).any():
+            return number
+    return len(starts)
+
+
+def _moved(place: Suspect, x: int, y: int) -> Suspect:
+    return replace(place, x0=place.x0 + x, y0=place.y0 + y, x1=place.x1 + x, y1=place.y1 + y) if x or y else place
+
+
 def _planes(frame8: np.ndarray) -> list[np.ndarray]:
     """Grey pictures in which the text of a frame is visible: of colours, the brightest channel, the darkest, and luma where they differ."""
     if frame8.ndim == 2:
@@ -123,11 +205,15 @@ def _planes(frame8: np.ndarray) -> list[np.ndarray]:
     return [high] if np.array_equal(low, high) else [high, low, cv2.cvtColor(frame8, cv2.COLOR_RGB2GRAY)]
 
 
-def _heat(plane: np.ndarray) -> np.ndarray:
+def _heat(plane: np.ndarray, name: str = "text_heat") -> np.ndarray:
     """The network's answer: (block rows, block columns) uint8."""
     rows, columns = (-size % CELL for size in plane.shape)
-    padded = np.pad(plane, ((0, rows), (0, columns)), mode="edge") if rows or columns else np.ascontiguousarray(plane)
-    answer: np.ndarray = network().run(["heat"], {"frame": padded[None, None]})[0][0, 0]
+    padded = np.pad(plane, ((0, rows), (0, columns)), mode="edge") if rows or columns else plane
+    # The network takes every second pixel of every second row, four times.
+    quarters = np.empty((1, 4, padded.shape[0] // 2, padded.shape[1] // 2), np.uint8)
+    for number in range(4):
+        quarters[0, number] = padded[number // 2 :: 2, number % 2 :: 2]
+    answer: np.ndarray = network(name).run(["heat"], {"frame": quarters})[0][0, 0]
     return answer
 
 

@@ -13,10 +13,20 @@ from pictures_spark.pixels.planes import PIXEL
 from pictures_spark.pixels.text import rules
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
 ZONE = "identifiable"
-_DEVICE = ["modality", "manufacturer", "manufacturer_model_name", "rows", "columns"]
+# Columns of header_instance, and what the attributes are called.
+_KEYWORDS = {
+    "modality": "Modality",
+    "manufacturer": "Manufacturer",
+    "manufacturer_model_name": "ManufacturerModelName",
+    "rows": "Rows",
+    "columns": "Columns",
+}
+_DEVICE = list(_KEYWORDS)
+# What has a meaning in a regular expression.
+_SPECIAL = r"([\\.^$|?*+()\[\]{}])"
 
 
 def run(job: Job) -> None:
@@ -58,6 +68,13 @@ def layouts(texts: "DataFrame", headers: "DataFrame") -> "DataFrame":
         F.countDistinct(F.when(F.size(F.coalesce("matches", F.array())) > 0, image)).alias("own_words"),
     )
     enough = (F.col("series") >= rule["least_series"]) & (F.col("series") >= rule["least_share"] * F.col("series_of_device"))
-    return places.join(of_device, _DEVICE).select(
-        *_DEVICE, "x0", "y0", "x1", "y1", "series", "series_of_device", "images", "own_words", enough.alias("proposed")
-    )
+    evidence = ("x0", "y0", "x1", "y1", "series", "series_of_device", "images", "own_words")
+    return places.join(of_device, _DEVICE).select(*_DEVICE, *evidence, enough.alias("proposed"), _rule().alias("rule"))
+
+
+def _rule() -> "Column":
+    """A place as an entry of ``pixels.rectangles`` (`pictures_spark.deid.dicom_rectangles`), in JSON, which is YAML too."""
+    from pyspark.sql import functions as F
+
+    exactly = [F.regexp_replace(F.col(column).cast("string"), _SPECIAL, r"\\$1").alias(name) for column, name in _KEYWORDS.items()]
+    return F.to_json(F.struct(F.struct(*exactly).alias("match"), F.array("x0", "y0", "x1", "y1").alias("box")))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pictures_spark.pixels.heat import Suspect, overlap, second_look, suspects
+from pictures_spark.pixels.heat import Look, Suspect, clear, overlap, second_look, suspects
 from pictures_spark.pixels.words import is_marker
 from pictures_spark.resources import load_schema
 
@@ -101,8 +101,7 @@ def find_text(frame8: np.ndarray, whole: bool = False) -> list[Box]:
     frame8 : (rows, columns) grey or (rows, columns, 3) RGB, uint8; see `pictures_spark.pixels.window.to_8bit`.
     whole : read the whole frame too, as if the first stage had seen nothing: some 20 times as slow, and independent of it.
     """
-    found = _read_places(frame8, suspects(frame8))
-    return _besides_markers(found + _read(frame8) if whole else found)
+    return _judged(frame8, suspects(frame8), _read(frame8) if whole else [])
 
 
 def read_places(frame8: np.ndarray, places: Sequence[Suspect]) -> list[Box]:
@@ -112,25 +111,38 @@ def read_places(frame8: np.ndarray, places: Sequence[Suspect]) -> list[Box]:
     ----------
     places : from `pictures_spark.pixels.heat.suspects`.
     """
-    return _besides_markers(_read_places(frame8, places))
+    return _judged(frame8, places, [])
 
 
-def _besides_markers(found: list[Box]) -> list[Box]:
-    """Boxes, sorted; none where all that was read are markers, such as of a side, and single letters."""
-    texts = [box.text for box in found if len(box.text.strip()) >= rules()["reading"]["min_characters"]]
-    return [] if texts and all(map(is_marker, texts)) else sorted(set(found))
+def _judged(frame8: np.ndarray, places: Sequence[Suspect], found: list[Box]) -> list[Box]:
+    """Boxes, sorted; none where all that was seen are markers, such as of a side, and single letters.
 
-
-def _read_places(frame8: np.ndarray, places: Sequence[Suspect]) -> list[Box]:
+    Parameters
+    ----------
+    found : what is known already.
+    """
     rule = rules()["places"]
-    found: list[Box] = []
-    for region in _regions(places, frame8.shape[:2], rule):
-        found += _read_region(frame8, region, rule)
-    if not found:
+    found = found + [box for region in _regions(places, frame8.shape[:2], rule) for box in _read_region(frame8, region, rule)]
+    if not any(map(_says_something, found)):
         return []
     for place in places:
-        _cover(found, place, rule)
-    return found
+        _cover(found, _longer(place, frame8.shape, rule), rule)
+    return sorted(set(found))
+
+
+def _says_something(box: Box) -> bool:
+    """Whether a box is more than a marker or a letter or two: what cannot be read but is surely text is."""
+    if not box.text:
+        return box.score >= rules()["heat"]["unread_short"]
+    return len(box.text.strip()) >= rules()["reading"]["min_characters"] and not is_marker(box.text)
+
+
+def _longer(place: Suspect, shape: tuple[int, ...], rule: dict[str, Any]) -> Suspect:
+    """A place with something added at both ends of its line, inside the frame."""
+    more = max(rule["reach"], place.core // 2)
+    if place.width >= place.height:
+        return replace(place, x0=max(0, place.x0 - more), x1=min(shape[1], place.x1 + more))
+    return replace(place, y0=max(0, place.y0 - more), y1=min(shape[0], place.y1 + more))
 
 
 def _cover(found: list[Box], place: Suspect, rule: dict[str, Any]) -> None:
@@ -148,13 +160,14 @@ def _cover(found: list[Box], place: Suspect, rule: dict[str, Any]) -> None:
 class _Region:
     """A part of a frame to be read on its own.
 
-    ``line`` is about the height of a line in it, or ``core`` (`Suspect`), and ``upright`` False where lines may run up or down.
+    ``heat``, ``line`` and ``core`` are those of the place (`Suspect`), and ``upright`` False where lines may run up or down.
     """
 
     x0: int
     y0: int
     x1: int
     y1: int
+    heat: float
     line: int
     core: int
     upright: bool
@@ -174,38 +187,66 @@ def _regions(places: Sequence[Suspect], shape: tuple[int, ...], rule: dict[str, 
             joined.append(place)
     made = []
     for place in joined:
-        margin = max(rule["margin"], int(rule["margin_share"] * place.line))
+        margin = _margin(place.line, rule)
         sides = max(0, place.x0 - margin), max(0, place.y0 - margin), min(shape[1], place.x1 + margin), min(shape[0], place.y1 + margin)
-        made.append(_Region(*sides, place.line, place.core, place.height <= rule["upright_aspect"] * max(place.width, place.line)))
+        upright = place.height <= rule["upright_aspect"] * max(place.width, place.line)
+        made.append(_Region(*sides, place.heat, place.line, place.core, upright))
     return made
 
 
+def _margin(line: int, rule: dict[str, Any]) -> int:
+    """Pixels that a region has around its place."""
+    return max(int(rule["margin"]), int(rule["margin_share"] * line))
+
+
 def _read_region(frame8: np.ndarray, region: _Region, rule: dict[str, Any]) -> list[Box]:
-    """Boxes of text in a region, read at the size at which the detector is best, and in doubt at another."""
-    part = frame8[region.y0 : region.y1, region.x0 : region.x1]
+    """Boxes of text in a region; one without words where it surely is text that cannot be read."""
+    part = clear(frame8[region.y0 : region.y1, region.x0 : region.x1])
     lines = [region.line, region.core] if region.line >= 1.5 * region.core else [region.line]
-    certainty = max(second_look(part, line) for line in lines)
-    if certainty < rules()["heat"]["second"]:
+    look = max(second_look(part, line) for line in lines)
+    heat = rules()["heat"]
+    if look.chance < heat["second"] and region.heat >= heat["small_heat"] and region.core > heat["small_line"]:
+        # A small line beside something larger: it was seen in its own size only.
+        region = replace(region, line=heat["small_line"], core=heat["small_line"])
+        look = second_look(part, region.line)
+    if look.chance < heat["second"]:
         return []
+    found = _read_part(part, region, look.chance, frame8.shape[0], rule)
+    if found and look.chance + max(box.score for box in found) < rules()["reading"]["together"]:
+        found = []
+    if not found and _surely_text(look, heat):
+        inner = _margin(region.line, rule) // 2
+        found = [Box(inner, inner, part.shape[1] - inner, part.shape[0] - inner, look.chance)]
+    return [box.moved(region.x0, region.y0) for box in found]
+
+
+def _surely_text(look: Look, heat: dict[str, Any]) -> bool:
+    """Whether a place counts as text though it cannot be read; long ones have to be surer, for rulers are long."""
+    least, most = heat["unread_length"]
+    return look.length >= least and look.chance >= heat["unread" if look.length > most else "unread_short"]
+
+
+def _read_part(part: np.ndarray, region: _Region, certainty: float, frame_rows: int, rule: dict[str, Any]) -> list[Box]:
+    """Boxes in a region's own pixels, read at the size at which the detector is best, and in doubt at another."""
     # A large part costs no more than a whole frame, and half of that if it is read again.
     most, most_again = (
         min(rule["max_upscale"], rule["max_side"] / max(part.shape[:2]), (area / (part.shape[0] * part.shape[1])) ** 0.5)
         for area in (rule["max_area"], rule["max_area_again"])
     )
     factor = min(rule["line"] / region.line, most)
-    found = _read(part, factor, frame8.shape[0])
+    found = _read(part, factor, frame_rows)
     if found or certainty < rule["again"]:
-        return [box.moved(region.x0, region.y0) for box in found]
+        return found
     larger = min(max(factor * rule["again_factor"], rule["line"] / region.core), most_again)
     if larger > factor:
-        found = _read(part, larger, frame8.shape[0])
+        found = _read(part, larger, frame_rows)
     if not found and not region.upright:
         for quarter in (1, 3):
             turned = np.rot90(part, quarter)
-            found = [_turned_back(box, quarter, part.shape) for box in _read(turned, factor, frame8.shape[0])]
+            found = [_turned_back(box, quarter, part.shape) for box in _read(turned, factor, frame_rows)]
             if found:
                 break
-    return [box.moved(region.x0, region.y0) for box in found]
+    return found
 
 
 def _turned_back(box: Box, quarters: int, shape: tuple[int, ...]) -> Box:

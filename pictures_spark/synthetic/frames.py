@@ -212,7 +212,9 @@ def rendered(text: str, face: str, height: int, rng: Rng) -> Array:
         made = np.kron(made, np.ones((times, times), np.uint8))
     else:
         made = _outline(text, face, height)
-    rows, columns = np.flatnonzero(made.max(axis=1) > 50), np.flatnonzero(made.max(axis=0) > 50)
+    # Small letters of a thin face are faint all over.
+    ink = min(50, int(made.max()) // 2)
+    rows, columns = np.flatnonzero(made.max(axis=1) > ink), np.flatnonzero(made.max(axis=0) > ink)
     cropped: Array = made[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32) / 255
     return cropped
 

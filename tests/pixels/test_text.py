@@ -8,7 +8,9 @@ import pytest
 from instances import pydicom_file, pydicom_files
 from planted import FONTS, anatomy, burn, inked
 
+from pictures_spark.pixels import text as detector
 from pictures_spark.pixels.decode import decode
+from pictures_spark.pixels.heat import clear
 from pictures_spark.pixels.text import Box, engine_version, find_text
 from pictures_spark.pixels.window import to_8bit
 from pictures_spark.resources import load_schema, schemas_dir
@@ -95,9 +97,52 @@ def test_engine_version_may_be_published():
     assert re.fullmatch(load_schema("patterns.yaml")["version"], engine_version())
 
 
-def test_the_network_is_the_one_that_its_card_describes():
-    card = load_schema("pixels/text_heat.yaml")
-    assert hashlib.sha256((schemas_dir() / "pixels" / "text_heat.onnx").read_bytes()).hexdigest() == card["sha256"]
+@pytest.mark.parametrize("name", ["text_heat", "text_look"])
+def test_a_network_is_the_one_that_its_card_describes(name):
+    card = load_schema(f"pixels/{name}.yaml")
+    assert hashlib.sha256((schemas_dir() / "pixels" / f"{name}.onnx").read_bytes()).hexdigest() == card["sha256"]
+
+
+def test_what_is_surely_text_is_covered_even_if_nothing_can_be_read(monkeypatch):
+    monkeypatch.setattr(detector, "_read", lambda *_: [])
+    frame = to_8bit(burn(anatomy(1, (200, 260)), "GYLLENSPEY JO", (30, 30), height=18))
+    boxes = find_text(frame)
+    assert {box.text for box in boxes} == {""}
+    assert uncovered(boxes, inked(frame.shape, "GYLLENSPEY JO", (30, 30), height=18)) == 0
+
+
+def test_a_marker_does_not_excuse_what_cannot_be_read(monkeypatch):
+    """The name is above, the marker below; only the marker is read."""
+    frame = to_8bit(burn(burn(anatomy(1, (200, 260)), "GYLLENSPEY JO", (30, 30), height=18), "MLO", (130, 180), height=18))
+
+    def reading(part, factor=None, rows=None):
+        return [box for box in detector._read_anew(part, factor, rows) if detector.is_marker(box.text)]
+
+    monkeypatch.setattr(detector, "_read", reading)
+    assert uncovered(find_text(frame), inked(frame.shape, "GYLLENSPEY JO", (30, 30), height=18)) == 0
+
+
+def test_contrast_is_stretched_but_not_without_bound():
+    faint = np.full((20, 30), 100, np.uint8)
+    faint[5:15, 5:25] = 110
+    assert int(np.ptp(clear(faint))) == 30
+    strong = np.linspace(0, 255, 600).astype(np.uint8).reshape(20, 30)
+    assert np.ptp(clear(strong)) == 255
+    assert clear(np.repeat(faint[:, :, None], 3, axis=2)).shape == (20, 30, 3)
+    assert not np.ptp(clear(np.zeros((4, 4), np.uint8)))
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_what_has_one_value_around_a_frame_hides_nothing(value):
+    inner = to_8bit(burn(anatomy(1), "GYLLENSPEY JO", (4, 4), height=12))
+    ink = inked(inner.shape, "GYLLENSPEY JO", (4, 4), height=12)
+    frame = np.full((700, 900), value, np.uint8)
+    frame[201 : 201 + inner.shape[0], 303 : 303 + inner.shape[1]] = inner
+    whole = np.zeros(frame.shape, bool)
+    whole[201 : 201 + inner.shape[0], 303 : 303 + inner.shape[1]] = ink
+    boxes = find_text(frame)
+    assert boxes
+    assert uncovered(boxes, whole) == 0
 
 
 @pytest.mark.parametrize("text", ["R", "MLO", "10 cm"])

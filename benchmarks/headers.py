@@ -14,6 +14,7 @@ The peers, each at its fastest settings (values not validated, pixels not read, 
 """
 
 import argparse
+import itertools
 import os
 import random
 import shutil
@@ -41,6 +42,7 @@ from pictures_spark.dicom.storing import SERIES, Storing, spark_type, split_seri
 from pictures_spark.dicom.structures import Headers
 
 STORED = spark_type()
+ROWS = 8192
 COLUMNS = StructType([STORED[column.name] for column in promoted()])
 RAW = "open and read 8 KB, in the same Spark job"
 
@@ -88,8 +90,9 @@ def _ours(batches: Iterator[pa.RecordBatch], type_: StructType) -> Iterator[pa.R
 
     schema, headers, storing = to_arrow_schema(type_), Headers.of_process(DEFAULT_MAX_HEADER_BYTES), Storing()
     gc.freeze()
-    for batch in batches:
-        _, found = storing.columns(list(_headers(batch.column(0).to_pylist(), headers)), schema.names)
+    paths = (path for batch in batches for path in batch.column(0).to_pylist())
+    while chunk := list(itertools.islice(paths, ROWS)):
+        _, found = storing.columns(list(_headers(chunk, headers)), schema.names)
         yield pa.RecordBatch.from_arrays([found[name] for name in schema.names], schema=schema)
 
 

@@ -14,9 +14,8 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from pictures_spark.dicom.scan import KEPT_BYTES, ScanError, looks_like_dicom
 from pictures_spark.remote import ChangedError, RemoteFile, store
@@ -40,8 +39,7 @@ class ObjectChangedError(Exception):
     """The file no longer holds the object that was catalogued at this place; catalogue the archive again."""
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """One entry of a container, or a whole file, which has no name in one.
 
     ``offset`` and ``length`` say where its packed bytes are, ``size`` how long it is unpacked, ``compression`` how it is packed: ``none``,
@@ -71,7 +69,8 @@ class Content:
         self._pull = pull
         self._crc_wanted = crc
         self._crc = 0
-        self._digest = hashlib.sha256()
+        # Begun when it is known that all bytes are asked for, or before bytes go by that are not kept.
+        self._digest: Any = None
         self._kept = bytearray()
         self._length = 0
 
@@ -92,6 +91,9 @@ class Content:
             chunk = self._next((offset if at < offset else end) - at)
             if not chunk:
                 break
+            if self._digest is None and at + len(chunk) > KEPT_BYTES:
+                self._begin()
+                self._count(chunk)
             self._kept += chunk[: max(0, KEPT_BYTES - at)]
             if at >= offset:
                 found += chunk
@@ -105,6 +107,8 @@ class Content:
         ScanError
             ``archive_corrupt``: a member's length or checksum is not what its container says.
         """
+        if self._digest is None:
+            self._begin()
         while self._next(_CHUNK):
             pass
         if self.size is not None and self._length != self.size:
@@ -121,10 +125,18 @@ class Content:
         self._length += len(chunk)
         if self.size is not None and self._length > self.size:
             raise ScanError("archive_corrupt", "a member is longer than its container says")
+        if self._digest is not None:
+            self._count(chunk)
+        return chunk
+
+    def _begin(self) -> None:
+        self._digest = hashlib.sha256()
+        self._count(self._kept)
+
+    def _count(self, chunk: bytes | bytearray) -> None:
         self._digest.update(chunk)
         if self._crc_wanted is not None:
             self._crc = zlib.crc32(chunk, self._crc)
-        return chunk
 
 
 def sniff(head: bytes) -> str:
@@ -173,6 +185,22 @@ def open_file(root: str, path: str) -> BinaryIO:
         os.close(handle)
         raise special
     return os.fdopen(handle, "rb")
+
+
+def open_plain(root: str, path: str) -> int | None:
+    """A handle of a regular file below ``root`` that no link leads to; None for any other, which is for `open_file` to judge.
+
+    Raises
+    ------
+    OSError
+        The file is not there, or may not be read.
+    """
+    if path.startswith("/") or ".." in path:
+        return None
+    full = f"{root}/{path}"
+    if not stat.S_ISREG(os.lstat(full).st_mode) or not _is_folder_inside(root, full.rpartition("/")[0]):
+        return None
+    return os.open(full, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
 
 
 def _is_inside(root: str, full: str) -> bool:

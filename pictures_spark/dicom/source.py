@@ -34,10 +34,11 @@ from pictures_spark.schema import table
 if TYPE_CHECKING:
     from pyspark.sql.datasource import ColumnPath
 
-_ROWS = 1024
+_ROWS = 2048
 # Opening a file costs about as much as reading this much of it; a container is read through.
 _OPEN = 64 << 10
-_PARTITION = 256 << 20
+# A partition of so many costs, or as many as make this number of partitions, but not less than a batch of rows is worth.
+_PARTITION, _PARTITIONS, _LEAST = 256 << 20, 64, 8 << 20
 _CONTAINERS = (".zip", ".tar", ".gz", ".tgz")
 
 
@@ -116,10 +117,13 @@ class DicomReader(DataSourceReader):
         parts: list[InputPartition] = []
         cost = 0
         stretch: list[Listed] = []
-        for listed in list_archive(self._root):
+        files = list_archive(self._root)
+        costs = [_OPEN + (listed.file_size if listed.path.lower().endswith(_CONTAINERS) else 0) for listed in files]
+        enough = min(_PARTITION, max(_LEAST, sum(costs) // _PARTITIONS))
+        for listed, one in zip(files, costs, strict=True):
             stretch.append(listed)
-            cost += _OPEN + (listed.file_size if listed.path.lower().endswith(_CONTAINERS) else 0)
-            if cost >= _PARTITION:
+            cost += one
+            if cost >= enough:
                 parts.append(_Files(stretch))
                 cost, stretch = 0, []
         return [*parts, _Files(stretch)] if stretch or not parts else parts
@@ -148,8 +152,6 @@ class DicomReader(DataSourceReader):
         for name in schema.names:
             if name == "path":
                 columns[name] = pa.array([f"{self._root.location}/{file.path}" for file, _ in chunk], pa.string())
-            elif name == "header":
-                columns[name] = pa.array([found.header and found.header.text for _, found in chunk], pa.string())
             elif name not in columns:
                 columns[name] = pa.array([getattr(found, name) for _, found in chunk], schema.field(name).type)
         return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)

@@ -48,10 +48,10 @@ RAW = "open and read 8 KB, in the same Spark job"
 
 
 class File:
-    """A local file as the reader of its first bytes."""
+    """An open local file as the reader of its bytes."""
 
-    def __init__(self, path: str) -> None:
-        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
 
     @property
     def size(self) -> int:
@@ -60,17 +60,14 @@ class File:
     def read_at(self, offset: int, length: int) -> bytes:
         return os.pread(self._handle, length, offset)
 
-    def close(self) -> None:
-        os.close(self._handle)
-
 
 def _headers(paths: list[str], headers: Headers) -> Iterator:
     for path in paths:
-        file = File(path)
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            yield headers.read(file)
+            yield headers.known(os.read(handle, headers.window)) or headers.read(File(handle))
         finally:
-            file.close()
+            os.close(handle)
 
 
 def full(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -34,6 +34,8 @@ from pictures_spark.roots import Listed, Root, root_of
 
 # A file up to this size is read whole, where it is read to its end.
 _AT_ONCE = 1 << 20
+# So much of headers is held before rows are made of them.
+_CHUNK_BYTES = 32 << 20
 
 
 class Found(NamedTuple):
@@ -148,6 +150,22 @@ def read_file(root: Root | str, path: str, size: int, mtime_ns: int, headers: He
     A file that is not as it was when listed, before or after reading, is quarantined as ``changed``: the next run lists it anew.
     """
     return (found for _, found in read_files(root, [Listed(path, size, mtime_ns)], headers, whole))
+
+
+def chunks(found: Iterator[tuple[Listed, Found]], rows: int) -> Iterator[list[tuple[Listed, Found]]]:
+    """The objects in chunks of ``rows``, or fewer where headers that are like no other take much memory: many at once cost less each."""
+    chunk: list[tuple[Listed, Found]] = []
+    held = 0
+    for one in found:
+        chunk.append(one)
+        header = one[1].header
+        if header is not None:
+            held += header.held
+        if len(chunk) >= rows or held > _CHUNK_BYTES:
+            yield chunk
+            chunk, held = [], 0
+    if chunk:
+        yield chunk
 
 
 def _at_once(root: str, listed: Listed, headers: Headers, whole: bool) -> Found | None:

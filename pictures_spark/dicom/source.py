@@ -12,7 +12,6 @@ The driver lists the folder and cuts it into partitions of about equal cost; exe
 """
 
 import gc
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,7 +22,7 @@ import pyarrow.compute as pc
 from pyspark.sql.datasource import DataSource, DataSourceReader, EqualTo, Filter, In, InputPartition
 from pyspark.sql.types import BooleanType, LongType, StringType, StructField, StructType
 
-from pictures_spark.dicom.inventory import Found, check_root, list_archive, read_files
+from pictures_spark.dicom.inventory import Found, check_root, chunks, list_archive, read_files
 from pictures_spark.dicom.scan import DEFAULT_MAX_HEADER_BYTES, promoted
 from pictures_spark.dicom.storing import Storing
 from pictures_spark.dicom.structures import Header, Headers
@@ -136,7 +135,7 @@ class DicomReader(DataSourceReader):
         gc.freeze()
         files = partition.files if isinstance(partition, _Files) else ()
         found = (pair for pair in read_files(self._root, files, headers, whole=False) if pair[1].status in ("catalogued", "quarantined"))
-        while chunk := list(itertools.islice(found, _ROWS)):
+        for chunk in chunks(found, _ROWS):
             yield self._batch(self._chosen(chunk, storing), schema, storing)
 
     def _chosen(self, chunk: list[tuple[Listed, Found]], storing: Storing) -> list[tuple[Listed, Found]]:

@@ -493,6 +493,11 @@ class Header:
         return self.structure.text(self.raws)
 
     @property
+    def held(self) -> int:
+        """About how many bytes it keeps in memory."""
+        return len(self.slots) if self.structure else len(cast("HeaderRecord", self.record).text)
+
+    @property
     def length(self) -> int:
         """No less than the length of `text`, without making it."""
         if self.structure is None:

@@ -37,7 +37,7 @@ _ROWS = 2048
 # Opening a file costs about as much as reading this much of it; a container is read through.
 _OPEN = 64 << 10
 # A partition of so many costs, or as many as make this number of partitions, but not less than a batch of rows is worth.
-_PARTITION, _PARTITIONS, _LEAST = 256 << 20, 64, 8 << 20
+_PARTITION, _PARTITIONS, _LEAST = 256 << 20, 32, 16 << 20
 _CONTAINERS = (".zip", ".tar", ".gz", ".tgz")
 
 

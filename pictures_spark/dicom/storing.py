@@ -108,7 +108,7 @@ class Storing:
         raws = _raws(headers)
         for place, slot in enumerate(structure.slots):
             if with_lines or TEXT in needed or any(column.name in needed for column in slot.columns):
-                pieces, typed = slot.arrays(raws.take(pa.array(np.arange(place, len(raws), len(structure.slots), dtype=np.int32))))
+                pieces, typed = slot.arrays(raws.slice(place * count, count))
                 members.append(pieces)
                 found.update(zip((column.name for column in slot.columns), typed, strict=True))
         for name in structure.paired:
@@ -166,13 +166,14 @@ def _repeated(value: pa.Scalar, count: int) -> pa.Array:
 
 
 def _raws(headers: list[Header]) -> pa.BinaryArray:
-    """The slots' values of headers of one structure: all of the first header, then all of the second."""
+    """The slots' values of headers of one structure: those of the first slot, one for each header, then those of the second."""
     numbers: dict[Layout, int] = {}
     which = [numbers.setdefault(cast("Layout", header.layout), len(numbers)) for header in headers]
     lengths = np.array([layout.lengths for layout in numbers], dtype=np.int32)[which]
-    ends = np.cumsum(lengths, dtype=np.int32)
-    offsets = pa.py_buffer(np.concatenate((np.zeros(1, np.int32), ends)))
-    return pa.Array.from_buffers(pa.binary(), len(ends), [None, offsets, pa.py_buffer(b"".join([header.slots for header in headers]))])
+    offsets = pa.py_buffer(np.concatenate((np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32))))
+    data = pa.py_buffer(b"".join([header.slots for header in headers]))
+    by_header = pa.Array.from_buffers(pa.binary(), lengths.size, [None, offsets, data])
+    return by_header.take(pa.array(np.arange(lengths.size, dtype=np.int32).reshape(lengths.shape).T.ravel()))
 
 
 def split_type() -> "StructType":

@@ -136,7 +136,7 @@ class Slot:
             return [pa.array(texts, pa.string())], self._typed(columns)
         found = raws.dictionary_encode()
         values = found.dictionary.to_pylist()
-        is_new = len(values) > FEW and sum(value not in self._values for value in values) > FEW
+        is_new = len(values) > FEW and len(values) - sum(map(self._values.__contains__, values)) > FEW
         quick = many(self.vr, found.dictionary, self.types) if is_new else None
         if quick is None:
             texts, *columns = zip(*map(self.value, values), strict=True)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pictures_spark.dicom.scan import promoted
-from pictures_spark.dicom.structures import Header, Layout, Structure
+from pictures_spark.dicom.structures import Header, Layout, Structure, arrays_of
 from pictures_spark.dicom.templates import as_lines, split, template_id
 from pictures_spark.dicom.values import Pieces, joined
 from pictures_spark.schema import table
@@ -76,10 +76,12 @@ class Storing:
         groups: dict[Structure | None, list[int]] = {}
         for index, header in enumerate(headers):
             groups.setdefault(header.structure, []).append(index)
-        pieces = []
-        for structure, indices in groups.items():
-            members = [headers[index] for index in indices]
-            pieces.append(self._one_by_one(members, chosen) if structure is None else self._alike(structure, members, chosen))
+        members = {structure: [headers[index] for index in indices] for structure, indices in groups.items()}
+        values = _values({structure: of for structure, of in members.items() if structure is not None}, chosen)
+        pieces = [
+            self._one_by_one(of, chosen) if structure is None else self._alike(structure, of, chosen, values[structure])
+            for structure, of in members.items()
+        ]
         if not pieces:
             return [], {name: pa.array([], _arrow_type(name)) for name in chosen}
         order = [index for indices in groups.values() for index in indices]
@@ -98,26 +100,23 @@ class Storing:
             rows.append(row)
         return {name: pa.array([row[name] for row in rows], _arrow_type(name)) for name in chosen}
 
-    def _alike(self, structure: Structure, headers: list[Header], chosen: tuple[str, ...]) -> dict[str, pa.Array]:
-        """Rows of headers of one structure."""
+    def _alike(self, structure: Structure, headers: list[Header], chosen: tuple[str, ...], values: "_Values") -> dict[str, pa.Array]:
+        """Rows of headers of one structure, of whose slots ``values`` are known."""
         count = len(headers)
-        with_lines = not set(LINES).isdisjoint(chosen)
-        needed = {*chosen, *SERIES} if with_lines else {*chosen}
-        found: dict[str, pa.Array] = {}
-        members: list[Pieces] = []
-        raws = _raws(headers)
-        for place, slot in enumerate(structure.slots):
-            if with_lines or TEXT in needed or any(column.name in needed for column in slot.columns):
-                pieces, typed = slot.arrays(raws.slice(place * count, count))
-                members.append(pieces)
-                found.update(zip((column.name for column in slot.columns), typed, strict=True))
+        with_lines, needed = _needed(chosen)
+        found = {
+            column.name: array
+            for place, (_, typed) in values.items()
+            for column, array in zip(structure.slots[place].columns, typed, strict=True)
+        }
+        members = [pieces for pieces, _ in values.values()]
         for name in structure.paired:
             if name in needed:
                 primary = found.get(name, pa.nulls(count, _arrow_type(name)))
                 missing = np.flatnonzero(pc.is_null(primary).to_numpy(zero_copy_only=False)) if primary.null_count else ()
                 if len(missing):
-                    values = pa.array([structure.pair(name, headers[at].raws) for at in missing], _arrow_type(name))
-                    primary = pc.replace_with_mask(primary, pc.is_null(primary), values) if len(missing) < count else values
+                    pairs = pa.array([structure.pair(name, headers[at].raws) for at in missing], _arrow_type(name))
+                    primary = pc.replace_with_mask(primary, pc.is_null(primary), pairs) if len(missing) < count else pairs
                 found[name] = primary
         made = {}
         for name in chosen:
@@ -154,6 +153,33 @@ class Storing:
                 self._given.add((structure.base_id, key))
                 bases[first] = structure.constants
         return pa.array(bases, pa.string())
+
+
+# By place among a structure's slots: the values' members in pieces, and their typed columns.
+_Values = dict[int, tuple[Pieces, list[pa.Array]]]
+
+
+def _needed(chosen: tuple[str, ...]) -> tuple[bool, set[str]]:
+    """Whether lines are wanted, and the columns that have to be made."""
+    with_lines = not set(LINES).isdisjoint(chosen)
+    return with_lines, {*chosen, *SERIES} if with_lines else {*chosen}
+
+
+def _values(groups: dict[Structure, list[Header]], chosen: tuple[str, ...]) -> dict[Structure, _Values]:
+    """Values of the slots that the chosen columns need; those of one element are converted together, whatever structure they are of."""
+    with_lines, needed = _needed(chosen)
+    parts: dict[tuple[str, str], list[tuple[Structure, int, pa.BinaryArray]]] = {}
+    for structure, headers in groups.items():
+        raws, count = _raws(headers), len(headers)
+        for place, slot in enumerate(structure.slots):
+            if with_lines or TEXT in needed or any(column.name in needed for column in slot.columns):
+                parts.setdefault((slot.tag, slot.vr), []).append((structure, place, raws.slice(place * count, count)))
+    found: dict[Structure, _Values] = {structure: {} for structure in groups}
+    for same in parts.values():
+        arrays = arrays_of([structure.slots[place] for structure, place, _ in same], [raws for _, _, raws in same])
+        for (structure, place, _), values in zip(same, arrays, strict=True):
+            found[structure][place] = values
+    return {structure: dict(sorted(values.items())) for structure, values in found.items()}
 
 
 def _repeated(value: pa.Scalar, count: int) -> pa.Array:

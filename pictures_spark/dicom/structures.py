@@ -102,7 +102,7 @@ class Slot:
         self.types = [column.type for column in self.columns]
         self._structure = structure
         self._element = element
-        self._prefix = f'"{self.tag}":'.encode()
+        self.prefix = f'"{self.tag}":'.encode()
         self._values: dict[bytes, Value] = {}
 
     def value(self, raw: bytes) -> Value:
@@ -111,7 +111,7 @@ class Slot:
         if value is None:
             text = plain_json(self.vr, raw)
             element = self._structure.by_scan(self._element, raw) if text is None else orjson.loads(text) if self.columns else {}
-            member = self._prefix + (packed(element) if text is None else text)
+            member = self.prefix + (packed(element) if text is None else text)
             value = (member, *(column_value(column.name, {self.tag: element}) for column in self.columns))
             if len(raw) <= MAX_VALUE_BYTES:
                 if len(self._values) >= MAX_VALUES:
@@ -143,7 +143,7 @@ class Slot:
             typed = self._typed(columns)
             pieces: Pieces = [texts[0].decode()] if len(values) == 1 else [pa.array(texts, pa.string())]
         else:
-            pieces, typed = [self._prefix.decode(), *quick[0]], quick[1]
+            pieces, typed = [self.prefix.decode(), *quick[0]], quick[1]
         if len(values) < len(raws):
             pieces = [piece if isinstance(piece, str) else piece.take(found.indices) for piece in pieces]
             typed = [column.take(found.indices) for column in typed]
@@ -151,6 +151,19 @@ class Slot:
 
     def _typed(self, columns: Sequence[Sequence[Any]]) -> list[pa.Array]:
         return [pa.array(column, _ARROW[type_]) for column, type_ in zip(columns, self.types, strict=True)]
+
+
+def arrays_of(slots: Sequence[Slot], raws: Sequence[pa.BinaryArray]) -> list[tuple[Pieces, list[pa.Array]]]:
+    """`Slot.arrays` of the same element in several structures, converted together where its values are plain."""
+    first = slots[0]
+    found = pa.concat_arrays(raws).dictionary_encode() if len(slots) > 1 else None
+    quick = many(first.vr, found.dictionary, first.types) if found else None
+    if quick is None:
+        return [slot.arrays(values) for slot, values in zip(slots, raws, strict=True)]
+    pieces = [piece if isinstance(piece, str) else piece.take(found.indices) for piece in (first.prefix.decode(), *quick[0])]
+    typed = [column.take(found.indices) for column in quick[1]]
+    places = itertools.pairwise(itertools.accumulate(map(len, raws), initial=0))
+    return [([piece if isinstance(piece, str) else piece[a:b] for piece in pieces], [column[a:b] for column in typed]) for a, b in places]
 
 
 @dataclass(eq=False, slots=True)

@@ -14,7 +14,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pictures_spark.dicom.scan import finite, finite_or_text, number_or_text, number_strings, rules, time_of_day
+from pictures_spark.dicom.scan import date_of, finite, finite_or_text, number_or_text, number_strings, rules, time_of_day
 
 TEXT = frozenset(["AE", "AS", "CS", "DA", "DT", "LO", "LT", "SH", "ST", "TM", "UC", "UI", "UT"])
 NUMBERS = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
@@ -26,13 +26,13 @@ _TIME = r"^[0-9]{6}(\.[0-9]*)?$"
 _PARTS = 1 << 14
 
 
-class _Memo(dict[bytes, Any]):
-    """Results of a function of bytes; those of one series come again and again."""
+class _Memo(dict[Any, Any]):
+    """Results of a function; those of one series come again and again."""
 
-    def __init__(self, function: Callable[[bytes], Any]) -> None:
+    def __init__(self, function: Callable[[Any], Any]) -> None:
         self._function = function
 
-    def __missing__(self, part: bytes) -> Any:
+    def __missing__(self, part: Any) -> Any:
         if len(self) >= _PARTS:
             self.clear()
         result = self[part] = self._function(part)
@@ -83,8 +83,8 @@ def many(vr: str, raws: pa.BinaryArray, types: Sequence[str]) -> tuple[Pieces, l
     None where not all of the values are plain, or a type is none that is quickly had: then they are to be taken one by one.
     """
     number = vr in ("DS", "IS")
-    quick = _OF_NUMBERS if number else _OF_TIME if vr == "TM" else _OF_TEXT if vr in TEXT and vr != "AE" else None
-    if quick is None or not quick.keys() >= set(types):
+    quick = _OF_NUMBERS if number else _OF_VR.get(vr, _OF_TEXT)
+    if not (number or vr == "PN" or vr in TEXT) or vr == "AE" or not quick.keys() >= set(types):
         return None
     texts = pc.ascii_rtrim(_viewed(raws, pa.string()), " \0")
     lengths = pc.binary_length(texts)
@@ -92,9 +92,11 @@ def many(vr: str, raws: pa.BinaryArray, types: Sequence[str]) -> tuple[Pieces, l
         return None
     empty = f'{{"vr":"{vr}"}}'
     if not number:
-        if _data(texts).translate(None, _PLAIN) or (vr == "UI" and pc.any(pc.starts_with(texts, " ")).as_py()):
+        data = _data(texts)
+        if data.translate(None, _PLAIN) or (vr == "PN" and b"=" in data) or (vr == "UI" and pc.any(pc.starts_with(texts, " ")).as_py()):
             return None
-        pieces: Pieces = ['{"Value":["', texts, f'"],"vr":"{vr}"}}']
+        start, end = ('{"Value":[{"Alphabetic":"', '"}]') if vr == "PN" else ('{"Value":["', '"]')
+        pieces: Pieces = [start, texts, f'{end},"vr":"{vr}"}}']
         if pc.min(lengths).as_py() == 0:
             pieces = [pc.if_else(pc.equal(lengths, 0), empty, joined(pieces, len(texts)))]
         return pieces, [quick[type_](texts) for type_ in types]
@@ -148,6 +150,7 @@ def _of_number_string(part: bytes) -> int | float | str | None:
 _JSON = _Memo(lambda part: orjson.dumps(_of_number_string(part)))
 _NUMBER_OF = _Memo(lambda part: finite(_of_number_string(part)))
 _TIME_OF_DAY = _Memo(lambda text: time_of_day(text.decode()))
+_DATE_OF = _Memo(date_of)
 
 
 def _strings(texts: pa.StringArray) -> pa.StringArray:
@@ -160,6 +163,11 @@ def _times(texts: pa.StringArray) -> pa.StringArray:
     plain = pc.all(pc.match_substring_regex(texts, _TIME)).as_py()
     parts = (pc.binary_slice(_viewed(texts, pa.binary()), 0, 6) if plain else _viewed(texts, pa.binary())).dictionary_encode()
     return pa.array(list(map(_TIME_OF_DAY.__getitem__, parts.dictionary.to_pylist())), pa.string()).take(parts.indices)
+
+
+def _dates(texts: pa.StringArray) -> pa.Date32Array:
+    parts = texts.dictionary_encode()
+    return pa.array(list(map(_DATE_OF.__getitem__, parts.dictionary.to_pylist())), pa.date32()).take(parts.indices)
 
 
 def _doubles(numbers: pa.ListArray) -> pa.DoubleArray:
@@ -184,5 +192,5 @@ def _arrays(numbers: pa.ListArray) -> pa.ListArray:
 
 _ONE_EACH = pa.scalar({"min": 1, "max": 1}, pa.struct([("min", pa.int32()), ("max", pa.int32())]))
 _OF_TEXT: dict[str, Callable[[pa.StringArray], pa.Array]] = {"string": _strings}
-_OF_TIME: dict[str, Callable[[pa.StringArray], pa.Array]] = {"string": _times}
+_OF_VR: dict[str, dict[str, Callable[[pa.StringArray], pa.Array]]] = {"TM": {"string": _times}, "DA": {"date": _dates}}
 _OF_NUMBERS: dict[str, Callable[[pa.ListArray], pa.Array]] = {"double": _doubles, "long": _longs, "array<double>": _arrays}

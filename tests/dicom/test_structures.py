@@ -208,6 +208,7 @@ NUMBERS = st.one_of(
     st.integers().map(str),
     st.text("0123456789.+-eE \t\0,", max_size=12),
 )
+DATES = st.one_of(st.dates().map(lambda d: d.strftime("%Y%m%d")), st.text("0123456789. ", max_size=11))
 TIMES = st.one_of(st.times().map(lambda t: t.strftime("%H%M%S.%f")), st.text("0123456789.: ", max_size=14))
 
 
@@ -215,7 +216,15 @@ TIMES = st.one_of(st.times().map(lambda t: t.strftime("%H%M%S.%f")), st.text("01
 @given(st.data())
 def test_many_values_at_once_are_what_each_is(data):
     vr, type_ = data.draw(st.sampled_from(KINDS))
-    text = TIMES if vr == "TM" else NUMBERS if vr in ("DS", "IS") else st.text(st.characters(max_codepoint=255), max_size=9)
+    text = (
+        TIMES
+        if vr == "TM"
+        else DATES
+        if vr == "DA"
+        else NUMBERS
+        if vr in ("DS", "IS")
+        else st.text(st.characters(max_codepoint=255), max_size=9)
+    )
     values = data.draw(st.lists(st.lists(text, max_size=3).map("\\".join), min_size=1, max_size=8))
     raws = [value.encode("latin-1") + data.draw(st.sampled_from([b"", b" ", b"\0"])) for value in values]
     column = next(column for column in promoted() if column.type == type_ and public_vr(tag_for_keyword(column.dicom)) == vr)
@@ -232,7 +241,8 @@ def test_many_values_at_once_are_what_each_is(data):
 
 KINDS = sorted(
     {(public_vr(tag_for_keyword(c.dicom)), c.type) for c in promoted()} & {
-        ("DS", "double"), ("DS", "array<double>"), ("IS", "long"), ("TM", "string"), ("UI", "string"), ("LO", "string"), ("SH", "string")
+        ("DS", "double"), ("DS", "array<double>"), ("IS", "long"), ("TM", "string"), ("UI", "string"), ("LO", "string"), ("SH", "string"),
+        ("DA", "date"), ("PN", "string"),
     }
 )  # fmt: skip
 

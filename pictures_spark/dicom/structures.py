@@ -214,6 +214,7 @@ class Structure:
     _varying: list[tuple[int, int]] = field(default_factory=list)
     _last: Layout | None = None
     _layouts: dict[tuple[int, ...], Layout] = field(default_factory=dict)
+    _shared: dict[bytes, bytes] = field(default_factory=dict)
     _uids: list[int] = field(default_factory=list)
     _sound: set[bytes] = field(default_factory=set)
     _open: list[int] = field(default_factory=list)
@@ -294,6 +295,7 @@ class Structure:
         if layout is None:
             if len(self._layouts) >= MAX_VALUES:
                 self._layouts.clear()
+                self._shared.clear()
             layout = self._layouts[varying] = Layout(lengths)
         elif layout.run is None:
             layout.run = self._one_run(raws)
@@ -342,9 +344,11 @@ class Structure:
             if element.form != OPEN:
                 width = WIDTHS[element.form]
                 before = before[:-width] + len(raw).to_bytes(width, "little")
-            parts += [before, raw]
+            # Layouts share what is equal in them: together they would not fit the processor's caches.
+            parts += [self._shared.setdefault(before, before), raw]
             position = element.end
-        unpack, constants, length, _ = _run([*parts, self.sample[position : self.elements[-1].end] + PIXELS], None)
+        end = self.sample[position : self.elements[-1].end] + PIXELS
+        unpack, constants, length, _ = _run([*parts, self._shared.setdefault(end, end)], None)
         return unpack, constants, length + self._behind, length - len(constants[-1])
 
     def typed(self, raws: list[bytes]) -> dict[str, Any]:

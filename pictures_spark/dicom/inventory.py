@@ -34,8 +34,8 @@ from pictures_spark.roots import Listed, Root, root_of
 
 # A file up to this size is read whole, where it is read to its end.
 _AT_ONCE = 1 << 20
-# So much of headers is held before rows are made of them.
-_CHUNK_BYTES = 32 << 20
+# Of so much text of headers, or a little more, rows are made at once.
+_CHUNK_BYTES = 64 << 20
 
 
 class Found(NamedTuple):
@@ -153,7 +153,7 @@ def read_file(root: Root | str, path: str, size: int, mtime_ns: int, headers: He
 
 
 def chunks(found: Iterator[tuple[Listed, Found]], rows: int) -> Iterator[list[tuple[Listed, Found]]]:
-    """The objects in chunks of ``rows``, or fewer where headers that are like no other take much memory: many at once cost less each."""
+    """The objects in chunks of ``rows``, or fewer where headers are long: many at once cost less each."""
     chunk: list[tuple[Listed, Found]] = []
     held = 0
     for one in found:

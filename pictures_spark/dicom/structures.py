@@ -511,8 +511,8 @@ class Header:
 
     @property
     def held(self) -> int:
-        """About how many bytes it keeps in memory."""
-        return len(self.slots) if self.structure else len(cast("HeaderRecord", self.record).text)
+        """About how many bytes it, or its row with the whole text, takes."""
+        return len(self.structure.constants) + len(self.slots) if self.structure else len(cast("HeaderRecord", self.record).text)
 
     @property
     def length(self) -> int:

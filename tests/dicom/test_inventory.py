@@ -235,3 +235,12 @@ def test_files_like_those_before_are_read_at_once_and_say_the_same(tmp_path, mon
     monkeypatch.setattr(inventory, "open_file", lambda *place: opened.append(place) or open_file(*place))
     all_of(headers, whole=True)
     assert len(opened) < 20 < len(files)
+
+
+def test_chunks_are_of_so_many_rows_or_of_so_much_text(tmp_path, monkeypatch):
+    write(tmp_path, 30, seed=12)
+    found = list(read_files(str(tmp_path), [file for file in list_archive(str(tmp_path)) if file.path.endswith(".dcm")], Headers()))
+    assert [len(chunk) for chunk in inventory.chunks(iter(found), 8)] == [8, 8, 8, 6]
+    monkeypatch.setattr(inventory, "_CHUNK_BYTES", 3 * max(one.header.held for _, one in found))
+    assert [one for chunk in inventory.chunks(iter(found), 100) for one in chunk] == found
+    assert max(len(chunk) for chunk in inventory.chunks(iter(found), 100)) < len(found)

@@ -14,6 +14,7 @@ The peers, each at its fastest settings (values not validated, pixels not read, 
 """
 
 import argparse
+import itertools
 import os
 import random
 import shutil
@@ -41,15 +42,16 @@ from pictures_spark.dicom.storing import SERIES, Storing, spark_type, split_seri
 from pictures_spark.dicom.structures import Headers
 
 STORED = spark_type()
+ROWS = 8192
 COLUMNS = StructType([STORED[column.name] for column in promoted()])
 RAW = "open and read 8 KB, in the same Spark job"
 
 
 class File:
-    """A local file as the reader of its first bytes."""
+    """An open local file as the reader of its bytes."""
 
-    def __init__(self, path: str) -> None:
-        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
 
     @property
     def size(self) -> int:
@@ -58,17 +60,14 @@ class File:
     def read_at(self, offset: int, length: int) -> bytes:
         return os.pread(self._handle, length, offset)
 
-    def close(self) -> None:
-        os.close(self._handle)
-
 
 def _headers(paths: list[str], headers: Headers) -> Iterator:
     for path in paths:
-        file = File(path)
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            yield headers.read(file)
+            yield headers.known(os.read(handle, headers.window)) or headers.read(File(handle))
         finally:
-            file.close()
+            os.close(handle)
 
 
 def full(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -88,8 +87,9 @@ def _ours(batches: Iterator[pa.RecordBatch], type_: StructType) -> Iterator[pa.R
 
     schema, headers, storing = to_arrow_schema(type_), Headers.of_process(DEFAULT_MAX_HEADER_BYTES), Storing()
     gc.freeze()
-    for batch in batches:
-        _, found = storing.columns(list(_headers(batch.column(0).to_pylist(), headers)), schema.names)
+    paths = (path for batch in batches for path in batch.column(0).to_pylist())
+    while chunk := list(itertools.islice(paths, ROWS)):
+        _, found = storing.columns(list(_headers(chunk, headers)), schema.names)
         yield pa.RecordBatch.from_arrays([found[name] for name in schema.names], schema=schema)
 
 

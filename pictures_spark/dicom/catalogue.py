@@ -11,7 +11,6 @@ shelves may hold what it has: for objects the plan says so, for headers the tabl
 """
 
 import gc
-import itertools
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from pictures_spark.config import Config
 from pictures_spark.dicom import mongodb as documents
 from pictures_spark.dicom import parity, storing
 from pictures_spark.dicom.imported import IS_IMPORTED
-from pictures_spark.dicom.inventory import Found, check_root, is_there, list_archive, locator, read_files
+from pictures_spark.dicom.inventory import Found, check_root, chunks, is_there, list_archive, locator, read_files
 from pictures_spark.dicom.planning import batches, cost, latest_speed, path_of, planning, stretches
 from pictures_spark.dicom.readings import Reading, Readings, evenness, timed
 from pictures_spark.dicom.shelves import Shelves, Span, covering
@@ -49,8 +48,8 @@ if TYPE_CHECKING:
 
 _ZONE = "identifiable"
 _LISTING = "path string, file_size bigint, file_mtime_ns bigint, file_etag string"
-# Rows of one Arrow batch from a worker: a header of 15 KB each makes them a few MB.
-_ROWS = 256
+# Rows of one Arrow batch from a worker: a header's own part of 1 KB each makes them a few MB.
+_ROWS = 4096
 
 
 def run(job: Job, limit: int | None = None) -> None:
@@ -798,7 +797,7 @@ def _reader(root: Root, key: KeyRef, max_header_bytes: int) -> "Callable[[Iterat
         gc.freeze()
         listed = (Listed(*(row[name] for name in Listed._fields)) for batch in plan for row in batch.to_pylist())
         rows = read_files(root, listed, headers)
-        while chunk := list(itertools.islice(rows, _ROWS)):
+        for chunk in chunks(rows, _ROWS):
             yield _batch(secret, chunk, schema, columns)
 
     return read

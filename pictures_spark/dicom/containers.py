@@ -8,15 +8,15 @@ Runs on executors; cost and memory are bounded whatever a container claims.
 import gzip
 import hashlib
 import os
+import re
 import stat
 import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from pictures_spark.dicom.scan import KEPT_BYTES, ScanError, looks_like_dicom
 from pictures_spark.remote import ChangedError, RemoteFile, store
@@ -28,6 +28,9 @@ _CHUNK = 1 << 20
 _GZIP = b"\x1f\x8b\x08"
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06")
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
+# A header of a tar: name, numbers (mode, owner, group, size, time), checksum, kind, magic, numbers of devices, prefix of the name.
+_TAR_HEADER = struct.Struct("100s48s8sc100x8s64x16s155s12x")
+_TAR_NUMBERS = re.compile(rb"(?:[0-7]{7}[\0 ]){3}([0-7]{11})[\0 ][0-7]{11}[\0 ]([0-7]{6})\0 (?:(?:[0-7]{7}[\0 ]){2}|\0{16})")
 _METHODS = {zipfile.ZIP_STORED: "none", zipfile.ZIP_DEFLATED: "deflate"}
 # What the standard library's readers raise on a damaged container.
 _DAMAGE = (
@@ -40,8 +43,7 @@ class ObjectChangedError(Exception):
     """The file no longer holds the object that was catalogued at this place; catalogue the archive again."""
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """One entry of a container, or a whole file, which has no name in one.
 
     ``offset`` and ``length`` say where its packed bytes are, ``size`` how long it is unpacked, ``compression`` how it is packed: ``none``,
@@ -71,7 +73,8 @@ class Content:
         self._pull = pull
         self._crc_wanted = crc
         self._crc = 0
-        self._digest = hashlib.sha256()
+        # Begun when it is known that all bytes are asked for, or before bytes go by that are not kept.
+        self._digest: Any = None
         self._kept = bytearray()
         self._length = 0
 
@@ -92,6 +95,9 @@ class Content:
             chunk = self._next((offset if at < offset else end) - at)
             if not chunk:
                 break
+            if self._digest is None and at + len(chunk) > KEPT_BYTES:
+                self._begin()
+                self._count(chunk)
             self._kept += chunk[: max(0, KEPT_BYTES - at)]
             if at >= offset:
                 found += chunk
@@ -105,6 +111,8 @@ class Content:
         ScanError
             ``archive_corrupt``: a member's length or checksum is not what its container says.
         """
+        if self._digest is None:
+            self._begin()
         while self._next(_CHUNK):
             pass
         if self.size is not None and self._length != self.size:
@@ -121,10 +129,18 @@ class Content:
         self._length += len(chunk)
         if self.size is not None and self._length > self.size:
             raise ScanError("archive_corrupt", "a member is longer than its container says")
+        if self._digest is not None:
+            self._count(chunk)
+        return chunk
+
+    def _begin(self) -> None:
+        self._digest = hashlib.sha256()
+        self._count(self._kept)
+
+    def _count(self, chunk: bytes | bytearray) -> None:
         self._digest.update(chunk)
         if self._crc_wanted is not None:
             self._crc = zlib.crc32(chunk, self._crc)
-        return chunk
 
 
 def sniff(head: bytes) -> str:
@@ -173,6 +189,22 @@ def open_file(root: str, path: str) -> BinaryIO:
         os.close(handle)
         raise special
     return os.fdopen(handle, "rb")
+
+
+def open_plain(root: str, path: str) -> int | None:
+    """A handle of a regular file below ``root`` that no link leads to; None for any other, which is for `open_file` to judge.
+
+    Raises
+    ------
+    OSError
+        The file is not there, or may not be read.
+    """
+    if path.startswith("/") or ".." in path:
+        return None
+    full = f"{root}/{path}"
+    if not stat.S_ISREG(os.lstat(full).st_mode) or not _is_folder_inside(root, full.rpartition("/")[0]):
+        return None
+    return os.open(full, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
 
 
 def _is_inside(root: str, full: str) -> bool:
@@ -235,7 +267,16 @@ def tar_members(file: BinaryIO, packed: bool = False) -> Iterator[tuple[Member, 
         # Stream mode for gzip: a seek backwards would unpack from the start again.
         with tarfile.open(fileobj=stream, mode="r|" if packed else "r:", tarinfo=_tarinfo(damage)) as archive:
             position = -1
-            for entry in archive:
+            while True:
+                plain = None if packed or position < 0 or archive.pax_headers else _plain_entry(file, archive.offset)
+                if plain is not None:
+                    archive.offset = plain.offset_data + -(-plain.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                elif not packed and position >= 0:
+                    # Somewhere else than at the next header, or tarfile would not see that the file ends before it.
+                    file.seek(0)
+                entry = plain or archive.next()
+                if entry is None:
+                    break
                 if entry.offset_data <= position or entry.size < 0:
                     raise ScanError("archive_corrupt", "the tar does not go forward")
                 position = entry.offset_data
@@ -394,6 +435,25 @@ def _tar_member(entry: tarfile.TarInfo, packed: bool, limit: int, end: int | Non
         fault = ScanError("archive_corrupt", "the tar ends inside the member")
     place = (entry.offset_data, entry.size, "gzip" if packed else "none")
     return Member(_name(entry.name), *place, entry.size, None, fault, special=not entry.isreg())
+
+
+def _plain_entry(file: BinaryIO, position: int) -> tarfile.TarInfo | None:
+    """The header at a position, if it is that of a regular file written as most are; any other is for tarfile, which takes far longer."""
+    file.seek(position)
+    block = file.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE:
+        return None
+    name, numbers, checksum, kind, magic, devices, prefix = _TAR_HEADER.unpack(block)
+    found = _TAR_NUMBERS.fullmatch(numbers + checksum + devices)
+    if not found or kind != tarfile.REGTYPE or magic not in (tarfile.POSIX_MAGIC, tarfile.GNU_MAGIC):
+        return None
+    # The low half of an Adler-32 is 1 + the sum of the bytes, exact up to 257 of them; of the checksum itself, blanks count.
+    if 8 * 32 + sum((zlib.adler32(part) & 0xFFFF) - 1 for part in (block[:148], block[156:334], block[334:])) != int(found[2], 8):
+        return None
+    texts = (text.split(b"\0", 1)[0].decode(tarfile.ENCODING, "surrogateescape") for text in (prefix, name))
+    entry = tarfile.TarInfo("/".join(filter(None, texts)))
+    entry.size, entry.offset, entry.offset_data = int(found[1], 8), position, position + tarfile.BLOCKSIZE
+    return entry
 
 
 def _tarinfo(damage: list[str]) -> type[tarfile.TarInfo]:

@@ -6,11 +6,12 @@ the SHA-256 of the object, which tells instances of one UID apart. From a store,
 """
 
 import gzip
+import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
 from pictures_spark.dicom.containers import (
     HEAD_BYTES,
@@ -19,6 +20,7 @@ from pictures_spark.dicom.containers import (
     file_content,
     gzip_content,
     open_file,
+    open_plain,
     size_of,
     sniff,
     tar_members,
@@ -30,9 +32,13 @@ from pictures_spark.errors import InputError
 from pictures_spark.remote import HEAD_RANGE, RemoteFile, opened, store
 from pictures_spark.roots import Listed, Root, root_of
 
+# A file up to this size is read whole, where it is read to its end.
+_AT_ONCE = 1 << 20
+# Of so much text of headers, or a little more, rows are made at once.
+_CHUNK_BYTES = 64 << 20
 
-@dataclass(frozen=True)
-class Found:
+
+class Found(NamedTuple):
     """One object of the archive: a file, or a member of a container.
 
     Fields as in table ``object``; ``round_trips`` says how often a store was asked for the file, on the file's own row.
@@ -125,6 +131,10 @@ def read_files(root: Root | str, files: Iterable[Listed], headers: Headers, whol
     where = root_of(root)
     if where.scheme == "file":
         for file in files:
+            plain = _at_once(where.location, file, headers, whole)
+            if plain is not None:
+                yield file, plain
+                continue
             for found in _read(lambda path=file.path: open_file(where.location, path), file, headers, whole):  # type: ignore[misc]
                 yield file, _not_a_file(where.location, file.path) if found.reason == "not_a_file" else found
         return
@@ -142,6 +152,47 @@ def read_file(root: Root | str, path: str, size: int, mtime_ns: int, headers: He
     return (found for _, found in read_files(root, [Listed(path, size, mtime_ns)], headers, whole))
 
 
+def chunks(found: Iterator[tuple[Listed, Found]], rows: int) -> Iterator[list[tuple[Listed, Found]]]:
+    """The objects in chunks of ``rows``, or fewer where headers are long: many at once cost less each."""
+    chunk: list[tuple[Listed, Found]] = []
+    held = 0
+    for one in found:
+        chunk.append(one)
+        header = one[1].header
+        if header is not None:
+            held += header.held
+        if len(chunk) >= rows or held > _CHUNK_BYTES:
+            yield chunk
+            chunk, held = [], 0
+    if chunk:
+        yield chunk
+
+
+def _at_once(root: str, listed: Listed, headers: Headers, whole: bool) -> Found | None:
+    """A loose file whose header is of a known structure, read at once; None for any other, which is to be looked at closely."""
+    size = listed.file_size
+    if whole and size > _AT_ONCE:
+        return None
+    try:
+        handle = open_plain(root, listed.path)
+        if handle is None:
+            return None
+        try:
+            data = os.pread(handle, size if whole else headers.window, 0)
+            now = os.fstat(handle)
+        finally:
+            os.close(handle)
+    except OSError:
+        return None
+    if (now.st_size, now.st_mtime_ns) != (size, listed.file_mtime_ns) or not stat.S_ISREG(now.st_mode) or (whole and len(data) != size):
+        return None
+    header = headers.known(data)
+    if header is None:
+        return None
+    sha256 = hashlib.sha256(data).hexdigest() if whole else None
+    return Found(None, "dicom", "catalogued", 0, size, "none", size, sha256, header=header)
+
+
 def _read(opening: Callable[[], BinaryIO], listed: Listed, headers: Headers, whole: bool) -> Iterator[Found]:
     try:
         with opening() as file:
@@ -149,7 +200,7 @@ def _read(opening: Callable[[], BinaryIO], listed: Listed, headers: Headers, who
             for found in _objects(file, headers, whole):
                 if found.member is None:
                     _check_unchanged(file, listed)
-                yield replace(found, round_trips=file.round_trips) if isinstance(file, RemoteFile) and found.member is None else found
+                yield found._replace(round_trips=file.round_trips) if isinstance(file, RemoteFile) and found.member is None else found
     except ScanError as error:
         yield _refused(None, "other", error)
     except OSError as error:
@@ -181,7 +232,7 @@ def _gzipped(file: BinaryIO, size: int, headers: Headers, whole: bool) -> Iterat
         yield from _members("tar", size, tar_members(file, packed=True), headers, whole)
     else:
         found = _leaf(Member(None, 0, None, "gzip", 0), gzip_content(file), headers, whole)
-        yield replace(found, length=found.size)
+        yield found._replace(length=found.size)
 
 
 def _members(kind: str, size: int, members: Iterator[tuple[Member, Content | None]], headers: Headers, whole: bool) -> Iterator[Found]:
@@ -189,7 +240,7 @@ def _members(kind: str, size: int, members: Iterator[tuple[Member, Content | Non
     container = Found(None, kind, "container", 0, size, "none", size)
     try:
         for member, content in members:
-            named = replace(member, name=_free(member.name or "", names))
+            named = member._replace(name=_free(member.name or "", names))
             if member.special:
                 yield Found(named.name, "other", "ignored")
             elif member.fault or content is None:
@@ -197,7 +248,7 @@ def _members(kind: str, size: int, members: Iterator[tuple[Member, Content | Non
             else:
                 yield _leaf(named, content, headers, whole)
     except ScanError as error:
-        container = replace(container, status="quarantined", reason=error.reason, detail=error.detail)
+        container = container._replace(status="quarantined", reason=error.reason, detail=error.detail)
     yield container
 
 
@@ -215,14 +266,14 @@ def _leaf(place: Member, content: Content, headers: Headers, whole: bool) -> Fou
     except ScanError as error:
         return _refused(place, kind, error)
     found = Found(place.name, kind, "catalogued", place.offset, place.length, place.compression, size, sha256, header=record)
-    return found if kind == "dicom" else replace(found, status="ignored", header=None)
+    return found if kind == "dicom" else found._replace(status="ignored", header=None)
 
 
 def _refused(place: Member | None, kind: str, error: ScanError) -> Found:
     found = Found(None, kind, "quarantined", reason=error.reason, detail=error.detail)
     if place is None:
         return found
-    return replace(found, member=place.name, offset=place.offset, length=place.length, compression=place.compression, size=place.size)
+    return found._replace(member=place.name, offset=place.offset, length=place.length, compression=place.compression, size=place.size)
 
 
 def _not_a_file(root: str, path: str) -> Found:

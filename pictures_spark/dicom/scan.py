@@ -941,7 +941,7 @@ def _convert(column: Column, vr: str | None, element: dict[str, Any] | None) -> 
         return None
     match column.type:
         case "date":
-            return _date(values[0])
+            return date_of(values[0])
         case "string" if vr == "TM":
             return time_of_day(values[0])
         case "string":
@@ -974,7 +974,7 @@ def finite(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _date(value: Any) -> date | None:
+def date_of(value: Any) -> date | None:
     """A DA value, ``YYYYMMDD`` or the older ``YYYY.MM.DD``; None where it is no date."""
     match = re.fullmatch(r"([0-9]{4})(\.?)([0-9]{2})\2([0-9]{2})", value.strip()) if isinstance(value, str) else None
     try:

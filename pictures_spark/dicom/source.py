@@ -12,7 +12,6 @@ The driver lists the folder and cuts it into partitions of about equal cost; exe
 """
 
 import gc
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,7 +22,7 @@ import pyarrow.compute as pc
 from pyspark.sql.datasource import DataSource, DataSourceReader, EqualTo, Filter, In, InputPartition
 from pyspark.sql.types import BooleanType, LongType, StringType, StructField, StructType
 
-from pictures_spark.dicom.inventory import Found, check_root, list_archive, read_files
+from pictures_spark.dicom.inventory import Found, check_root, chunks, list_archive, read_files
 from pictures_spark.dicom.scan import DEFAULT_MAX_HEADER_BYTES, promoted
 from pictures_spark.dicom.storing import Storing
 from pictures_spark.dicom.structures import Header, Headers
@@ -34,10 +33,11 @@ from pictures_spark.schema import table
 if TYPE_CHECKING:
     from pyspark.sql.datasource import ColumnPath
 
-_ROWS = 1024
+_ROWS = 2048
 # Opening a file costs about as much as reading this much of it; a container is read through.
 _OPEN = 64 << 10
-_PARTITION = 256 << 20
+# A partition of so many costs, or as many as make this number of partitions, but not less than a batch of rows is worth.
+_PARTITION, _PARTITIONS, _LEAST = 256 << 20, 32, 16 << 20
 _CONTAINERS = (".zip", ".tar", ".gz", ".tgz")
 
 
@@ -116,10 +116,13 @@ class DicomReader(DataSourceReader):
         parts: list[InputPartition] = []
         cost = 0
         stretch: list[Listed] = []
-        for listed in list_archive(self._root):
+        files = list_archive(self._root)
+        costs = [_OPEN + (listed.file_size if listed.path.lower().endswith(_CONTAINERS) else 0) for listed in files]
+        enough = min(_PARTITION, max(_LEAST, sum(costs) // _PARTITIONS))
+        for listed, one in zip(files, costs, strict=True):
             stretch.append(listed)
-            cost += _OPEN + (listed.file_size if listed.path.lower().endswith(_CONTAINERS) else 0)
-            if cost >= _PARTITION:
+            cost += one
+            if cost >= enough:
                 parts.append(_Files(stretch))
                 cost, stretch = 0, []
         return [*parts, _Files(stretch)] if stretch or not parts else parts
@@ -132,7 +135,7 @@ class DicomReader(DataSourceReader):
         gc.freeze()
         files = partition.files if isinstance(partition, _Files) else ()
         found = (pair for pair in read_files(self._root, files, headers, whole=False) if pair[1].status in ("catalogued", "quarantined"))
-        while chunk := list(itertools.islice(found, _ROWS)):
+        for chunk in chunks(found, _ROWS):
             yield self._batch(self._chosen(chunk, storing), schema, storing)
 
     def _chosen(self, chunk: list[tuple[Listed, Found]], storing: Storing) -> list[tuple[Listed, Found]]:
@@ -148,8 +151,6 @@ class DicomReader(DataSourceReader):
         for name in schema.names:
             if name == "path":
                 columns[name] = pa.array([f"{self._root.location}/{file.path}" for file, _ in chunk], pa.string())
-            elif name == "header":
-                columns[name] = pa.array([found.header and found.header.text for _, found in chunk], pa.string())
             elif name not in columns:
                 columns[name] = pa.array([getattr(found, name) for _, found in chunk], schema.field(name).type)
         return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)

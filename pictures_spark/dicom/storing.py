@@ -6,16 +6,19 @@ header without a structure is its own base.
 """
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pictures_spark.dicom.scan import promoted
-from pictures_spark.dicom.structures import Header, Structure
+from pictures_spark.dicom.structures import Header, Layout, Structure, arrays_of
 from pictures_spark.dicom.templates import as_lines, split, template_id
+from pictures_spark.dicom.values import Pieces, joined
 from pictures_spark.schema import table
 
 if TYPE_CHECKING:
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 SERIES = ("study_uid", "series_uid", "modality")
 # Key of the base; lines of its own; and, on the first row of each base and series that a task meets, the base's lines.
 LINES = ("base_id", "lines", "base")
+# The whole header as packed JSON, for those who ask for it.
+TEXT = "header"
 
 
 @cache
@@ -47,7 +52,7 @@ def spark_type() -> "StructType":
 def _arrow_type(name: str) -> pa.DataType:
     from pyspark.sql.pandas.types import to_arrow_schema
 
-    return to_arrow_schema(spark_type()).field(name).type
+    return pa.string() if name == TEXT else to_arrow_schema(spark_type()).field(name).type
 
 
 class Storing:
@@ -59,22 +64,24 @@ class Storing:
 
     @property
     def typed_names(self) -> frozenset[str]:
-        """The columns that need no JSON."""
-        return frozenset(names()) - {*LINES}
+        """The columns that do not depend on other headers."""
+        return frozenset(names()) - {*LINES} | {TEXT}
 
     def columns(self, headers: Sequence[Header], wanted: Iterable[str] | None = None) -> tuple[list[int], dict[str, pa.Array]]:
         """Which of the headers each row is, and the wanted columns, each as long as there are headers.
 
-        Rows of one structure come together. Without any of `LINES` among the wanted columns, no JSON is made.
+        Rows of one structure come together. Without any of `LINES` or `TEXT` among the wanted columns, no JSON is made.
         """
         chosen = names() if wanted is None else tuple(wanted)
         groups: dict[Structure | None, list[int]] = {}
         for index, header in enumerate(headers):
             groups.setdefault(header.structure, []).append(index)
-        pieces = []
-        for structure, indices in groups.items():
-            members = [headers[index] for index in indices]
-            pieces.append(self._one_by_one(members, chosen) if structure is None else self._alike(structure, members, chosen))
+        members = {structure: [headers[index] for index in indices] for structure, indices in groups.items()}
+        values = _values({structure: of for structure, of in members.items() if structure is not None}, chosen)
+        pieces = [
+            self._one_by_one(of, chosen) if structure is None else self._alike(structure, of, chosen, values[structure])
+            for structure, of in members.items()
+        ]
         if not pieces:
             return [], {name: pa.array([], _arrow_type(name)) for name in chosen}
         order = [index for indices in groups.values() for index in indices]
@@ -85,46 +92,49 @@ class Storing:
         rows = []
         for header in headers:
             row = header.columns | {"has_pixels": header.has_pixels}
+            if TEXT in chosen:
+                row[TEXT] = header.text
             if not set(LINES).isdisjoint(chosen):
                 base = "\n".join(as_lines(header.text))
                 row |= {"base_id": hashlib.sha256(base.encode()).hexdigest(), "lines": "", "base": base}
             rows.append(row)
         return {name: pa.array([row[name] for row in rows], _arrow_type(name)) for name in chosen}
 
-    def _alike(self, structure: Structure, headers: list[Header], chosen: tuple[str, ...]) -> dict[str, pa.Array]:
-        """Rows of headers of one structure."""
+    def _alike(self, structure: Structure, headers: list[Header], chosen: tuple[str, ...], values: "_Values") -> dict[str, pa.Array]:
+        """Rows of headers of one structure, of whose slots ``values`` are known."""
         count = len(headers)
-        with_lines = not set(LINES).isdisjoint(chosen)
-        needed = {*chosen, *SERIES} if with_lines else {*chosen}
-        found: dict[str, Sequence[Any]] = {}
-        members = []
-        raws = list(zip(*(header.raws for header in headers), strict=True))
-        for slot, values in zip(structure.slots, raws, strict=True):
-            if with_lines or any(column.name in needed for column in slot.columns):
-                own, *typed = slot.values(values)
-                members.append(own)
-                found.update(zip((column.name for column in slot.columns), typed, strict=True))
+        with_lines, needed = _needed(chosen)
+        found = {
+            column.name: array
+            for place, (_, typed) in values.items()
+            for column, array in zip(structure.slots[place].columns, typed, strict=True)
+        }
+        members = [pieces for pieces, _ in values.values()]
         for name in structure.paired:
             if name in needed:
-                primary = found.get(name, [None] * count)
-                found[name] = [
-                    structure.pair(name, header.raws) if value is None else value for value, header in zip(primary, headers, strict=True)
-                ]
+                primary = found.get(name, pa.nulls(count, _arrow_type(name)))
+                missing = np.flatnonzero(pc.is_null(primary).to_numpy(zero_copy_only=False)) if primary.null_count else ()
+                if len(missing):
+                    pairs = pa.array([structure.pair(name, headers[at].raws) for at in missing], _arrow_type(name))
+                    primary = pc.replace_with_mask(primary, pc.is_null(primary), pairs) if len(missing) < count else pairs
+                found[name] = primary
         made = {}
         for name in chosen:
             if name in found:
-                made[name] = pa.array(found[name], _arrow_type(name))
+                made[name] = found[name].cast(_arrow_type(name))
             elif name == "has_pixels":
                 made[name] = pa.repeat(True, count)
+            elif name == TEXT:
+                last = structure.between[-1]
+                before = zip(structure.between, members, strict=False)
+                made[name] = joined([*itertools.chain.from_iterable([text, *pieces] for text, pieces in before), last], count)
             elif name not in LINES:
-                made[name] = pa.repeat(self._constant(structure, name), count)
+                made[name] = _repeated(self._constant(structure, name), count)
         if with_lines:
-            series = zip(*(found.get(name, [structure.columns[name]] * count) for name in SERIES), strict=True)
             made["base_id"] = pa.repeat(structure.base_id, count)
-            made["lines"] = pa.array(map(b"\n".join, zip(*members, strict=True)) if members else [b""] * count, pa.binary()).cast(
-                pa.string()
-            )
-            made["base"] = pa.array([self._base(structure, key) for key in series], pa.string())
+            lines = itertools.chain.from_iterable(["\n", *pieces] if place else pieces for place, pieces in enumerate(members))
+            made["lines"] = joined([*lines], count)
+            made["base"] = self._bases(structure, [found.get(name, self._constant(structure, name)) for name in SERIES], count)
         return made
 
     def _constant(self, structure: Structure, name: str) -> pa.Scalar:
@@ -133,13 +143,63 @@ class Storing:
             constants[name] = pa.scalar(structure.columns[name], _arrow_type(name))
         return constants[name]
 
-    def _base(self, structure: Structure, series: tuple[Any, ...]) -> str | None:
-        """The base's lines where this task has not given them for this series before."""
-        key = (structure.base_id, series)
-        if key in self._given:
-            return None
-        self._given.add(key)
-        return structure.constants
+    def _bases(self, structure: Structure, series: list[pa.Array | pa.Scalar], count: int) -> pa.StringArray:
+        """The base's lines for the first header of each series for which this task has not given them before."""
+        keys = joined([part for value in series for part in (pc.fill_null(value, "\0"), "\n")], count).dictionary_encode()
+        bases: list[str | None] = [None] * count
+        _, firsts = np.unique(keys.indices.to_numpy(), return_index=True)
+        for first, key in zip(sorted(firsts.tolist()), keys.dictionary.to_pylist(), strict=True):
+            if (structure.base_id, key) not in self._given:
+                self._given.add((structure.base_id, key))
+                bases[first] = structure.constants
+        return pa.array(bases, pa.string())
+
+
+# By place among a structure's slots: the values' members in pieces, and their typed columns.
+_Values = dict[int, tuple[Pieces, list[pa.Array]]]
+
+
+def _needed(chosen: tuple[str, ...]) -> tuple[bool, set[str]]:
+    """Whether lines are wanted, and the columns that have to be made."""
+    with_lines = not set(LINES).isdisjoint(chosen)
+    return with_lines, {*chosen, *SERIES} if with_lines else {*chosen}
+
+
+def _values(groups: dict[Structure, list[Header]], chosen: tuple[str, ...]) -> dict[Structure, _Values]:
+    """Values of the slots that the chosen columns need; those of one element are converted together, whatever structure they are of."""
+    with_lines, needed = _needed(chosen)
+    parts: dict[tuple[str, str], list[tuple[Structure, int, pa.BinaryArray]]] = {}
+    for structure, headers in groups.items():
+        raws, count = _raws(headers), len(headers)
+        for place, slot in enumerate(structure.slots):
+            if with_lines or TEXT in needed or any(column.name in needed for column in slot.columns):
+                parts.setdefault((slot.tag, slot.vr), []).append((structure, place, raws.slice(place * count, count)))
+    found: dict[Structure, _Values] = {structure: {} for structure in groups}
+    for same in parts.values():
+        arrays = arrays_of([structure.slots[place] for structure, place, _ in same], [raws for _, _, raws in same])
+        for (structure, place, _), values in zip(same, arrays, strict=True):
+            found[structure][place] = values
+    return {structure: dict(sorted(values.items())) for structure, values in found.items()}
+
+
+def _repeated(value: pa.Scalar, count: int) -> pa.Array:
+    """``pa.repeat``, which takes long for lists."""
+    if not pa.types.is_list(value.type) or not value.is_valid:
+        return pa.repeat(value, count)
+    length = len(value)
+    values = value.values.take(pa.array(np.tile(np.arange(length, dtype=np.int32), count)))
+    return pa.ListArray.from_arrays(pa.array(np.arange(count + 1, dtype=np.int32) * length), values).cast(value.type)
+
+
+def _raws(headers: list[Header]) -> pa.BinaryArray:
+    """The slots' values of headers of one structure: those of the first slot, one for each header, then those of the second."""
+    numbers: dict[Layout, int] = {}
+    which = [numbers.setdefault(cast("Layout", header.layout), len(numbers)) for header in headers]
+    lengths = np.array([layout.lengths for layout in numbers], dtype=np.int32)[which]
+    offsets = pa.py_buffer(np.concatenate((np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32))))
+    data = pa.py_buffer(b"".join([header.slots for header in headers]))
+    by_header = pa.Array.from_buffers(pa.binary(), lengths.size, [None, offsets, data])
+    return by_header.take(pa.array(np.arange(lengths.size, dtype=np.int32).reshape(lengths.shape).T.ravel()))
 
 
 def split_type() -> "StructType":

@@ -13,6 +13,7 @@ compare both on every file available and on generated ones.
 """
 
 import hashlib
+import itertools
 import re
 import struct
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from io import BytesIO
 from typing import Any, cast
 
 import orjson
+import pyarrow as pa
 from pydicom.datadict import private_dictionary_VR, tag_for_keyword
 from pydicom.filereader import read_dataset
 from pydicom.tag import Tag
@@ -53,8 +55,8 @@ from pictures_spark.dicom.scan import (
     rules,
     scan,
 )
-from pictures_spark.dicom.templates import as_json, as_lines
-from pictures_spark.dicom.values import BINARY, NUMBERS, TEXT, many, packed, plain_json
+from pictures_spark.dicom.templates import as_lines
+from pictures_spark.dicom.values import BINARY, NUMBERS, TEXT, Pieces, many, packed, plain_json
 
 # Elements that decide how others are read: a header in which one of them differs has another structure.
 _DECIDING = frozenset((0x00020002, 0x00020010, 0x00080005, 0x00280103))
@@ -65,10 +67,28 @@ MAX_STRUCTURES = 32
 MAX_VALUES = 512
 MAX_VALUE_BYTES = 1024
 
+# Bytes of a structure's mark, and how far from its place in the sample it is looked for.
+_MARK = 24
+_SHIFT = 128
+
+# So many values that were not met before, and fewer, are converted one by one; and so is each value of so few headers.
+FEW = 16
+FEW_HEADERS = 64
+_ARROW = {
+    "string": pa.string(),
+    "date": pa.date32(),
+    "double": pa.float64(),
+    "long": pa.int64(),
+    "array<string>": pa.list_(pa.string()),
+    "array<double>": pa.list_(pa.float64()),
+}
+
 # A slot's value: its JSON member ``"TAG":{...}``, then the promoted columns of `Slot.columns`, in that order.
 Value = tuple[Any, ...]
 # A run of the structure: what unpacks it, the constants in it, its length, and how the slot behind it says its length (None: the end).
 _Run = tuple[Callable[..., tuple[bytes, ...]], tuple[bytes, ...], int, int | None]
+# The same of a whole header: its length up to where the pixel data's value starts, and where the last constant does.
+_Whole = tuple[Callable[..., tuple[bytes, ...]], tuple[bytes, ...], int, int]
 
 
 class Slot:
@@ -82,9 +102,8 @@ class Slot:
         self.types = [column.type for column in self.columns]
         self._structure = structure
         self._element = element
-        self._prefix = f'"{self.tag}":'.encode()
+        self.prefix = f'"{self.tag}":'.encode()
         self._values: dict[bytes, Value] = {}
-        self._mostly_new = False
 
     def value(self, raw: bytes) -> Value:
         """A value; for what can hold items, only one that `is_sound`."""
@@ -92,7 +111,7 @@ class Slot:
         if value is None:
             text = plain_json(self.vr, raw)
             element = self._structure.by_scan(self._element, raw) if text is None else orjson.loads(text) if self.columns else {}
-            member = self._prefix + (packed(element) if text is None else text)
+            member = self.prefix + (packed(element) if text is None else text)
             value = (member, *(column_value(column.name, {self.tag: element}) for column in self.columns))
             if len(raw) <= MAX_VALUE_BYTES:
                 if len(self._values) >= MAX_VALUES:
@@ -110,20 +129,61 @@ class Slot:
             return False
         return True
 
-    def values(self, raws: Sequence[bytes]) -> list[Sequence[Any]]:
-        """The values of many headers: their members, then one sequence for each of `columns`."""
-        if not self._mostly_new:
-            found = list(map(self._values.get, raws))
-            missing = found.count(None)
-            if not missing:
-                return list(zip(*cast("list[Value]", found), strict=True))
-            # Values that hardly come again are not looked up.
-            self._mostly_new = missing > len(raws) // 2 and len(set(raws)) > len(raws) // 2
-        if self._mostly_new:
-            quick = many(self.vr, raws, self.types)
-            if quick is not None:
-                return [[self._prefix + text for text in quick[0]], *quick[1]]
-        return list(zip(*map(self.value, raws), strict=True))
+    def arrays(self, raws: pa.BinaryArray) -> tuple[Pieces, list[pa.Array]]:
+        """The values of many headers: their members in pieces, then one array for each of `columns`."""
+        if len(raws) <= FEW_HEADERS:
+            texts, *columns = zip(*map(self.value, raws.to_pylist()), strict=True)
+            return [pa.array(texts, pa.string())], self._typed(columns)
+        found = raws.dictionary_encode()
+        values = found.dictionary.to_pylist()
+        is_new = len(values) > FEW and len(values) - sum(map(self._values.__contains__, values)) > FEW
+        quick = many(self.vr, found.dictionary, self.types) if is_new else None
+        if quick is None:
+            texts, *columns = zip(*map(self.value, values), strict=True)
+            typed = self._typed(columns)
+            pieces: Pieces = [texts[0].decode()] if len(values) == 1 else [pa.array(texts, pa.string())]
+        else:
+            pieces, typed = [self.prefix.decode(), *quick[0]], quick[1]
+        if len(values) < len(raws):
+            pieces = [piece if isinstance(piece, str) else piece.take(found.indices) for piece in pieces]
+            typed = [column.take(found.indices) for column in typed]
+        return pieces, typed
+
+    def _typed(self, columns: Sequence[Sequence[Any]]) -> list[pa.Array]:
+        return [pa.array(column, _ARROW[type_]) for column, type_ in zip(columns, self.types, strict=True)]
+
+
+def arrays_of(slots: Sequence[Slot], raws: Sequence[pa.BinaryArray]) -> list[tuple[Pieces, list[pa.Array]]]:
+    """`Slot.arrays` of the same element in several structures, converted together where its values are plain."""
+    first = slots[0]
+    found = pa.concat_arrays(raws).dictionary_encode() if len(slots) > 1 else None
+    quick = many(first.vr, found.dictionary, first.types) if found else None
+    if quick is None:
+        return [slot.arrays(values) for slot, values in zip(slots, raws, strict=True)]
+    pieces = [piece if isinstance(piece, str) else piece.take(found.indices) for piece in (first.prefix.decode(), *quick[0])]
+    typed = [column.take(found.indices) for column in quick[1]]
+    places = itertools.pairwise(itertools.accumulate(map(len, raws), initial=0))
+    return [([piece if isinstance(piece, str) else piece[a:b] for piece in pieces], [column[a:b] for column in typed]) for a, b in places]
+
+
+@dataclass(eq=False, slots=True)
+class Layout:
+    """How long the slots' values are in some of a structure's headers; ``run``, once it has come twice, is the whole of such a header."""
+
+    lengths: tuple[int, ...]
+    run: _Whole | None = None
+
+    def read(self, data: bytes) -> Sequence[bytes] | None:
+        """The slots' bytes of a header that is the run; None where it is not."""
+        if self.run is None:
+            return None
+        unpack, constants, length, last = self.run
+        # What comes last is mostly elsewhere if any length is another.
+        if len(data) >= length and data.startswith(constants[-1], last):
+            parts = unpack(data)
+            if parts[0::2] == constants:
+                return parts[1::2]
+        return None
 
 
 @dataclass(eq=False)
@@ -134,8 +194,10 @@ class Structure:
     ----------
     slots : by place among ``elements``; the length of a slot's value where that is equal in all headers, else None.
     constants : JSON members of what is equal in all headers, one a line.
+    between : the JSON text of a header without its slots: what comes before each of these, and behind the last.
     columns : typed columns of the sample; those that depend on a slot are other in other headers.
     paired : typed columns that come from several elements, and the slots among these.
+    mark : bytes that tell this structure from the others, and the places between which to look for them.
     """
 
     implicit: bool
@@ -144,13 +206,18 @@ class Structure:
     lengths: dict[int, int | None]
     slots: list[Slot] = field(default_factory=list)
     constants: str = ""
+    between: list[str] = field(default_factory=list)
     columns: dict[str, Any] = field(default_factory=dict)
     paired: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    mark: tuple[bytes, int, int] = (b"", 0, 0)
     _runs: list[_Run] = field(default_factory=list)
-    _layout: _Run | None = None
-    _layouts: dict[tuple[int, ...], _Run] = field(default_factory=dict)
-    _lengths: tuple[int, ...] = ()
+    _varying: list[tuple[int, int]] = field(default_factory=list)
+    _last: Layout | None = None
+    _layouts: dict[tuple[int, ...], Layout] = field(default_factory=dict)
+    _shared: dict[bytes, bytes] = field(default_factory=dict)
     _uids: list[int] = field(default_factory=list)
+    _sound: set[bytes] = field(default_factory=set)
+    _open: list[int] = field(default_factory=list)
     _nested: list[int] = field(default_factory=list)
     _context: dict[int, bytes] = field(default_factory=dict)
     _pairs: dict[Any, Any] = field(default_factory=dict)
@@ -165,32 +232,74 @@ class Structure:
         """Bytes between the tag of the pixel data and its value."""
         return 4 if self.implicit else 8
 
-    def read(self, data: bytes) -> list[bytes] | None:
-        """The slots' bytes in a header of this structure; None where the bytes are of another one, or end too early."""
-        found = self._as_before(data)
+    def read(self, data: bytes) -> "tuple[Layout, bytes] | None":
+        """The slots' bytes in a header of this structure, one after the other, and how long each is.
+
+        None where the bytes are of another structure, or end too early.
+        """
+        # Mostly the slots are as long as those of the header before, or as those of an earlier one.
+        layout = self._last
+        found = layout.read(data) if layout else None
+        if found is None:
+            layout = self._layouts.get(self._lengths(data))
+            found = layout.read(data) if layout else None
         if found is None:
             found = self._by_runs(data)
-        if found is None:
-            return None
+            if found is None:
+                return None
+            layout = self._layout_of(found)
+        sound = self._sound
         for place in self._uids:
-            if not _UID.fullmatch(found[place]):
+            uid = found[place]
+            if uid not in sound:
+                if not _UID.fullmatch(uid):
+                    return None
+                if len(sound) >= MAX_VALUES:
+                    sound.clear()
+                sound.add(uid)
+        for place in self._open:
+            if _ends_early(found[place], self.implicit):
                 return None
         for place in self._nested:
             if not self.slots[place].is_sound(found[place]):
                 return None
-        return found
+        self._last = layout
+        return cast("Layout", layout), b"".join(found)
 
-    def _as_before(self, data: bytes) -> list[bytes] | None:
-        """The slots' bytes where all are as long as those of the headers before: the whole header is one run."""
-        if self._layout is None:
-            return None
-        unpack, constants, length, _ = self._layout
-        if len(data) >= length:
-            parts = unpack(data)
-            if parts[0::2] == constants:
-                return list(parts[1::2])
-        self._layout, self._lengths = None, ()
-        return None
+    def _lengths(self, data: bytes) -> tuple[int, ...]:
+        """Lengths of the slots whose length varies, if the bytes are of this structure; without looking at the constants between."""
+        lengths: list[int] = []
+        position = 0
+        try:
+            for gap, form in self._varying:
+                position += gap
+                if form == SHORT:
+                    length = data[position] + 256 * data[position + 1]
+                    position += 2 + length
+                elif form == OPEN:
+                    length = end_of_items(data, position, self.implicit) - position
+                    position += length
+                else:
+                    length = int.from_bytes(data[position : position + 4], "little")
+                    position += 4 + length
+                lengths.append(length)
+        except (struct.error, IndexError, NotPlainError):
+            return ()
+        return tuple(lengths)
+
+    def _layout_of(self, raws: Sequence[bytes]) -> Layout:
+        """The layout of slots' values, remembered; what comes twice is likely to come again."""
+        lengths = tuple(map(len, raws))
+        varying = tuple(length for place, length in zip(sorted(self.lengths), lengths, strict=True) if self.lengths[place] is None)
+        layout = self._layouts.get(varying)
+        if layout is None:
+            if len(self._layouts) >= MAX_VALUES:
+                self._layouts.clear()
+                self._shared.clear()
+            layout = self._layouts[varying] = Layout(lengths)
+        elif layout.run is None:
+            layout.run = self._one_run(raws)
+        return layout
 
     def _by_runs(self, data: bytes) -> list[bytes] | None:
         """The slots' bytes, whatever their lengths."""
@@ -223,18 +332,9 @@ class Structure:
         # Of the pixel data element, its VR and length must be there too, or the object is cut off.
         if len(data) < position + self._behind:
             return None
-        lengths = tuple(map(len, found))
-        if lengths == self._lengths:
-            # Twice the same: likely so again.
-            if lengths not in self._layouts:
-                if len(self._layouts) >= MAX_VALUES:
-                    self._layouts.clear()
-                self._layouts[lengths] = self._one_run(found)
-            self._layout = self._layouts[lengths]
-        self._lengths = lengths
         return found
 
-    def _one_run(self, raws: list[bytes]) -> _Run:
+    def _one_run(self, raws: Sequence[bytes]) -> _Whole:
         """A run of the whole header, for slots of the lengths of these."""
         parts: list[bytes] = []
         position = 0
@@ -244,9 +344,12 @@ class Structure:
             if element.form != OPEN:
                 width = WIDTHS[element.form]
                 before = before[:-width] + len(raw).to_bytes(width, "little")
-            parts += [before, raw]
+            # Layouts share what is equal in them: together they would not fit the processor's caches.
+            parts += [self._shared.setdefault(before, before), raw]
             position = element.end
-        return _run([*parts, self.sample[position : self.elements[-1].end] + PIXELS], None, self._behind)
+        end = self.sample[position : self.elements[-1].end] + PIXELS
+        unpack, constants, length, _ = _run([*parts, self._shared.setdefault(end, end)], None)
+        return unpack, constants, length + self._behind, length - len(constants[-1])
 
     def typed(self, raws: list[bytes]) -> dict[str, Any]:
         """The promoted columns of a header."""
@@ -267,9 +370,10 @@ class Structure:
             self._pairs[name, members] = column_value(name, self._constants(name) | orjson.loads(b"{" + members + b"}"))
         return self._pairs[name, members]
 
-    def lines(self, raws: list[bytes]) -> str:
-        """The JSON members of a header's slots, one a line."""
-        return b"\n".join(slot.value(raw)[0] for slot, raw in zip(self.slots, raws, strict=True)).decode()
+    def text(self, raws: list[bytes]) -> str:
+        """The packed JSON of a header."""
+        members = [slot.value(raw)[0].decode() for slot, raw in zip(self.slots, raws, strict=True)]
+        return "".join(itertools.chain.from_iterable(zip(self.between, [*members, ""], strict=True)))
 
     def by_scan(self, element: Element, raw: bytes) -> dict[str, Any]:
         """An element's JSON as ``scan`` gives it, read with the character set, Pixel Representation and private creator it stands under."""
@@ -305,15 +409,24 @@ class Structure:
         self.slots = [Slot(self, index) for index in sorted(self.lengths)]
         tags = {slot.tag: place for place, slot in enumerate(self.slots)}
         self.constants = "\n".join(line for line in as_lines(record.text) if line[1:9] not in tags)
+        self.between = [""]
+        for number, line in enumerate(sorted([*self.constants.split("\n"), *(f'"{tag}"' for tag in tags)])):
+            self.between[-1] += "," if number else "{"
+            if line[1:9] in tags:
+                self.between.append("")
+            else:
+                self.between[-1] += line
+        self.between[-1] += "}"
         for name, sources in columns_from().items():
             places = tuple(tags[tag] for tag in sources if tag in tags)
             if len(sources) > 1 and places:
                 self.paired[name] = places
         self._uids = [place for place, slot in enumerate(self.slots) if slot.tag in _required()]
+        self._open = [place for place, index in enumerate(sorted(self.lengths)) if elements[index].form == OPEN]
         # What can hold items can be refused, and must be so while the header is read.
         self._nested = [place for place, slot in enumerate(self.slots) if slot.vr in ("SQ", "UN")]
-        self._runs = []
-        position, parts = 0, list[bytes]()
+        self._runs, self._varying = [], []
+        position, behind, parts = 0, 0, list[bytes]()
         for index in sorted(self.lengths):
             element, length = elements[index], self.lengths[index]
             if length is not None:
@@ -321,9 +434,23 @@ class Structure:
             else:
                 parts.append(sample[position : element.value - WIDTHS[element.form]])
                 self._runs.append(_run(parts, element.form))
-                parts = []
+                self._varying.append((element.value - WIDTHS[element.form] - behind, element.form))
+                behind, parts = element.end, []
             position = element.end
         self._runs.append(_run([*parts, sample[position : elements[-1].end] + PIXELS], None))
+
+    def set_apart(self, others: "Sequence[Structure]") -> None:
+        """Choose a mark: constant bytes that the samples of the others do not have, where there are such."""
+        start = 0
+        for index in [*sorted(self.lengths), len(self.elements)]:
+            end = self.elements[index].start if index < len(self.elements) else len(self.sample)
+            for at in range(start, end - _MARK + 1, _MARK):
+                mark = self.sample[at : at + _MARK]
+                if not any(mark in other.sample for other in others):
+                    self.mark = (mark, max(0, at - _SHIFT), at + _MARK + _SHIFT)
+                    return
+            start = self.elements[index].end if index < len(self.elements) else 0
+        self.mark = (b"", 0, 0)
 
     def _constants(self, name: str) -> dict[str, Any]:
         tags = {int(tag, 16) for tag in columns_from()[name]}
@@ -331,19 +458,34 @@ class Structure:
         return {f"{element.tag:08X}": self.by_scan(element, self.sample[element.value : element.end]) for element in there}
 
 
-def _run(parts: list[bytes], form: int | None, behind: int = 0) -> _Run:
-    """A run of constants (at even places) and slots of fixed length; ``behind`` it, bytes that must be there."""
+def _run(parts: list[bytes], form: int | None) -> _Run:
+    """A run of constants (at even places) and slots of fixed length; ``form`` as in `_Run`."""
     unpacking = struct.Struct("".join(f"{len(part)}s" for part in parts))
-    return unpacking.unpack_from, tuple(parts[0::2]), unpacking.size + behind, form
+    return unpacking.unpack_from, tuple(parts[0::2]), unpacking.size, form
+
+
+def _ends_early(items: bytes, implicit: bool) -> bool:
+    """Whether the sequence of undefined length ends before these bytes do."""
+    try:
+        return end_of_items(items, 0, implicit) != len(items)
+    except (struct.error, IndexError, NotPlainError):
+        return True
 
 
 @dataclass(eq=False, slots=True)
 class Header:
-    """A header as read: ``scan``'s record, or a structure with the slots' bytes."""
+    """A header as read: ``scan``'s record, or a structure with the slots' bytes, one after the other, and how long each is."""
 
     record: HeaderRecord | None = None
     structure: Structure | None = None
-    raws: list[bytes] = field(default_factory=list)
+    layout: Layout | None = None
+    slots: bytes = b""
+
+    @property
+    def raws(self) -> list[bytes]:
+        """The slots' bytes, one by one."""
+        ends = list(itertools.accumulate(cast("Layout", self.layout).lengths, initial=0))
+        return [self.slots[start:end] for start, end in itertools.pairwise(ends)]
 
     @property
     def kind(self) -> str:
@@ -365,7 +507,12 @@ class Header:
         """The packed JSON of all elements."""
         if self.structure is None:
             return cast("HeaderRecord", self.record).text
-        return as_json(self.structure.constants, self.structure.lines(self.raws))
+        return self.structure.text(self.raws)
+
+    @property
+    def held(self) -> int:
+        """About how many bytes it, or its row with the whole text, takes."""
+        return len(self.structure.constants) + len(self.slots) if self.structure else len(cast("HeaderRecord", self.record).text)
 
     @property
     def length(self) -> int:
@@ -373,17 +520,22 @@ class Header:
         if self.structure is None:
             return len(cast("HeaderRecord", self.record).text)
         # A value's JSON is at most six times as long as its bytes, where each is an escape, and a member of a number 24 characters a byte.
-        return len(self.structure.constants) + 24 * sum(map(len, self.raws)) + 64 * len(self.raws)
+        return len(self.structure.constants) + 24 * len(self.slots) + 64 * len(self.structure.slots)
 
 
 class Headers:
-    """Reads headers one after the other, and learns their structures as it goes."""
+    """Reads headers one after the other, and learns their structures as it goes.
+
+    Attributes
+    ----------
+    window : so many of an object's first bytes hold its header, if it is like those before.
+    """
 
     def __init__(self, max_header_bytes: int = DEFAULT_MAX_HEADER_BYTES) -> None:
         self._limit = max_header_bytes
         self._structures: list[Structure] = []
         self._shapes: dict[Any, Structure | None] = {}
-        self._window = rules()["windows"][0]
+        self.window = rules()["windows"][0]
 
     @classmethod
     def of_process(cls, max_header_bytes: int) -> "Headers":
@@ -404,20 +556,36 @@ class Headers:
         else:
             reader = source
             try:
-                data = reader.read_at(0, self._window)
+                data = reader.read_at(0, self.window)
             except OSError:
                 return Header(scan(reader, self._limit))
-        for place, structure in enumerate(self._structures):
-            raws = structure.read(data)
-            if raws is not None:
-                if place:
-                    self._structures.insert(0, self._structures.pop(place))
-                return Header(None, structure, raws)
+        header = self.known(data)
+        if header is not None:
+            return header
         kept = reader if isinstance(source, bytes) else Kept(reader, data)
         record = scan(kept, self._limit)
         if record.kind == "dicom" and record.has_pixels:
             self._learn(kept, record)
         return Header(record)
+
+    def known(self, data: bytes) -> Header | None:
+        """The header at the start of an object's first `window` bytes, where it is of a structure that is known."""
+        # First those whose mark is about where it was in their sample: a quick look, which may be wrong either way.
+        unmarked = []
+        for place, structure in enumerate(self._structures):
+            if data.find(*structure.mark) < 0:
+                unmarked.append(structure)
+                continue
+            found = structure.read(data)
+            if found is not None:
+                if place:
+                    self._structures.insert(0, self._structures.pop(place))
+                return Header(None, structure, *found)
+        for structure in unmarked:
+            found = structure.read(data)
+            if found is not None:
+                return Header(None, structure, *found)
+        return None
 
     def _learn(self, reader: ByteReader, record: HeaderRecord) -> None:
         """Make a structure of a header, or give the one of its shape the slots that it lacks."""
@@ -446,10 +614,15 @@ class Headers:
             self._shapes.clear()
         if all(_may_differ(elements[place]) for place in lengths) and _is_right(structure, record, data):
             self._shapes[key] = structure
-            self._structures = [structure, *(other for other in self._structures if other is not known)][:MAX_STRUCTURES]
+            others = [other for other in self._structures if other is not known][: MAX_STRUCTURES - 1]
+            structure.set_apart(others)
+            for other in others:
+                if other.mark[0] in structure.sample:
+                    other.set_apart([structure, *(third for third in others if third is not other)])
+            self._structures = [structure, *others]
             # The next object's first read fetches what the longest of these needed, and the pixel data's tag behind it.
             longest = max(len(other.sample) for other in self._structures)
-            self._window = -(-(longest + 64) // 4096) * 4096
+            self.window = -(-(longest + 64) // 4096) * 4096
         else:
             # What was learned before stays; of this shape, nothing more is.
             self._shapes[key] = None
@@ -457,7 +630,7 @@ class Headers:
     def _walkable(self, reader: ByteReader) -> bytes | None:
         """A header's bytes up to its pixel data; None where no structure is learned from it."""
         try:
-            data = reader.read_at(0, self._window)
+            data = reader.read_at(0, self.window)
             while True:
                 try:
                     walk(data)
@@ -476,10 +649,11 @@ class Headers:
 def _is_right(structure: Structure, record: HeaderRecord, data: bytes) -> bool:
     """Whether a new structure reads its own sample as ``scan`` does."""
     structure.build(record)
-    raws = structure.read(data)
-    if raws is None:
+    found = structure.read(data)
+    if found is None:
         return False
-    return as_json(structure.constants, structure.lines(raws)) == record.text and structure.typed(raws) == record.columns
+    header = Header(None, structure, *found)
+    return header.text == record.text and header.columns == record.columns
 
 
 @cache

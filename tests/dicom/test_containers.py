@@ -213,6 +213,51 @@ def test_a_damaged_tar_header_is_not_the_end(tmp_path):
         assert read_all(tar_members(file)) == (["a/1.dcm"], "archive_corrupt")
 
 
+def listed(file):
+    """What a tar says of its members, or why it cannot be read."""
+    members = []
+    try:
+        for member, content in tar_members(file):
+            members.append((member, member.fault and member.fault.reason, content and content.finish()))
+    except ScanError as error:
+        members.append(error.reason)
+    return [(one[0]._replace(fault=None), *one[1:]) if isinstance(one, tuple) else one for one in members]
+
+
+@pytest.mark.parametrize("layout", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_plain_headers_of_a_tar_say_what_tarfile_says(tmp_path, monkeypatch, layout):
+    chance = random.Random(layout)
+    names = ["plain", "a/" * 60 + "prefixed", "ends/", "é漢", "x" * 100, *("more" * n for n in range(1, 4))]
+    buffer = io.BytesIO()
+    with tarfile.open(
+        fileobj=buffer, mode="w", format=layout, pax_headers={"comment": "of all"} if chance.random() < 0.5 else {}
+    ) as archive:
+        for number, name in enumerate(names):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mtime, entry.uid = 300 * number, chance.choice((0, 1.5, 2e9)), chance.choice((0, 2_000_000))
+            entry.mtime = entry.mtime if layout == tarfile.PAX_FORMAT else int(entry.mtime)
+            entry.type = chance.choice((tarfile.REGTYPE, tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE, tarfile.LNKTYPE))
+            archive.addfile(entry, io.BytesIO(bytes(entry.size)))
+    whole = buffer.getvalue()
+    headers = [at for at in range(0, len(whole), 512) if whole[at + 257 : at + 262] == b"ustar"]
+    for number in range(300):
+        data = bytearray(whole)
+        for _ in range(number % 4):
+            at = chance.choice(headers)
+            data[at + chance.choice((0, 100, 124, 135, 136, 148, 156, 157, 257, 265, 329, 345, 500, chance.randrange(512)))] = (
+                chance.choice((0, 0x20, 0x2F, 0x30, 0x37, 0x38, 0x80, 0xFF, chance.randrange(256)))
+            )
+            if chance.random() < 0.7:
+                blank = data[at : at + 148] + b" " * 8 + data[at + 156 : at + 512]
+                data[at + 148 : at + 156] = b"%06o\0 " % sum(blank)
+        data = bytes(data[: chance.choice((len(data), len(data), chance.randrange(len(data)) + 1))])
+        with opened(tmp_path, data) as file:
+            found = listed(file)
+        with monkeypatch.context() as slow, opened(tmp_path, data) as file:
+            slow.setattr(containers, "_plain_entry", lambda *_: None)
+            assert found == listed(file), number
+
+
 def test_an_encrypted_member_is_named_as_such(tmp_path):
     data = bytearray(deflated({"a": b"secret", "b": b"open"}))
     for mark, flag in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from archive import write
 
-from pictures_spark.dicom.containers import read_object
-from pictures_spark.dicom.inventory import list_archive, locator, read_file
+from pictures_spark.dicom import inventory
+from pictures_spark.dicom.containers import open_file, read_object
+from pictures_spark.dicom.inventory import list_archive, locator, read_file, read_files
 from pictures_spark.dicom.structures import Headers
+from pictures_spark.roots import Listed
 
 SAMPLES = Path(pydicom.__file__).parent / "data" / "test_files"
 CT = (SAMPLES / "CT_small.dcm").read_bytes()
@@ -187,3 +190,57 @@ def test_a_folder_in_place_of_a_file_is_reported(tmp_path):
 def test_locators_are_never_shared():
     places = [("a!b", None), ("a", "b"), ("a%21b", None), ("a", "!b"), ("a!", "b"), ("a", None), ("a", "")]
     assert len({locator(*place) for place in places}) == len(places)
+
+
+def test_files_like_those_before_are_read_at_once_and_say_the_same(tmp_path, monkeypatch):
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    write(root, 60, seed=11)
+    write(outside, 60, seed=11)
+    series = max((folder for folder in root.rglob("*") if folder.is_dir()), key=lambda folder: len([*folder.glob("*.dcm")]))
+    whole = (series / "2.dcm").read_bytes()
+    (root / "cut.dcm").write_bytes(whole[:3000])
+    (root / "empty.dcm").write_bytes(b"")
+    (root / "notes.dcm").write_bytes(b"x" * len(whole))
+    (root / "big.dcm").write_bytes(whole + bytes(2 << 20))
+    (root / "link.dcm").symlink_to(series / "2.dcm")
+    (root / "away.dcm").symlink_to(outside / series.relative_to(root) / "2.dcm")
+    os.mkfifo(root / "pipe.dcm")
+    files = list_archive(str(root))
+    away = series.relative_to(root) / "2.dcm"
+    (root / "folder").symlink_to(outside)
+    files += [
+        Listed(f"folder/{away}", len(whole), 0),
+        Listed(f"../outside/{away}", len(whole), 0),
+        Listed(f"{outside}/{away}", len(whole), 0),
+    ]
+    # Other than it was listed: as long, or as old.
+    files += [
+        Listed(str(away), len(whole) + 2, 0),
+        Listed(str(away), len(whole), 0),
+        Listed("gone.dcm", len(whole), 0),
+    ]
+
+    def all_of(headers, whole):
+        found = [one for _, one in read_files(str(root), files, headers, whole)]
+        return [(one._replace(header=None), one.header and (one.header.text, one.header.columns)) for one in found]
+
+    headers = Headers()
+    for whole in (True, False):
+        all_of(headers, whole)
+        quick = all_of(headers, whole)
+        with monkeypatch.context() as step_by_step:
+            step_by_step.setattr(inventory, "_at_once", lambda *_: None)
+            assert quick == all_of(Headers(), whole)
+    opened = []
+    monkeypatch.setattr(inventory, "open_file", lambda *place: opened.append(place) or open_file(*place))
+    all_of(headers, whole=True)
+    assert len(opened) < 20 < len(files)
+
+
+def test_chunks_are_of_so_many_rows_or_of_so_much_text(tmp_path, monkeypatch):
+    write(tmp_path, 30, seed=12)
+    found = list(read_files(str(tmp_path), [file for file in list_archive(str(tmp_path)) if file.path.endswith(".dcm")], Headers()))
+    assert [len(chunk) for chunk in inventory.chunks(iter(found), 8)] == [8, 8, 8, 6]
+    monkeypatch.setattr(inventory, "_CHUNK_BYTES", 3 * max(one.header.held for _, one in found))
+    assert [one for chunk in inventory.chunks(iter(found), 100) for one in chunk] == found
+    assert max(len(chunk) for chunk in inventory.chunks(iter(found), 100)) < len(found)

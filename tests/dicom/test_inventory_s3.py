@@ -5,7 +5,6 @@ import io
 import os
 import tarfile
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import pydicom
@@ -75,7 +74,7 @@ def folder(tmp_path_factory):
 def comparable(found):
     """Pairs of file and object without what only a store, or only a disk, has; headers as text."""
     return [
-        (file.path, file.file_size, replace(one, round_trips=None, header=None), one.header and (one.header.text, one.header.columns))
+        (file.path, file.file_size, one._replace(round_trips=None, header=None), one.header and (one.header.text, one.header.columns))
         for file, one in found
     ]
 

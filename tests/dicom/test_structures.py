@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import orjson
+import pyarrow as pa
 import pydicom
 import pytest
 from archive import devices, instances
@@ -17,7 +18,7 @@ from pictures_spark.dicom.scan import BytesReader, ScanError, column_value, prom
 from pictures_spark.dicom.storing import Storing
 from pictures_spark.dicom.structures import Headers
 from pictures_spark.dicom.templates import as_json
-from pictures_spark.dicom.values import many, plain_json
+from pictures_spark.dicom.values import joined, many, plain_json
 
 SAMPLES = sorted(path for path in (Path(pydicom.__file__).parent / "data").rglob("*") if path.is_file() and ".py" not in path.suffix)
 
@@ -207,6 +208,7 @@ NUMBERS = st.one_of(
     st.integers().map(str),
     st.text("0123456789.+-eE \t\0,", max_size=12),
 )
+DATES = st.one_of(st.dates().map(lambda d: d.strftime("%Y%m%d")), st.text("0123456789. ", max_size=11))
 TIMES = st.one_of(st.times().map(lambda t: t.strftime("%H%M%S.%f")), st.text("0123456789.: ", max_size=14))
 
 
@@ -214,23 +216,53 @@ TIMES = st.one_of(st.times().map(lambda t: t.strftime("%H%M%S.%f")), st.text("01
 @given(st.data())
 def test_many_values_at_once_are_what_each_is(data):
     vr, type_ = data.draw(st.sampled_from(KINDS))
-    text = TIMES if vr == "TM" else NUMBERS if vr in ("DS", "IS") else st.text(st.characters(max_codepoint=255), max_size=9)
+    text = (
+        TIMES
+        if vr == "TM"
+        else DATES
+        if vr == "DA"
+        else NUMBERS
+        if vr in ("DS", "IS")
+        else st.text(st.characters(max_codepoint=255), max_size=9)
+    )
     values = data.draw(st.lists(st.lists(text, max_size=3).map("\\".join), min_size=1, max_size=8))
     raws = [value.encode("latin-1") + data.draw(st.sampled_from([b"", b" ", b"\0"])) for value in values]
     column = next(column for column in promoted() if column.type == type_ and public_vr(tag_for_keyword(column.dicom)) == vr)
-    found = many(vr, raws, [type_])
+    found = many(vr, pa.array(raws, pa.binary()), [type_])
     single = [plain_json(vr, raw) for raw in raws]
     if found is None:
         assert vr not in ("DS", "IS")
         assert None in single
         return
-    assert found[0] == single
+    assert joined(found[0], len(raws)).to_pylist() == [text.decode() for text in single]
     elements = [{f"{tag_for_keyword(column.dicom):08X}": orjson.loads(text)} for text in single]
-    assert found[1] == [[column_value(column.name, element) for element in elements]]
+    assert [column.to_pylist() for column in found[1]] == [[column_value(column.name, element) for element in elements]]
 
 
 KINDS = sorted(
     {(public_vr(tag_for_keyword(c.dicom)), c.type) for c in promoted()} & {
-        ("DS", "double"), ("DS", "array<double>"), ("IS", "long"), ("TM", "string"), ("UI", "string"), ("LO", "string"), ("SH", "string")
+        ("DS", "double"), ("DS", "array<double>"), ("IS", "long"), ("TM", "string"), ("UI", "string"), ("LO", "string"), ("SH", "string"),
+        ("DA", "date"), ("PN", "string"),
     }
 )  # fmt: skip
+
+
+def test_a_sequence_without_length_that_ends_early_is_read_as_scan_reads_it():
+    device = DEVICES[0]
+    item = b"\xfe\xff\x00\xe0\x10\0\0\0" + b"\x08\0\x55\x11UI\x08\0" + b"1.2.%04d"
+    delimiter = b"\xfe\xff\xdd\xe0\0\0\0\0"
+    # As long as an item of one element with a value of 8 bytes.
+    hidden = b"\x08\0\x56\x11UI\x10\0" + b"1.2.3.4.5.6.7.8\0"
+
+    def made(number, inside):
+        elements = {tag: data for tag, data in device.elements.items() if tag != 0x00081140}
+        elements[0x00020010] = device.encode(0x00020010, "UI", b"1.2.840.10008.1.2.1")
+        elements[0x00080018] = device.encode(0x00080018, "UI", b"1.2.%04d" % number)
+        elements[0x00081140] = b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff" + inside
+        body = b"".join(data for _, data in sorted(elements.items()))
+        return b"\0" * 128 + b"DICM" + body + device.encode(0x7FE00010, "OW", bytes(8))
+
+    assert len(item % 1) == len(hidden)
+    files = [made(number, item % number + item % number + delimiter) for number in range(8)]
+    files.append(made(9, item % 9 + delimiter + hidden))
+    assert agree(files) > 0

@@ -6,8 +6,8 @@ Spark computes the members, the embedded reader answers the same question apart,
 What is printed is exact for a reader who may see that (`pictures_spark.readers`), and through the disclosure gate for everybody else. Every
 count and every freeze is an event of the audit chain before anything of it is printed.
 
-The gate guards numbers that one person changes by one person. So everybody else is told of a match only how many are cases, as one case brings
-its controls with it; nothing of a cohort that holds controls; and no refusal that hangs on whether there is anybody.
+The gate guards numbers that one person changes by one person. So everybody else is told of a match only how many are cases, as one case
+brings its controls with it; nothing of a cohort that holds controls; and no refusal that hangs on whether there is anybody.
 """
 
 import json

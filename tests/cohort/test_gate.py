@@ -347,7 +347,8 @@ def test_an_answer_is_kept_even_where_the_asker_fails_after_it(config):
 
 
 def test_a_project_is_told_so_many_numbers_of_its_own_and_then_refused(config, monkeypatch):
-    monkeypatch.setattr(gate, "policy", lambda limited=replace(policy(), most_new=3): limited)
+    limited = replace(policy(), most_new=3)
+    monkeypatch.setattr(gate, "policy", lambda: limited)
     zones = Zones(config, "counter")
     for start in (0, 1000, 2000):
         with gate.Ledger(zones, "one") as told:

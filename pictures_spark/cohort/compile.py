@@ -12,13 +12,14 @@ What every engine must agree on is written out, never left to a default:
   such an event and inside one unbroken residence; else the answer is unknown.
 
 The shape of the plan is the same for every question: ``unit``, its rows with every column that is looked at; ``asked``, each person and
-index day that units share (a dozen series of one day are asked about once); ``observed``, which windows are, from one join with the
-residences; ``event``, one scan of the events with a flag for each thing asked of them, and ``found``, one join with it that is reduced
-once; ``answered``, the three-valued answers; ``judged``, bits.
+index day that units share (a dozen series of one day are asked about once); ``observed``, which windows are, and who is resident, from one
+join with the residences; ``event``, one scan of the events with a flag for each thing asked of them, and ``found``, one join with it that
+is reduced once; ``said``, all that is known of a person and day, so that the many rows of units are joined once; ``answered``, the
+three-valued answers; ``judged``, bits. What acts on the survivors looks at them alone.
 
 The plan's rows (`Plan.flags`) are one per unit: ``unit_id``, ``patient_id``, ``index_date``, ``holds`` and ``unknowns`` (bit k is step k of
-the attrition) and ``passed``, the last step a unit survived. Attrition, members and hashes are small questions about these rows, so
-steps can be switched off or put in another order without asking the tables again.
+the attrition) and ``passed``, the last step a unit survived; last what its own row says it belongs to and has (`OWN`). Attrition, members
+and hashes are small questions about these rows, so steps can be switched off or put in another order without asking the tables again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -113,11 +114,14 @@ TABLES = (
     *(domain.FEATURES, domain.TEXT, "residence", "event", "stay", "source_cover", "report", "report_finding", "cohort_member"),
 )
 _FLAGS = ("unit_id", "patient_id", "index_date", "holds", "unknowns", "passed")
+# Carried along, so that nobody who counts the rows has to join them with their table again.
+OWN: Mapping[str, tuple[str, ...]] = {"patient": (), "study": (), "series": ("study_id", "image_count"), "image": ("study_id", "series_id")}
 _FIRST_STEP = 2  # after the start and the population
 _LAST_DAY = 2932896  # 9999-12-31: a residence that lasts
 _NO_DAY = -(1 << 30)  # stands for no index date in a key, where NULL would equal nothing
 _ASKED = ("patient_id", "asked_day")
 _VERDICTS = ("text", "not_determined", "clean")  # of several images, the first that any has
+_STRETCHES = 16  # of codes that a scan of the events is narrowed to
 _WHOLE_HASHES = 1 << 32  # hashes are told apart by their first 8 hexadecimal digits
 
 
@@ -208,8 +212,9 @@ class Leaves:
 
     def reading(self, query: exp.Select, given: Mapping[str, exp.Select]) -> exp.Select:
         """A query on the relations of the leaves; those that are given are read instead of asking the tables for them."""
-        needless = ("residence_",) if "spell" in given else ()
-        return with_ctes(query, [(name, given.get(name, cte)) for name, cte in self.ctes if not name.startswith(needless)])
+        needless = {"spell": ("residence_days", "residence_opens", "residence_islands"), "lived": ("days",), "asked": ("days", "lived")}
+        dropped = {name for known in given for name in needless.get(known, ())}
+        return with_ctes(query, [(name, given.get(name, cte)) for name, cte in self.ctes if name not in dropped])
 
 
 def leaves(question: Question, codes: Mapping[str, Codes], saved: Mapping[str, Saved]) -> Leaves:
@@ -220,11 +225,15 @@ def leaves(question: Question, codes: Mapping[str, Codes], saved: Mapping[str, S
 def kept(question: Question, codes: Mapping[str, Codes]) -> dict[str, exp.Select]:
     """What all questions about people share that have the unit and index of one which asks who is alive and resident, and nothing else.
 
-    ``unit`` is each unit with its person and days, ``spell`` the residences.
+    ``unit`` is each unit with its person and days, ``asked`` each person and day with the person's lifetime, ``spell`` the residences.
     """
     compiler = _Compiler(question, codes, {})
-    unit = with_ctes(select([exp.Star()], "unit"), [*compiler.anchored(), ("unit", compiler.unit())])
-    return {"unit": unit, "spell": with_ctes(select([exp.Star()], "spell"), compiler.spells())}
+    relations = {
+        "unit": [*compiler.anchored(), ("unit", compiler.unit())],
+        "asked": [*compiler.anchored(), *compiler.asked()],
+        "spell": compiler.spells(),
+    }
+    return {name: with_ctes(select([exp.Star()], name), ctes) for name, ctes in relations.items()}
 
 
 class _Valued(Protocol):
@@ -319,6 +328,7 @@ class _Compiler:
         self.windows: list[tuple[Window, Anchor]] = []
         self.observed: list[tuple[int, int]] = []  # window and cover
         self.wanted: list[Node] = []
+        self.sought: list[Events] = []  # what those are flags of
         self.found: list[Node] = []
         self.steps: dict[int, list[tuple[int, int]]] = {}  # what each step must have observed
         self.event_columns: dict[str, Node] = {}  # of `event`, besides person, day and flags
@@ -334,13 +344,13 @@ class _Compiler:
                 self.steps[index] = asked
         steps = planned(question, self.codes)
         events = self._events()
-        answered = self._answered(answers)  # before the unit's own rows, so that every column they must have is known
+        said, answered = self._answered(answers)  # before the unit's own rows, so that every column they must have is known
         unit = self.unit()
         self.tables |= self.rows.tables
-        ctes = [*self.anchored(), ("unit", unit), *self.spells(), *self._lifetimes(), *events, *self.ctes]
+        ctes = [*self.anchored(), ("unit", unit), *self.spells(), *self._lifetimes(), *events, *self.ctes, *said]
         last = len(answers)
         relations = [("answered", answered), ("judged", self._judged([step.unknown for step in steps], last))]
-        flags = select(cols(_FLAGS), "judged")
+        flags = select([*cols(_FLAGS), *self._own], "judged")
         if question.pick is not None:
             flags = self._picked(last)
             last += 1
@@ -411,12 +421,9 @@ class _Compiler:
         columns += [named(value, f"by_{n}") for n, value in enumerate(groups.values())]
         events = self._events()
         rows = self.unit()
-        joins = self._joins()
-        if "cover" in dict(events):
-            joins.append((relation("cover"), None, "cross"))
-        query = select(columns, "unit", joins)
+        said, query = self._gathered(columns, [(relation("cover"), None, "cross")] if "cover" in dict(events) else [])
         self.tables |= self.rows.tables
-        ctes = [*self.anchored(), ("unit", rows), *self.spells(), *events, *self.ctes]
+        ctes = [*self.anchored(), ("unit", rows), *self.spells(), *events, *self.ctes, *said]
         return with_ctes(query, ctes), tuple(name for name, _ in found), tuple(keys)
 
     # Rows
@@ -429,12 +436,27 @@ class _Compiler:
         columns += [named(index, "index_date"), named(day(index), "index_day")]
         if self._is_about_people:
             columns.append(named(coalesce(day(index), number(_NO_DAY)), "asked_day"))
-            self.rows.tables.add("patient")
-            columns += [named(_born(), "birth_day"), named(day(col("death_date", "patient")), "death_day")]
+        return self._of_units(self.rows, columns)
+
+    def _of_units(self, rows: _Rows, columns: Sequence[Node]) -> exp.Select:
+        """The rows of the unit, with the table or the relation that the index date is in."""
         if isinstance(self.question.index, str):
-            self.rows.tables.add(self.fields[self.question.index].table)
-        anchored: list[Join] = [(relation("anchor"), eq(col("patient_id", "anchor"), col("patient_id", unit)), "left")]
-        return self.rows.select(columns, anchored if isinstance(self.question.index, IndexEvent) else ())
+            rows.tables.add(self.fields[self.question.index].table)
+        same_person = eq(col("patient_id", "anchor"), col("patient_id", self.question.unit))
+        anchored: list[Join] = [(relation("anchor"), same_person, "left")]
+        return rows.select(columns, anchored if isinstance(self.question.index, IndexEvent) else ())
+
+    def _days(self) -> list[tuple[str, exp.Select]]:
+        """Each person and day that units are asked about; read apart from the rows of units, which have many more columns."""
+        index = self._index()
+        row = [named(col("patient_id", self.question.unit), "patient_id"), named(coalesce(day(index), number(_NO_DAY)), "asked_day")]
+        days = select(cols(_ASKED), subquery(self._of_units(_Rows(self.question.unit, "dated", day(index)), row), "dated"), distinct=True)
+        self.tables.add("patient")
+        indexed = exp.Nullif(this=col("asked_day", "days"), expression=number(_NO_DAY))
+        lifetime = [named(_born(), "birth_day"), named(day(col("death_date", "patient")), "death_day")]
+        same_person = eq(col("patient_id", "patient"), col("patient_id", "days"))
+        asked = select([*cols(_ASKED, "days"), named(indexed, "index_day"), *lifetime], "days", [(_table("patient"), same_person, "left")])
+        return [("days", days), ("lived", asked)]
 
     @property
     def _is_about_people(self) -> bool:
@@ -462,7 +484,7 @@ class _Compiler:
         first = (exp.Min if index.which == "first" else exp.Max)(this=col("date", "event"))
         person = col("patient_id", "event")
         columns = [person, named(first, "index_date")]
-        return [("anchor", select(columns, _table("event"), where=[self._is_asked(index.events)], group=[person]))]
+        return [("anchor", select(columns, _table("event"), where=self._among(index.events), group=[person]))]
 
     def _stays(self) -> list[tuple[str, exp.Select]]:
         """The stay that contains the index date: the one that began last, then that of the last id."""
@@ -470,8 +492,8 @@ class _Compiler:
             return []
         self.tables.add("stay")
         begins, ends = day(col("start_date", "stay")), day(col("end_date", "stay"))
-        index, asked = col("index_day", "days"), cols(_ASKED, "days")
-        on = [eq(col("patient_id", "stay"), col("patient_id", "days")), le(begins, index), any_of(is_null(ends), ge(ends, index))]
+        index, asked = col("index_day", "lived"), cols(_ASKED, "lived")
+        on = [eq(col("patient_id", "stay"), col("patient_id", "lived")), le(begins, index), any_of(is_null(ends), ge(ends, index))]
         order = [exp.Ordered(this=begins, desc=True), exp.Ordered(this=col("stay_id", "stay"), desc=True)]
         columns = [
             *asked,
@@ -479,7 +501,7 @@ class _Compiler:
             named(ends, "end_of_stay"),
             named(over(exp.RowNumber(), asked, order), "place"),
         ]
-        around = select(columns, "days", [(_table("stay"), all_of(*on), "")])
+        around = select(columns, "lived", [(_table("stay"), all_of(*on), "")])
         kept = cols((*_ASKED, "start_of_stay", "end_of_stay"))
         return [("around", select(kept, subquery(around, "placed"), where=[eq(col("place"), number(1))]))]
 
@@ -492,24 +514,17 @@ class _Compiler:
                 return TRUE
             case "linked":
                 return linked
-        index = col("index_day", "unit")
-        asked_day = col("index_day", "asked")
-        inside = [
-            eq(col("patient_id", "spell"), col("patient_id", "asked")),
-            le(col("from_day", "spell"), asked_day),
-            ge(col("to_day", "spell"), asked_day),
-        ]
-        resident = select(cols(_ASKED, "asked"), "asked", [(relation("spell"), all_of(*inside), "")], distinct=True)
-        self.ctes.append(("resident", resident))
-        self._join_asked("resident")
+        index, born, died = col("index_day", "unit"), col("birth_day", "asked"), col("death_day", "asked")
+        self._join_asked("asked")
+        self._join_asked("observed")
         return case(
             [
                 (is_null(col("patient_id", "unit")), FALSE),
                 (is_null(index), NULL),
-                (any_of(lt(col("death_day", "unit"), index), gt(col("birth_day", "unit"), index)), FALSE),
-                (is_null(col("patient_id", "resident")), FALSE),
+                (any_of(lt(died, index), gt(born, index)), FALSE),
+                (eq(col("resident", "observed"), number(1)), TRUE),
             ],
-            TRUE,
+            FALSE,
         )
 
     def _answer(self, predicate: Predicate) -> Node:
@@ -632,6 +647,29 @@ class _Compiler:
         keys = {name: _ASKED if name in self.by_asked else ("unit_id",) for name in self.joined}
         return [(relation(name), all_of(*(eq(col(key, name), col(key, "unit")) for key in keys[name])), "left") for name in self.joined]
 
+    def _gathered(self, columns: Sequence[Node], more: Sequence[Join] = ()) -> tuple[list[tuple[str, exp.Select]], exp.Select]:
+        """Columns of units, and before them ``said``: all that relations say of a person and day, so that it is joined to units once."""
+        of_asked = [name for name in self.joined if name in self.by_asked]
+        if not of_asked:
+            return [], select(columns, "unit", [*self._joins(), *more])
+        said: dict[tuple[str, str], str] = {}
+
+        def moved(node: Node) -> Node:
+            if not isinstance(node, exp.Column) or node.table not in self.by_asked:
+                return node
+            # What is found and observed is numbered; other relations may have columns of the same name.
+            name = node.name if node.name[-1].isdigit() and node.table in ("found", "observed") else f"{node.table}_{node.name}"
+            said[node.table, node.name] = name
+            return col(name, "said")
+
+        columns = [column.transform(moved) for column in columns]
+        others = [name for name in of_asked if name != "asked"]
+        keys = [(relation(name), all_of(*(eq(col(key, name), col(key, "asked")) for key in _ASKED)), "left") for name in others]
+        row = [*cols(_ASKED, "asked"), *(named(col(column, table), name) for (table, column), name in said.items())]
+        of_unit = [join for join, name in zip(self._joins(), self.joined, strict=True) if name not in self.by_asked]
+        same: list[Join] = [(relation("said"), all_of(*(eq(col(key, "said"), col(key, "unit")) for key in _ASKED)), "left")]
+        return [("said", select(row, "asked", keys))], select(columns, "unit", [*same, *of_unit, *more])
+
     def _next(self, what: str) -> int:
         """A number of its own for each of several common table expressions of a kind."""
         self.counted[what] = self.counted.get(what, -1) + 1
@@ -654,6 +692,7 @@ class _Compiler:
 
     def _is_wanted(self, events: Events, possible: bool = False) -> Node:
         """Whether a row of ``event`` is one of these."""
+        self._number(self.sought, events)
         return col(f"is_{self._number(self.wanted, self._is_asked(events, possible))}", "event")
 
     def _is_found(self, events: Events, possible: bool = False) -> Node:
@@ -698,43 +737,48 @@ class _Compiler:
             ("spell", select([*person, *ends], "residence_islands", group=[*person, col("island")])),
         ]
 
+    def asked(self) -> list[tuple[str, exp.Select]]:
+        """Who is asked about which day, with the stay around it where a window counts from that."""
+        found, stays = self._days(), self._stays()
+        if not stays:
+            return [found[0], ("asked", found[1][1])]
+        kept = [*cols((*_ASKED, "index_day", "birth_day", "death_day"), "lived"), *cols(("start_of_stay", "end_of_stay"), "around")]
+        on = all_of(*(eq(col(key, "around"), col(key, "lived")) for key in _ASKED))
+        return [*found, *stays, ("asked", select(kept, "lived", [(relation("around"), on, "left")]))]
+
     def _events(self) -> list[tuple[str, exp.Select]]:
         """Who is asked about which day, which windows are observed, one scan of the events and one join with it."""
         if not self._is_about_people:
             return []
-        named_days = (*_ASKED, "index_day", "birth_day", "death_day")
-        found = [("days", select(cols(named_days, "unit"), "unit", distinct=True)), *self._stays()]
-        if len(found) > 1:
-            kept = [*cols(named_days, "days"), *cols(("start_of_stay", "end_of_stay"), "around")]
-            on = all_of(*(eq(col(key, "around"), col(key, "days")) for key in _ASKED))
-            found.append(("asked", select(kept, "days", [(relation("around"), on, "left")])))
-        else:
-            found = [("asked", found[0][1])]
-        if not self.observed:
-            return found
-        self.tables.add("source_cover")
-        found += [("cover", _cover(self.covers)), ("observed", self._observe())]
+        found = self.asked()
+        if self.observed:
+            self.tables.add("source_cover")
+            found.append(("cover", _cover(self.covers)))
+        found.append(("observed", self._observe()))
+        self._join_asked("observed")
         if not self.wanted:
-            self._join_asked("observed")
             return found
         self.tables.add("event")
         flags = [named(wanted, f"is_{n}") for n, wanted in enumerate(self.wanted)]
         row = [col("patient_id", "event"), named(day(col("date", "event")), "day")]
         row += [named(value, name) for name, value in self.event_columns.items()]
-        found.append(("event", select([*row, *flags], _table("event"), where=[any_of(*self.wanted)])))
+        found.append(("event", select([*row, *flags], _table("event"), where=[*self._at_least(self.sought), any_of(*self.wanted)])))
         if self.found:
             asked = cols(_ASKED, "asked")
             reduced = [named(value, f"of_{n}") for n, value in enumerate(self.found)]
             same_person = eq(col("patient_id", "event"), col("patient_id", "asked"))
             found.append(("found", select([*asked, *reduced], "asked", [(relation("event"), same_person, "")], group=asked)))
             self._join_asked("found")
-        self._join_asked("observed")
         return found
 
     def _observe(self) -> exp.Select:
         person, born, died = cols(("patient_id", "birth_day", "death_day"), "asked")
         asked = cols(_ASKED, "asked")
         columns = list(asked)
+        if self.question.population == "alive_and_resident":
+            index = col("index_day", "asked")
+            resident = all_of(le(col("from_day", "spell"), index), ge(col("to_day", "spell"), index))
+            columns.append(named(exp.Max(this=case([(resident, number(1))], number(0))), "resident"))
         for n, (window, cover) in enumerate(self.observed):
             low, high = self._ends(window, cover)
             # Nothing happens to a person before the month of birth or after death: that time needs no cover.
@@ -747,7 +791,8 @@ class _Compiler:
             )
             seen = all_of(not_null(person), le(low, high), any_of(gt(lived_from, lived_to), covered))
             columns.append(named(exp.Max(this=case([(seen, number(1))], number(0))), f"is_{n}"))
-        joins: list[Join] = [(relation("cover"), None, "cross"), (relation("spell"), eq(col("patient_id", "spell"), person), "left")]
+        joins: list[Join] = [(relation("cover"), None, "cross")] if self.observed else []
+        joins.append((relation("spell"), eq(col("patient_id", "spell"), person), "left"))
         return select(columns, "asked", joins, group=asked)
 
     def _ends(self, window: int, cover: int) -> tuple[Node, Node]:
@@ -771,6 +816,25 @@ class _Compiler:
         if events.where is None:
             return such
         return all_of(such, coalesce(_tests(_EventRow(), events.where.tests), TRUE if possible else FALSE))
+
+    def _among(self, events: Events) -> list[Node]:
+        """Whether a row of the table of events is one of these."""
+        return [*self._at_least([events]), self._is_asked(events)]
+
+    def _at_least(self, sought: Sequence[Events]) -> list[Node]:
+        """What holds of every event that is one of these, in words by which a reader of Parquet leaves out whole stretches of rows."""
+        found = [is_one_of(col("kind", "event"), [text(kind) for kind in sorted({kind for events in sought for kind in events.kinds})])]
+        heads = {code for events in sought for name in events.codes for code in self.codes[name].codes}
+        if not all(events.codes for events in sought) or not all(head.isascii() for head in heads):
+            return found
+        for length in range(max(map(len, heads)), 0, -1):
+            heads = {head[:length] for head in heads}
+            if len(heads) <= _STRETCHES:
+                code = col("code", "event")
+                beyond = {head: head[:-1] + chr(ord(head[-1]) + 1) for head in sorted(heads)}
+                found.append(any_of(*(all_of(ge(code, text(head)), lt(code, text(end))) for head, end in beyond.items())))
+                break
+        return found
 
     def _own_rows(self) -> "_Subject":
         unit = self.question.unit
@@ -1061,7 +1125,8 @@ class _Compiler:
             self.ctes.append(("at_risk", select(columns, "unit", [(relation("spell"), all_of(*on), "")])))
             self.joined.append("at_risk")
         never = number(_LAST_DAY + 1)
-        died = col("death_day", "unit")
+        born, died = col("birth_day", "asked"), col("death_day", "asked")
+        self._join_asked("asked")
         until = day(literal(asked.until)) if asked.until is not None else never
         ends = {
             "death": coalesce(died, never),
@@ -1075,7 +1140,7 @@ class _Compiler:
         known = all_of(
             not_null(col("to_day", "at_risk")),
             any_of(is_null(died), ge(died, index)),
-            any_of(is_null(col("birth_day", "unit")), le(col("birth_day", "unit"), index)),
+            any_of(is_null(born), le(born, index)),
             ge(index, col(f"from_{c}", "cover")),
             le(index, col(f"to_{c}", "cover")),
             le(index, until),
@@ -1095,23 +1160,27 @@ class _Compiler:
         return self.question.sample.strata if self.question.sample is not None else ()
 
     @property
-    def _strata_columns(self) -> list[Node]:
-        """What is carried on for the acts after the pick."""
+    def _own(self) -> list[Node]:
+        return cols(OWN[self.question.unit])
+
+    @property
+    def _carried_columns(self) -> list[Node]:
+        """What is carried on for the acts after the pick, and to the end."""
         return cols([name for name, _ in self._carried_on])
 
     @property
     def _carried_on(self) -> list[tuple[str, str]]:
-        """Names of the columns that the match and the sample look at, and of the values in them."""
+        """Names of the columns that are carried to the end, or that the match and the sample look at, and of the values in them."""
         match = self.question.match
-        found = [(f"stratum_{i}", name) for i, name in enumerate(self._strata)]
+        found = [*((name, name) for name in OWN[self.question.unit]), *((f"stratum_{i}", name) for i, name in enumerate(self._strata))]
         if match is not None:
             found += [(f"exact_{i}", name) for i, name in enumerate(match.exact)]
             found += [(f"caliper_{i}", name) for i, (name, _) in enumerate(match.caliper)]
             found.append(("is_case", ""))
         return found
 
-    def _answered(self, answers: Mapping[int, Node]) -> exp.Select:
-        """Every step's answer as a three-valued column, with what the pick sorts by."""
+    def _answered(self, answers: Mapping[int, Node]) -> tuple[list[tuple[str, exp.Select]], exp.Select]:
+        """Every step's answer as a three-valued column, with what is carried on; and what is said of people before it."""
         columns = [*cols(_FLAGS[:3], "unit"), *(named(answer, f"step_{index}") for index, answer in answers.items())]
         pick = self.question.pick
         if pick is not None:
@@ -1123,8 +1192,7 @@ class _Compiler:
             is_case, found = self._member(Member(self.question.match.cases, self.question.match.level), self._own_rows())
             self.joined.append(found)
             columns.append(named(is_case, "is_case"))
-        joins = self._joins()
-        return select(columns, "unit", joins)
+        return self._gathered(columns)
 
     def _judged(self, policies: Sequence[Unknown], last: int) -> exp.Select:
         """Answers packed into bits, and how far each unit got."""
@@ -1139,12 +1207,11 @@ class _Compiler:
         if self.question.pick is not None:
             order = domain.pick_order(self.question.unit, self.question.pick)
             columns += cols(["pick_group", *(f"pick_{i}" for i in range(len(order)))])
-        return select([*columns, *self._strata_columns], "answered")
+        return select([*columns, *self._carried_columns], "answered")
 
     def _picked(self, last: int) -> exp.Select:
         """The pick as a last step: the first survivor of each group holds, a survivor without a group is unknown."""
         assert self.question.pick is not None
-        survives = eq(col("passed"), number(last))
         order = []
         for i, key in enumerate(domain.pick_order(self.question.unit, self.question.pick)):
             value = col(f"pick_{i}")
@@ -1152,19 +1219,27 @@ class _Compiler:
                 exp.Ordered(this=case([(is_null(value), number(1))], number(0))),
                 exp.Ordered(this=value, desc=key.descending),
             ]
-        place = over(exp.RowNumber(), [survives, col("pick_group")], order)
-        placed = select([*cols(_FLAGS), *self._strata_columns, col("pick_group"), named(place, "place")], "judged")
-        first = all_of(survives, not_null(col("pick_group")), eq(col("place"), number(1)))
-        lost = all_of(survives, is_null(col("pick_group")))
+        chosen, joined = self._first(last, "judged", [col("pick_group")], order, 1, not_null(col("pick_group")))
+        lost = all_of(eq(col("passed", "judged"), number(last)), is_null(col("pick_group", "judged")))
         index = last + 1
         columns = [
-            *cols(_FLAGS[:3]),
-            named(plus(col("holds"), case([(first, bit(index))], bit(None))), "holds"),
-            named(plus(col("unknowns"), case([(lost, bit(index))], bit(None))), "unknowns"),
-            named(case([(first, number(index))], col("passed")), "passed"),
-            *self._strata_columns,
+            *cols(_FLAGS[:3], "judged"),
+            named(plus(col("holds", "judged"), case([(chosen, bit(index))], bit(None))), "holds"),
+            named(plus(col("unknowns", "judged"), case([(lost, bit(index))], bit(None))), "unknowns"),
+            named(case([(chosen, number(index))], col("passed", "judged")), "passed"),
+            *cols([name for name, _ in self._carried_on], "judged"),
         ]
-        return select(columns, subquery(placed, "placed"))
+        return select(columns, "judged", [joined])
+
+    def _first(
+        self, last: int, source: str, groups: Sequence[Node], order: Sequence[exp.Ordered], most: int, *also: Node
+    ) -> tuple[Node, Join]:
+        """Whether a unit is among the first survivors of its group, and the join that this needs. Only survivors are put in order."""
+        place = over(exp.RowNumber(), groups, order)
+        survivors = select([col("unit_id"), named(place, "place")], source, where=[eq(col("passed"), number(last)), *also])
+        first = select([col("unit_id")], subquery(survivors, "placed"), where=[le(col("place"), number(most))])
+        chosen = col("unit_id", "chosen")
+        return not_null(chosen), (subquery(first, "chosen"), eq(chosen, col("unit_id", source)), "left")
 
     def _matching(self, match: Match, last: int, source: str) -> list[tuple[str, exp.Select]]:
         """Cases with their controls: ``matched`` has a row for each control of a case that has enough, and the rounds that lead there."""
@@ -1266,7 +1341,7 @@ class _Compiler:
         """The day of each person's first such event."""
         self.tables |= {"event", "source_cover"}
         person, first = col("patient_id", "event"), exp.Min(this=day(col("date", "event")))
-        return select([person, named(first, "had_day")], _table("event"), where=[self._is_asked(events)], group=[person])
+        return select([person, named(first, "had_day")], _table("event"), where=self._among(events), group=[person])
 
     def _lifetimes(self) -> list[tuple[str, exp.Select]]:
         """Birth and death of each person, for risk sets."""
@@ -1287,6 +1362,7 @@ class _Compiler:
             named(plus(col("holds"), case([(chosen, bit(index))], bit(None))), "holds"),
             named(plus(col("unknowns"), case([(lost, bit(index))], bit(None))), "unknowns"),
             named(case([(chosen, number(index))], col("passed")), "passed"),
+            *self._own,
             *cols([f"stratum_{i}" for i in range(len(self._strata))]),
         ]
         return select(columns, source)
@@ -1294,20 +1370,19 @@ class _Compiler:
     def _sampled(self, last: int, source: str) -> exp.Select:
         """The sample as a last step: of each stratum, the first survivors by the hash of seed and id."""
         assert self.question.sample is not None
-        survives = eq(col("passed"), number(last))
         seeded = exp.Concat(expressions=[text(f"{self.question.sample.seed}:"), col("unit_id")])
         order = [exp.Ordered(this=exp.SHA2(this=seeded, length=exp.Literal.number(256))), exp.Ordered(this=col("unit_id"))]
         strata = cols([f"stratum_{i}" for i in range(len(self._strata))])
-        place = over(exp.RowNumber(), [survives, *strata], order)
-        chosen = all_of(survives, le(col("place"), number(self.question.sample.size)))
+        chosen, joined = self._first(last, source, strata, order, self.question.sample.size)
         index = last + 1
         columns = [
-            *cols(_FLAGS[:3]),
-            named(plus(col("holds"), case([(chosen, bit(index))], bit(None))), "holds"),
-            col("unknowns"),
-            named(case([(chosen, number(index))], col("passed")), "passed"),
+            *cols(_FLAGS[:3], source),
+            named(plus(col("holds", source), case([(chosen, bit(index))], bit(None))), "holds"),
+            col("unknowns", source),
+            named(case([(chosen, number(index))], col("passed", source)), "passed"),
+            *cols(OWN[self.question.unit], source),
         ]
-        return select(columns, subquery(select([*cols(_FLAGS), named(place, "place")], source), "placed"))
+        return select(columns, source, [joined])
 
     def _split(self, split: Split, last: int, source: str) -> exp.Select:
         """The split as a last step: who has a part holds, who has no patient is unknown."""
@@ -1327,7 +1402,7 @@ class _Compiler:
             at = literal(split.at)
             before = lt(col("index_date"), at)
             early = exp.Max(this=case([(all_of(survives, before), number(1))], number(0)))
-            columns = [*cols(_FLAGS), named(over(early, [person], []), "early")]
+            columns = [*cols(_FLAGS), *self._own, named(over(early, [person], []), "early")]
             placed = subquery(select(columns, source), "placed")
             lost = any_of(is_null(person), is_null(col("index_date")))
             first = all_of(eq(col("early"), number(1)), before)
@@ -1339,6 +1414,7 @@ class _Compiler:
             named(plus(col("unknowns"), case([(all_of(survives, lost), bit(index))], bit(None))), "unknowns"),
             named(case([(not_null(part), number(index))], col("passed")), "passed"),
             named(part, "part"),
+            *self._own,
         ]
         return select(columns, placed)
 

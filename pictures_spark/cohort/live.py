@@ -288,9 +288,7 @@ class Live:
         if isinstance(predicate, Related | Nearest | Gap | Finding):
             return self._said(asks, {}, size)[0], True
         asked, touches = self._days(case), True
-        given = {"unit": asked.unit, "spell": self._spell}
-        if "around" not in dict(asks.ctes):
-            given["asked"] = asked.unit
+        given = {"unit": asked.unit, "spell": self._spell, "lived" if "around" in dict(asks.ctes) else "asked": asked.unit}
         if asks.observed:
             self._load_all(asks)
             given["observed"], touches = self._observed(asks, given)
@@ -440,11 +438,10 @@ class Live:
             shared = compile.kept(case.alone(population="alive_and_resident").question, case.codes)
             number = len(self._asked)
             asked = f"asked_{number}"
-            columns = "patient_id, index_date, index_day, asked_day, birth_day, death_day"
             self.connection.execute(f"CREATE OR REPLACE TEMP TABLE unit_now AS {shared['unit'].sql('duckdb')}")
             self.connection.execute(
                 f"CREATE OR REPLACE TABLE live.{asked} AS SELECT (row_number() OVER () - 1)::INTEGER AS unit_id, * "
-                f"FROM (SELECT DISTINCT {columns} FROM unit_now)"
+                f"FROM ({shared['asked'].sql('duckdb')})"
             )
             sql = f"SELECT u.unit_id, a.unit_id AS place FROM unit_now AS u JOIN live.{asked} AS a"
             sql += " ON a.asked_day = u.asked_day AND a.patient_id IS NOT DISTINCT FROM u.patient_id"

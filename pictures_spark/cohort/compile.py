@@ -13,9 +13,9 @@ What every engine must agree on is written out, never left to a default:
 
 The shape of the plan is the same for every question: ``unit``, its rows with every column that is looked at; ``asked``, each person and
 index day that units share (a dozen series of one day are asked about once); ``observed``, which windows are, and who is resident, from one
-join with the residences; ``event``, one scan of the events with a flag for each thing asked of them, and ``found``, one join with it that
-is reduced once; ``said``, all that is known of a person and day, so that the many rows of units are joined once; ``answered``, the
-three-valued answers; ``judged``, bits. What acts on the survivors looks at them alone.
+join with the residences; ``event``, one scan of the events with a flag for each thing asked of them; ``ever``, what it says of a person
+whatever the day, and ``found``, one join with it that is reduced once; ``said``, all that is known of a person and day, so that the many
+rows of units are joined once; ``answered``, the three-valued answers; ``judged``, bits. What acts on the survivors looks at them alone.
 
 The plan's rows (`Plan.flags`) are one per unit: ``unit_id``, ``patient_id``, ``index_date``, ``holds`` and ``unknowns`` (bit k is step k of
 the attrition) and ``passed``, the last step a unit survived; last what its own row says it belongs to and has (`OWN`). Attrition, members
@@ -119,8 +119,9 @@ OWN: Mapping[str, tuple[str, ...]] = {"patient": (), "study": (), "series": ("st
 _FIRST_STEP = 2  # after the start and the population
 _LAST_DAY = 2932896  # 9999-12-31: a residence that lasts
 _NO_DAY = -(1 << 30)  # stands for no index date in a key, where NULL would equal nothing
-_ASKED = ("patient_id", "asked_day")
+ASKED = ("patient_id", "asked_day")  # the key of what is said of a person and day
 _VERDICTS = ("text", "not_determined", "clean")  # of several images, the first that any has
+_NUMBERED = frozenset({"ever", "found", "observed"})  # relations whose columns are numbered, each number being used once
 _STRETCHES = 16  # of codes that a scan of the events is narrowed to
 _WHOLE_HASHES = 1 << 32  # hashes are told apart by their first 8 hexadecimal digits
 
@@ -200,14 +201,15 @@ class Leaves:
 
     ``says`` gives ``unit_id`` and, for each condition, ``says_<n>`` of every unit: 0 no, 1 unknown, 2 yes; so the least of several answers
     is their AND and the greatest their OR. A unit of which each says no may be missing. ``touching`` and ``tables`` are as in `Plan`. Both
-    read the relations of ``ctes``; ``observed`` is what the relation of that name depends on, besides the units: the windows, and the kinds
-    and sources of events that must cover them.
+    read the relations of ``ctes``; ``observed`` is what each column of the relation of that name depends on, besides the units: a window,
+    and the kinds and sources of events that must cover it. ``windows`` are the places in it of what each condition of ``touching`` asks.
     """
 
     says: exp.Select
     touching: exp.Select | None
     ctes: tuple[tuple[str, exp.Select], ...]
     observed: tuple[Any, ...]
+    windows: tuple[tuple[int, ...], ...]
     tables: tuple[str, ...]
 
     def reading(self, query: exp.Select, given: Mapping[str, exp.Select]) -> exp.Select:
@@ -218,7 +220,7 @@ class Leaves:
 
 
 def leaves(question: Question, codes: Mapping[str, Codes], saved: Mapping[str, Saved]) -> Leaves:
-    """Compile every step of a question for itself, or of a question without steps its population."""
+    """Compile every step of a question for itself, and last its population, if that is not all or there are no steps."""
     return _Compiler(question, codes, saved).leaves()
 
 
@@ -322,14 +324,14 @@ class _Compiler:
         self.tables: set[str] = set()
         self.ctes: list[tuple[str, exp.Select]] = []
         self.joined: list[str] = []
-        self.by_asked: set[str] = set()  # of those joined, what is said of a person and day, not of a unit
+        self.by_asked: dict[str, tuple[str, ...]] = {}  # of those joined, what is said of a person or of a person and day, and its key
         # What is asked about events; a place in these lists is the number in the names of its columns.
         self.covers: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
         self.windows: list[tuple[Window, Anchor]] = []
         self.observed: list[tuple[int, int]] = []  # window and cover
         self.wanted: list[Node] = []
         self.sought: list[Events] = []  # what those are flags of
-        self.found: list[Node] = []
+        self.found: list[tuple[Node, Node | None]] = []  # what is made of those, and which rows of the join matter; no join without
         self.steps: dict[int, list[tuple[int, int]]] = {}  # what each step must have observed
         self.event_columns: dict[str, Node] = {}  # of `event`, besides person, day and flags
         self.counted: dict[str, int] = {}
@@ -384,7 +386,9 @@ class _Compiler:
         )
 
     def leaves(self) -> Leaves:
-        answers = [self._answer(step.predicate) for step in self.question.steps] or [self._population()]
+        answers = [self._answer(step.predicate) for step in self.question.steps]
+        if not answers or self.question.population != "all":
+            answers.append(self._population())
         self.steps = {index: asked for index in range(len(self.question.steps)) if (asked := self._asked_of(index))}
         events = self._events()
         steps = [f"step_{n}" for n in range(len(answers))]
@@ -397,6 +401,7 @@ class _Compiler:
             self._touching() if self.steps else None,
             (*self.anchored(), ("unit", self.unit()), *self.spells(), *events, *self.ctes),
             tuple((self.windows[window], self.covers[cover]) for window, cover in self.observed),
+            tuple(tuple(map(self.observed.index, asked)) for asked in self.steps.values()),
             tuple(sorted(self.tables | self.rows.tables)),
         )
 
@@ -450,12 +455,12 @@ class _Compiler:
         """Each person and day that units are asked about; read apart from the rows of units, which have many more columns."""
         index = self._index()
         row = [named(col("patient_id", self.question.unit), "patient_id"), named(coalesce(day(index), number(_NO_DAY)), "asked_day")]
-        days = select(cols(_ASKED), subquery(self._of_units(_Rows(self.question.unit, "dated", day(index)), row), "dated"), distinct=True)
+        days = select(cols(ASKED), subquery(self._of_units(_Rows(self.question.unit, "dated", day(index)), row), "dated"), distinct=True)
         self.tables.add("patient")
         indexed = exp.Nullif(this=col("asked_day", "days"), expression=number(_NO_DAY))
         lifetime = [named(_born(), "birth_day"), named(day(col("death_date", "patient")), "death_day")]
         same_person = eq(col("patient_id", "patient"), col("patient_id", "days"))
-        asked = select([*cols(_ASKED, "days"), named(indexed, "index_day"), *lifetime], "days", [(_table("patient"), same_person, "left")])
+        asked = select([*cols(ASKED, "days"), named(indexed, "index_day"), *lifetime], "days", [(_table("patient"), same_person, "left")])
         return [("days", days), ("lived", asked)]
 
     @property
@@ -492,7 +497,7 @@ class _Compiler:
             return []
         self.tables.add("stay")
         begins, ends = day(col("start_date", "stay")), day(col("end_date", "stay"))
-        index, asked = col("index_day", "lived"), cols(_ASKED, "lived")
+        index, asked = col("index_day", "lived"), cols(ASKED, "lived")
         on = [eq(col("patient_id", "stay"), col("patient_id", "lived")), le(begins, index), any_of(is_null(ends), ge(ends, index))]
         order = [exp.Ordered(this=begins, desc=True), exp.Ordered(this=col("stay_id", "stay"), desc=True)]
         columns = [
@@ -502,7 +507,7 @@ class _Compiler:
             named(over(exp.RowNumber(), asked, order), "place"),
         ]
         around = select(columns, "lived", [(_table("stay"), all_of(*on), "")])
-        kept = cols((*_ASKED, "start_of_stay", "end_of_stay"))
+        kept = cols((*ASKED, "start_of_stay", "end_of_stay"))
         return [("around", select(kept, subquery(around, "placed"), where=[eq(col("place"), number(1))]))]
 
     # Steps
@@ -575,16 +580,17 @@ class _Compiler:
     def _enough(self, events: Events, possible: bool = False) -> Node:
         """Whether there are events on enough days, those of which a condition is unknown counted where ``possible``."""
         inside = self._is_found(events, possible)
+        within = None if events.window == EVER else inside
         if events.at_least == 1:
-            return eq(self._reduced(exp.Max(this=case([(inside, number(1))], number(0)))), number(1))
-        return ge(self._reduced(count_distinct(case([(inside, col("day", "event"))], NULL))), number(events.at_least))
+            return eq(self._reduced(exp.Max(this=case([(inside, number(1))], number(0))), within), number(1))
+        return ge(self._reduced(count_distinct(case([(inside, col("day", "event"))], NULL)), within), number(events.at_least))
 
     def _end(self, events: Events, first: bool) -> Node:
         """The first or the last event of a person, and where it lies."""
         far = exp.Min if first else exp.Max
 
         def found(possible: bool) -> Node:
-            return self._reduced(far(this=case([(self._is_wanted(events, possible), col("day", "event"))], NULL)))
+            return self._reduced(far(this=case([(self._is_wanted(events, possible), col("day", "event"))], NULL)), None)
 
         sure, possible = found(False), found(events.where is not None)
         low, high = self._asked_ends(events, "unit")
@@ -610,8 +616,8 @@ class _Compiler:
     def _chain(self, chain: Chain) -> Node:
         events = chain.events
         inside, n = self._is_found(events), self._next("chain")
-        asked, row = cols(_ASKED), (*_ASKED, "day")
-        days = [*cols(_ASKED, "asked"), col("day", "event")]
+        asked, row = cols(ASKED), (*ASKED, "day")
+        days = [*cols(ASKED, "asked"), col("day", "event")]
         same_person = eq(col("patient_id", "event"), col("patient_id", "asked"))
         order = [exp.Ordered(this=col("day"))]
         gap = exp.Sub(this=col("day"), expression=lag(col("day"), 1, asked, order))
@@ -636,15 +642,15 @@ class _Compiler:
         self._join_asked(found)
         return case([(not_null(col("patient_id", found)), TRUE), (self._observed(events), FALSE)], NULL)
 
-    def _join_asked(self, name: str) -> None:
-        """Join what a relation says of a person and day to each unit that shares them."""
-        self.by_asked.add(name)
+    def _join_asked(self, name: str, key: tuple[str, ...] = ASKED) -> None:
+        """Join what a relation says of a person and day, or of a person, to each unit that shares them."""
+        self.by_asked[name] = key
         if name not in self.joined:
             self.joined.append(name)
 
     def _joins(self) -> list[Join]:
         """The relations that say something of units, each with how it is joined to them."""
-        keys = {name: _ASKED if name in self.by_asked else ("unit_id",) for name in self.joined}
+        keys = {name: self.by_asked.get(name, ("unit_id",)) for name in self.joined}
         return [(relation(name), all_of(*(eq(col(key, name), col(key, "unit")) for key in keys[name])), "left") for name in self.joined]
 
     def _gathered(self, columns: Sequence[Node], more: Sequence[Join] = ()) -> tuple[list[tuple[str, exp.Select]], exp.Select]:
@@ -657,17 +663,19 @@ class _Compiler:
         def moved(node: Node) -> Node:
             if not isinstance(node, exp.Column) or node.table not in self.by_asked:
                 return node
-            # What is found and observed is numbered; other relations may have columns of the same name.
-            name = node.name if node.name[-1].isdigit() and node.table in ("found", "observed") else f"{node.table}_{node.name}"
+            # Other relations may have columns of the same name.
+            name = node.name if node.name[-1].isdigit() and node.table in _NUMBERED else f"{node.table}_{node.name}"
             said[node.table, node.name] = name
             return col(name, "said")
 
         columns = [column.transform(moved) for column in columns]
         others = [name for name in of_asked if name != "asked"]
-        keys = [(relation(name), all_of(*(eq(col(key, name), col(key, "asked")) for key in _ASKED)), "left") for name in others]
-        row = [*cols(_ASKED, "asked"), *(named(col(column, table), name) for (table, column), name in said.items())]
+        keys = [
+            (relation(name), all_of(*(eq(col(key, name), col(key, "asked")) for key in self.by_asked[name])), "left") for name in others
+        ]
+        row = [*cols(ASKED, "asked"), *(named(col(column, table), name) for (table, column), name in said.items())]
         of_unit = [join for join, name in zip(self._joins(), self.joined, strict=True) if name not in self.by_asked]
-        same: list[Join] = [(relation("said"), all_of(*(eq(col(key, "said"), col(key, "unit")) for key in _ASKED)), "left")]
+        same: list[Join] = [(relation("said"), all_of(*(eq(col(key, "said"), col(key, "unit")) for key in ASKED)), "left")]
         return [("said", select(row, "asked", keys))], select(columns, "unit", [*same, *of_unit, *more])
 
     def _next(self, what: str) -> int:
@@ -686,9 +694,12 @@ class _Compiler:
         asked = self._number(self.observed, (self._number(self.windows, window), self._number(self.covers, cover)))
         return eq(coalesce(col(f"is_{asked}", "observed"), number(0)), number(1))
 
-    def _reduced(self, aggregate: Node) -> Node:
-        """What the one join of windows and events says of each person and day; NULL where there are no events."""
-        return col(f"of_{self._number(self.found, aggregate)}", "found")
+    def _reduced(self, aggregate: Node, within: Node | None) -> Node:
+        """What the one join of windows and events says of each person and day; NULL where there are no events.
+
+        ``within`` is which rows of the join the aggregate looks at; without it, it depends on no window, and the events alone are asked.
+        """
+        return col(f"of_{self._number(self.found, (aggregate, within))}", "ever" if within is None else "found")
 
     def _is_wanted(self, events: Events, possible: bool = False) -> Node:
         """Whether a row of ``event`` is one of these."""
@@ -742,8 +753,8 @@ class _Compiler:
         found, stays = self._days(), self._stays()
         if not stays:
             return [found[0], ("asked", found[1][1])]
-        kept = [*cols((*_ASKED, "index_day", "birth_day", "death_day"), "lived"), *cols(("start_of_stay", "end_of_stay"), "around")]
-        on = all_of(*(eq(col(key, "around"), col(key, "lived")) for key in _ASKED))
+        kept = [*cols((*ASKED, "index_day", "birth_day", "death_day"), "lived"), *cols(("start_of_stay", "end_of_stay"), "around")]
+        on = all_of(*(eq(col(key, "around"), col(key, "lived")) for key in ASKED))
         return [*found, *stays, ("asked", select(kept, "lived", [(relation("around"), on, "left")]))]
 
     def _events(self) -> list[tuple[str, exp.Select]]:
@@ -759,21 +770,28 @@ class _Compiler:
         if not self.wanted:
             return found
         self.tables.add("event")
-        flags = [named(wanted, f"is_{n}") for n, wanted in enumerate(self.wanted)]
+        # One flag alone is what the rows are chosen by.
+        flags = [named(wanted if len(self.wanted) > 1 else TRUE, f"is_{n}") for n, wanted in enumerate(self.wanted)]
         row = [col("patient_id", "event"), named(day(col("date", "event")), "day")]
         row += [named(value, name) for name, value in self.event_columns.items()]
         found.append(("event", select([*row, *flags], _table("event"), where=[*self._at_least(self.sought), any_of(*self.wanted)])))
-        if self.found:
-            asked = cols(_ASKED, "asked")
-            reduced = [named(value, f"of_{n}") for n, value in enumerate(self.found)]
-            same_person = eq(col("patient_id", "event"), col("patient_id", "asked"))
-            found.append(("found", select([*asked, *reduced], "asked", [(relation("event"), same_person, "")], group=asked)))
+        person = col("patient_id", "event")
+        ever = [named(value, f"of_{n}") for n, (value, within) in enumerate(self.found) if within is None]
+        if ever:
+            found.append(("ever", select([person, *ever], "event", group=[person])))
+            self._join_asked("ever", ("patient_id",))
+        reduced = [(named(value, f"of_{n}"), within) for n, (value, within) in enumerate(self.found) if within is not None]
+        if reduced:
+            asked = cols(ASKED, "asked")
+            joins: list[Join] = [(relation("event"), eq(person, col("patient_id", "asked")), "")]
+            some = any_of(*(within for _, within in reduced))
+            found.append(("found", select([*asked, *(value for value, _ in reduced)], "asked", joins, [some], asked)))
             self._join_asked("found")
         return found
 
     def _observe(self) -> exp.Select:
         person, born, died = cols(("patient_id", "birth_day", "death_day"), "asked")
-        asked = cols(_ASKED, "asked")
+        asked = cols(ASKED, "asked")
         columns = list(asked)
         if self.question.population == "alive_and_resident":
             index = col("index_day", "asked")
@@ -975,10 +993,10 @@ class _Compiler:
             (_table("stay"), eq(col("patient_id", "stay"), col("patient_id", "asked")), ""),
             (relation(held), same, "left"),
         ]
-        rows = select([*cols(_ASKED, "asked"), named(all_of(*says), "says")], "asked", joins)
+        rows = select([*cols(ASKED, "asked"), named(all_of(*says), "says")], "asked", joins)
         level = case([(col("says"), number(2)), (is_null(col("says")), number(1))], number(0))
         stayed = f"stayed_{n}"
-        self.ctes.append((stayed, select([*cols(_ASKED), named(exp.Max(this=level), "level")], subquery(rows, "pair"), group=cols(_ASKED))))
+        self.ctes.append((stayed, select([*cols(ASKED), named(exp.Max(this=level), "level")], subquery(rows, "pair"), group=cols(ASKED))))
         self._join_asked(stayed)
         of_it = events_of(asked)
         assert of_it is not None
@@ -1001,7 +1019,7 @@ class _Compiler:
         n = self._next("taken")
         if isinstance(nearest.among, Events):
             source, fields, key = self._near_events(nearest.among, n, columns), domain.shown("event"), "event_id"
-            of: tuple[str, ...] = _ASKED
+            of: tuple[str, ...] = ASKED
             missing = is_null(self._anchor_day(nearest.among.anchor, "unit"))
             none = case([(missing, NULL), (self._observed(nearest.among), FALSE)], NULL)
             names = list(columns)
@@ -1023,7 +1041,7 @@ class _Compiler:
         placed = select([*kept, named(place, "place")], source, where=[coalesce(col("says"), TRUE)])
         name = f"taken_{n}"
         self.ctes.append((name, select(kept, subquery(placed, "placed"), where=[eq(col("place"), number(1))])))
-        if of == _ASKED:
+        if of == ASKED:
             self._join_asked(name)
         else:
             self.joined.append(name)
@@ -1038,7 +1056,7 @@ class _Compiler:
         # Without the day that a window counts from, nothing is near it.
         inside = all_of(self._is_found(events, possible=True), not_null(self._anchor_day(events.anchor, "asked")))
         says = self._is_wanted(events)
-        row = [*cols(_ASKED, "asked"), named(distance, "gap"), named(case([(says, TRUE)], NULL), "says")]
+        row = [*cols(ASKED, "asked"), named(distance, "gap"), named(case([(says, TRUE)], NULL), "says")]
         same_person = eq(col("patient_id", "event"), col("patient_id", "asked"))
         name = f"near_{n}"
         self.ctes.append(
@@ -1117,7 +1135,8 @@ class _Compiler:
         c = self._number(self.covers, cover)
         self._number(self.observed, (self._number(self.windows, (Window(0, 0), "index")), c))
         index = col("index_day", "unit")
-        at = self._reduced(exp.Min(this=case([(self._is_found(outcome), col("day", "event"))], NULL)))
+        inside = self._is_found(outcome)
+        at = self._reduced(exp.Min(this=case([(inside, col("day", "event"))], NULL)), inside)
         if "at_risk" not in self.joined:
             on = [eq(col("patient_id", "spell"), col("patient_id", "unit"))]
             on += [le(col("from_day", "spell"), index), ge(col("to_day", "spell"), index)]

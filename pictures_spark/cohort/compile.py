@@ -120,6 +120,7 @@ _FIRST_STEP = 2  # after the start and the population
 _LAST_DAY = 2932896  # 9999-12-31: a residence that lasts
 _NO_DAY = -(1 << 30)  # stands for no index date in a key, where NULL would equal nothing
 ASKED = ("patient_id", "asked_day")  # the key of what is said of a person and day
+HELD = ("unit_id",)  # the same where each has a number
 _VERDICTS = ("text", "not_determined", "clean")  # of several images, the first that any has
 _NUMBERED = frozenset({"ever", "found", "observed"})  # relations whose columns are numbered, each number being used once
 _STRETCHES = 16  # of codes that a scan of the events is narrowed to
@@ -219,9 +220,12 @@ class Leaves:
         return with_ctes(query, [(name, given.get(name, cte)) for name, cte in self.ctes if name not in dropped])
 
 
-def leaves(question: Question, codes: Mapping[str, Codes], saved: Mapping[str, Saved]) -> Leaves:
-    """Compile every step of a question for itself, and last its population, if that is not all or there are no steps."""
-    return _Compiler(question, codes, saved).leaves()
+def leaves(question: Question, codes: Mapping[str, Codes], saved: Mapping[str, Saved], key: tuple[str, ...] = ASKED) -> Leaves:
+    """Compile every step of a question for itself, and last its population, if that is not all or there are no steps.
+
+    ``key`` is `HELD` where people and days are numbered, and the units are they.
+    """
+    return _Compiler(question, codes, saved, key).leaves()
 
 
 def kept(question: Question, codes: Mapping[str, Codes]) -> dict[str, exp.Select]:
@@ -315,8 +319,9 @@ class _Rows:
 class _Compiler:
     """One question on its way to a plan; collects the columns, tables and common table expressions that its steps turn out to need."""
 
-    def __init__(self, question: Question, codes: Mapping[str, Codes], saved: Mapping[str, Saved]) -> None:
+    def __init__(self, question: Question, codes: Mapping[str, Codes], saved: Mapping[str, Saved], key: tuple[str, ...] = ASKED) -> None:
         self.question = question
+        self.key = key
         self.codes = codes
         self.saved = saved
         self.fields = domain.fields(question.unit)
@@ -393,11 +398,15 @@ class _Compiler:
         events = self._events()
         steps = [f"step_{n}" for n in range(len(answers))]
         rows = select([col("unit_id", "unit"), *map(named, answers, steps)], "unit", self._joins())
-        says = [case([(col(name), number(2)), (is_null(col(name)), number(1))], number(0)) for name in steps]
-        columns = [named(exp.cast(said, "tinyint"), f"says_{n}") for n, said in enumerate(says)]
-        some = any_of(*(coalesce(col(name), TRUE) for name in steps))
+        columns = []
+        for n, name in enumerate(steps):
+            # Without branches, which take longer than what they decide upon.
+            twice = plus(exp.cast(col(name), "tinyint"), exp.cast(col(name), "tinyint"))
+            columns.append(named(exp.cast(coalesce(twice, number(1)), "tinyint"), f"says_{n}"))
+        # One says yes of few, as a rule; several together leave hardly any out.
+        some = [coalesce(col(steps[0]), TRUE)] if len(steps) == 1 else []
         return Leaves(
-            select([col("unit_id"), *columns], subquery(rows, "answered"), where=[some]),
+            select([col("unit_id"), *columns], subquery(rows, "answered"), where=some),
             self._touching() if self.steps else None,
             (*self.anchored(), ("unit", self.unit()), *self.spells(), *events, *self.ctes),
             tuple((self.windows[window], self.covers[cover]) for window, cover in self.observed),
@@ -497,7 +506,7 @@ class _Compiler:
             return []
         self.tables.add("stay")
         begins, ends = day(col("start_date", "stay")), day(col("end_date", "stay"))
-        index, asked = col("index_day", "lived"), cols(ASKED, "lived")
+        index, asked = col("index_day", "lived"), cols(self.key, "lived")
         on = [eq(col("patient_id", "stay"), col("patient_id", "lived")), le(begins, index), any_of(is_null(ends), ge(ends, index))]
         order = [exp.Ordered(this=begins, desc=True), exp.Ordered(this=col("stay_id", "stay"), desc=True)]
         columns = [
@@ -507,7 +516,7 @@ class _Compiler:
             named(over(exp.RowNumber(), asked, order), "place"),
         ]
         around = select(columns, "lived", [(_table("stay"), all_of(*on), "")])
-        kept = cols((*ASKED, "start_of_stay", "end_of_stay"))
+        kept = cols((*self.key, "start_of_stay", "end_of_stay"))
         return [("around", select(kept, subquery(around, "placed"), where=[eq(col("place"), number(1))]))]
 
     # Steps
@@ -616,8 +625,8 @@ class _Compiler:
     def _chain(self, chain: Chain) -> Node:
         events = chain.events
         inside, n = self._is_found(events), self._next("chain")
-        asked, row = cols(ASKED), (*ASKED, "day")
-        days = [*cols(ASKED, "asked"), col("day", "event")]
+        asked, row = cols(self.key), (*self.key, "day")
+        days = [*cols(self.key, "asked"), col("day", "event")]
         same_person = eq(col("patient_id", "event"), col("patient_id", "asked"))
         order = [exp.Ordered(this=col("day"))]
         gap = exp.Sub(this=col("day"), expression=lag(col("day"), 1, asked, order))
@@ -640,11 +649,11 @@ class _Compiler:
             (found, select(asked, f"chain_starts_{n}", where=long, distinct=True)),
         ]
         self._join_asked(found)
-        return case([(not_null(col("patient_id", found)), TRUE), (self._observed(events), FALSE)], NULL)
+        return case([(not_null(col(self.key[0], found)), TRUE), (self._observed(events), FALSE)], NULL)
 
-    def _join_asked(self, name: str, key: tuple[str, ...] = ASKED) -> None:
+    def _join_asked(self, name: str, key: tuple[str, ...] | None = None) -> None:
         """Join what a relation says of a person and day, or of a person, to each unit that shares them."""
-        self.by_asked[name] = key
+        self.by_asked[name] = key or self.key
         if name not in self.joined:
             self.joined.append(name)
 
@@ -753,8 +762,9 @@ class _Compiler:
         found, stays = self._days(), self._stays()
         if not stays:
             return [found[0], ("asked", found[1][1])]
-        kept = [*cols((*ASKED, "index_day", "birth_day", "death_day"), "lived"), *cols(("start_of_stay", "end_of_stay"), "around")]
-        on = all_of(*(eq(col(key, "around"), col(key, "lived")) for key in ASKED))
+        own = dict.fromkeys((*self.key, "patient_id", "index_day", "birth_day", "death_day"))
+        kept = [*cols(tuple(own), "lived"), *cols(("start_of_stay", "end_of_stay"), "around")]
+        on = all_of(*(eq(col(key, "around"), col(key, "lived")) for key in self.key))
         return [*found, *stays, ("asked", select(kept, "lived", [(relation("around"), on, "left")]))]
 
     def _events(self) -> list[tuple[str, exp.Select]]:
@@ -782,7 +792,7 @@ class _Compiler:
             self._join_asked("ever", ("patient_id",))
         reduced = [(named(value, f"of_{n}"), within) for n, (value, within) in enumerate(self.found) if within is not None]
         if reduced:
-            asked = cols(ASKED, "asked")
+            asked = cols(self.key, "asked")
             joins: list[Join] = [(relation("event"), eq(person, col("patient_id", "asked")), "")]
             some = any_of(*(within for _, within in reduced))
             found.append(("found", select([*asked, *(value for value, _ in reduced)], "asked", joins, [some], asked)))
@@ -791,7 +801,7 @@ class _Compiler:
 
     def _observe(self) -> exp.Select:
         person, born, died = cols(("patient_id", "birth_day", "death_day"), "asked")
-        asked = cols(ASKED, "asked")
+        asked = cols(self.key, "asked")
         columns = list(asked)
         if self.question.population == "alive_and_resident":
             index = col("index_day", "asked")
@@ -993,10 +1003,11 @@ class _Compiler:
             (_table("stay"), eq(col("patient_id", "stay"), col("patient_id", "asked")), ""),
             (relation(held), same, "left"),
         ]
-        rows = select([*cols(ASKED, "asked"), named(all_of(*says), "says")], "asked", joins)
+        rows = select([*cols(self.key, "asked"), named(all_of(*says), "says")], "asked", joins)
         level = case([(col("says"), number(2)), (is_null(col("says")), number(1))], number(0))
         stayed = f"stayed_{n}"
-        self.ctes.append((stayed, select([*cols(ASKED), named(exp.Max(this=level), "level")], subquery(rows, "pair"), group=cols(ASKED))))
+        key = cols(self.key)
+        self.ctes.append((stayed, select([*key, named(exp.Max(this=level), "level")], subquery(rows, "pair"), group=key)))
         self._join_asked(stayed)
         of_it = events_of(asked)
         assert of_it is not None
@@ -1019,7 +1030,7 @@ class _Compiler:
         n = self._next("taken")
         if isinstance(nearest.among, Events):
             source, fields, key = self._near_events(nearest.among, n, columns), domain.shown("event"), "event_id"
-            of: tuple[str, ...] = ASKED
+            of: tuple[str, ...] = self.key
             missing = is_null(self._anchor_day(nearest.among.anchor, "unit"))
             none = case([(missing, NULL), (self._observed(nearest.among), FALSE)], NULL)
             names = list(columns)
@@ -1041,7 +1052,7 @@ class _Compiler:
         placed = select([*kept, named(place, "place")], source, where=[coalesce(col("says"), TRUE)])
         name = f"taken_{n}"
         self.ctes.append((name, select(kept, subquery(placed, "placed"), where=[eq(col("place"), number(1))])))
-        if of == ASKED:
+        if isinstance(nearest.among, Events):
             self._join_asked(name)
         else:
             self.joined.append(name)
@@ -1056,7 +1067,7 @@ class _Compiler:
         # Without the day that a window counts from, nothing is near it.
         inside = all_of(self._is_found(events, possible=True), not_null(self._anchor_day(events.anchor, "asked")))
         says = self._is_wanted(events)
-        row = [*cols(ASKED, "asked"), named(distance, "gap"), named(case([(says, TRUE)], NULL), "says")]
+        row = [*cols(self.key, "asked"), named(distance, "gap"), named(case([(says, TRUE)], NULL), "says")]
         same_person = eq(col("patient_id", "event"), col("patient_id", "asked"))
         name = f"near_{n}"
         self.ctes.append(

@@ -124,8 +124,8 @@ class _Case:
         question = self.question
         return replace(self, question=Question(question.id, question.unit, question.index, population, question.codelists, steps))
 
-    def leaves(self) -> compile.Leaves:
-        return compile.leaves(self.question, self.codes, self.saved)
+    def leaves(self, key: tuple[str, ...] = compile.ASKED) -> compile.Leaves:
+        return compile.leaves(self.question, self.codes, self.saved, key)
 
 
 def _codelists(node: Any) -> Iterator[str]:
@@ -313,7 +313,7 @@ class Live:
 
     def _asked_of_days(self, case: "_Case") -> list[tuple[Answers, bool]]:
         """Ask the tables for conditions that depend on person and day alone, and last for the population if it does: as `_predicate`."""
-        asks, asked = case.leaves(), self._days(case)
+        asks, asked = case.leaves(compile.HELD), self._days(case)
         given = {"unit": asked.unit, "spell": self._spell, "lived" if "around" in dict(asks.ctes) else "asked": asked.unit}
         touches = [True] * len(asks.windows)
         if asks.observed:
@@ -359,7 +359,7 @@ class Live:
             self._windows.move_to_end(of[0])
             known = self._windows[of[0]]
             renamed = [named(col(column), f"is_{place}") for column, place in zip(known.columns, asks.windows[0], strict=True)]
-            return select([*cols(compile.ASKED), *renamed], known.table), [known.touches]
+            return select([*cols(compile.HELD), *renamed], known.table), [known.touches]
         name = f"observed_{self._made}"
         self._made += 1
         observed = asks.reading(select([exp.Star()], "observed"), given)

@@ -48,7 +48,7 @@ def select(
     """A query. Each join is a table, its condition (None for a cross join) and its kind (``""`` for inner)."""
     query = exp.select(*columns, copy=False).from_(relation(source) if isinstance(source, str) else source, copy=False)
     for other, on, kind in joins:
-        query = query.join(other, on=on, join_type=kind, copy=False)
+        query.append("joins", exp.Join(this=other, on=on, **({"side": "LEFT"} if kind == "left" else {"kind": kind.upper() or None})))
     if where:
         query = query.where(all_of(*where), copy=False)
     if group:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pictures_spark.cohort import compile, duck, live
 from pictures_spark.cohort.attrition import content_hash
 from pictures_spark.cohort.faults import QuestionError
-from pictures_spark.cohort.model import EVER, Events, Has, Nearest, Order, Pick, Question, Step, Test, Where, Window
+from pictures_spark.cohort.model import EVER, Events, Has, Nearest, Order, Pick, Question, Step, Test, Where, Window, asked_events
 from pictures_spark.errors import InputError
 from pictures_spark.zones import Zones
 
@@ -77,7 +77,10 @@ def test_edits_are_answered_from_what_is_known(question, others, number):
         for steps in (question.steps, question.steps[1:], question.steps[::-1], question.steps[:1]):
             if steps:
                 for policy in ("exclude", "include"):
-                    asked_both_ways(connection, held, replace(question, steps=tuple(replace(step, unknown=policy) for step in steps)))
+                    edited = replace(question, steps=tuple(replace(step, unknown=policy) for step in steps))
+                    used = {name for _, events in asked_events(edited) for name in events.codes}
+                    lists = tuple(one for one in question.codelists if one.name in used)
+                    asked_both_ways(connection, held, replace(edited, codelists=lists))
         asked_both_ways(connection, held, question)
 
 

@@ -140,6 +140,7 @@ ASKED = ("patient_id", "asked_day")  # the key of what is said of a person and d
 HELD = ("unit_id",)  # the same where each has a number
 _VERDICTS = ("text", "not_determined", "clean")  # of several images, the first that any has
 _NUMBERED = frozenset({"ever", "found", "observed"})  # relations whose columns are numbered, each number being used once
+_STAGES = ("asked", "event", "judged")
 _STRETCHES = 16  # of codes that a scan of the events is narrowed to
 _WHOLE_HASHES = 1 << 32  # hashes are told apart by their first 8 hexadecimal digits
 
@@ -191,6 +192,30 @@ class Plan:
     def sql(self, dialect: str, pretty: bool = False) -> str:
         """The SQL of `flags` for an engine, ``duckdb`` or ``spark``."""
         return self.flags.sql(dialect, pretty=pretty)
+
+    @property
+    def relations(self) -> tuple[str, ...]:
+        """Names of the relations that `flags` is made of, in order."""
+        return tuple(cte.alias for cte in self.flags.args["with_"].expressions)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Relations of `flags` that are read more than once, in order: an engine that forgets what it has computed should keep them."""
+        read = [node.name for node in self.flags.find_all(exp.Table)]
+        return tuple(name for name in _STAGES if read.count(name) > 1)
+
+    def reading(self, given: Mapping[str, str], name: str | None = None) -> exp.Select:
+        """One of the relations that `flags` is made of, or `flags` itself, where some relations are there under other names."""
+        known = {cte.alias: cte.this for cte in self.flags.args["with_"].expressions}
+        query = select([exp.Star()], name) if name is not None else self.flags.copy()
+        wanted, queue = set(), [query]
+        query.set("with_", None)
+        while queue:
+            read = {table.name for table in queue.pop().find_all(exp.Table)} & known.keys() - wanted
+            wanted |= read
+            queue += [known[one] for one in read - given.keys()]
+        ctes = [(one, select([exp.Star()], given[one]) if one in given else cte) for one, cte in known.items() if one in wanted]
+        return with_ctes(query, ctes) if ctes else query
 
 
 def compiled(question: Question, codes: Mapping[str, Codes], saved: Mapping[str, Saved] | None = None) -> Plan:

@@ -5,6 +5,9 @@ Spark computes the members, the embedded reader answers the same question apart,
 
 What is printed is exact for a reader who may see that (`pictures_spark.readers`), and through the disclosure gate for everybody else. Every
 count and every freeze is an event of the audit chain before anything of it is printed.
+
+The gate guards numbers that one person changes by one person. So everybody else is told of a match only how many are cases, as one case
+brings its controls with it; nothing of a cohort that holds controls; and no refusal that hangs on whether there is anybody.
 """
 
 import json
@@ -24,7 +27,7 @@ from pictures_spark.cohort.codelists import Codes
 from pictures_spark.cohort.compile import DIALECTS, Plan, Saved, compiled
 from pictures_spark.cohort.duck import ZONE, Release
 from pictures_spark.cohort.faults import QuestionError
-from pictures_spark.cohort.model import Question, last_acts, saved_cohorts
+from pictures_spark.cohort.model import Member, Question, Step, last_acts, saved_cohorts
 from pictures_spark.config import Config
 from pictures_spark.errors import ChecksFailedError, ConfigError, InputError
 from pictures_spark.job import Job, run_job
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 _MAX_BYTES = 1 << 20
+_CASES_ALONE = "  A line match counts cases alone: how many controls there are hangs on single cases."
 # What a freeze leaves; one of an older format is frozen anew.
 _FORMAT = 2
 
@@ -173,6 +177,45 @@ def with_saved(connection: "duckdb.DuckDBPyConnection", zones: Zones, asked: Ask
     return replace(asked, saved={name: known[name][0] for name in names})
 
 
+def for_everybody(asked: Asked) -> Asked:
+    """The question of which numbers may be told to whoever sees no exact ones: of a match only who is a case."""
+    match = asked.question.match
+    if match is None:
+        return asked
+    cases = Step("match", Member(match.cases, match.level))
+    return replace(asked, question=replace(asked.question, steps=(*asked.question.steps, cases), match=None, sample=None, split=None))
+
+
+def _refuse_controls(connection: "duckdb.DuckDBPyConnection", zones: Zones, asked: Asked) -> None:
+    """Refuse a question about members of a cohort that was matched, or made of one that was.
+
+    Raises
+    ------
+    QuestionError
+        It asks for such members.
+    """
+    if not asked.saved:
+        return
+    runs = duck.latest(connection, zones, "cohort_run").project("cohort_run_id, spec, manifest").fetchall()
+    known = {run_id: (spec, json.loads(manifest)) for run_id, spec, manifest in runs}
+
+    def holds_controls(run_id: str) -> bool:
+        if run_id not in known:
+            return True
+        spec, manifest = known[run_id]
+        question, _ = yaml_face.read(spec)
+        made_of = [one["run_id"] for one in manifest.get("saved", {}).values()]
+        return question is None or question.match is not None or any(map(holds_controls, made_of))
+
+    faults = [
+        f"cohort {name} holds controls, and how many hangs on single cases: only a reader of exact counts may ask for its members"
+        for name, one in asked.saved.items()
+        if holds_controls(one.run_id)
+    ]
+    if faults:
+        raise QuestionError(asked.source, faults)
+
+
 def told(asked: Asked, zones: Zones, reader: Reader, by: Sequence[str] = ()) -> list[str]:
     """The printed attrition of a question, and its breakdown, as the reader may see them; an event of the audit chain.
 
@@ -184,8 +227,10 @@ def told(asked: Asked, zones: Zones, reader: Reader, by: Sequence[str] = ()) -> 
     with duck.reader(zones) as connection:
         release = _release(connection, zones)
         asked = with_saved(connection, zones, asked, release)
-        plan = asked.plan()
-        found = _count(connection, zones, asked, plan, release, tally.tables(plan) if by else plan.tables)
+        if not reader.exact:
+            _refuse_controls(connection, zones, asked)
+        plan = (asked if reader.exact else for_everybody(asked)).plan()
+        found = _count(connection, zones, asked, plan, release, tally.tables(plan) if by else plan.tables, reader.exact)
         lines, counts = _as_told(connection, zones, asked, plan, found, reader, by)
     audited(zones, "count", asked, release, reader, counts)
     return lines
@@ -219,7 +264,8 @@ def _as_told(
             lines += ["", *shown.crossed(gated, plan, _people(connection, plan, gated.key, columns), breakdown.by)]
         if by:
             lines += ["", *shown.crossed(gated, plan, _people(connection, plan, gated.key, values), by)]
-    return [*lines, "", shown.note()], shown.audited(rows)
+    more = [_CASES_ALONE] if asked.question.match is not None else []
+    return [*lines, "", *more, shown.note()], shown.audited(rows)
 
 
 def _people(connection: "duckdb.DuckDBPyConnection", plan: Plan, key: bytes, values: Sequence[str] = ()) -> shown.People:
@@ -263,14 +309,21 @@ def freeze(job: Job, question_path: Path, reader: Reader = ANALYST) -> None:
     with duck.reader(job.zones) as connection:
         release = _release(connection, job.zones)
         asked = with_saved(connection, job.zones, asked, release)
+        if not reader.exact:
+            _refuse_controls(connection, job.zones, asked)
         plan = asked.plan()
         run_id = cohort_run_id(asked, plan, release)
         done = _frozen_levels(connection, job.zones, run_id, plan)
         job.say(f"cohort {asked.question.id} is frozen already" if done else f"asking release {release.name} of the embedded reader")
         counted = Answer(done, "") if done else None
         if counted is None or asked.question.breakdowns or not reader.exact:
-            counted = _count(connection, job.zones, asked, plan, release, tally.tables(plan))
-        said, counts = _as_told(connection, job.zones, asked, plan, counted, reader)
+            counted = _count(connection, job.zones, asked, plan, release, tally.tables(plan), reader.exact)
+        public = plan if reader.exact or asked.question.match is None else for_everybody(asked).plan()
+        if public is not plan:
+            duck.answer(connection, public)
+        said, counts = _as_told(connection, job.zones, asked, public, counted, reader)
+        if public is not plan:
+            duck.answer(connection, plan)
         if done is None:
             duck_counts = tally.counts(plan, "flags", lambda sql: connection.execute(sql).fetchall())
             parts = tally.parts(plan, "flags", lambda sql: connection.execute(sql).fetchall())
@@ -333,13 +386,19 @@ def _release(connection: "duckdb.DuckDBPyConnection", zones: Zones) -> Release:
 
 
 def _count(
-    connection: "duckdb.DuckDBPyConnection", zones: Zones, asked: Asked, plan: Plan, release: Release, names: tuple[str, ...]
+    connection: "duckdb.DuckDBPyConnection",
+    zones: Zones,
+    asked: Asked,
+    plan: Plan,
+    release: Release,
+    names: tuple[str, ...],
+    exact: bool = True,
 ) -> Answer:
     duck.pin(connection, zones, release, names)
     if "source_cover" in plan.tables:
-        faults = check.not_held(asked.question, duck.kinds_held(connection)) or [
-            check.untouched(step_id, plan.unit) for step_id in duck.untouched(connection, plan)
-        ]
+        faults = check.not_held(asked.question, duck.kinds_held(connection))
+        if exact and not faults:
+            faults = [check.untouched(step_id, plan.unit) for step_id in duck.untouched(connection, plan)]
         if faults:
             raise QuestionError(asked.source, faults)
     return duck.answer(connection, plan)

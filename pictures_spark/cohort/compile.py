@@ -13,13 +13,14 @@ What every engine must agree on is written out, never left to a default:
   such an event and inside one unbroken residence; else the answer is unknown.
 
 The shape of the plan is the same for every question: ``unit``, its rows with every column that is looked at; ``asked``, each person and
-index day that units share (a dozen series of one day are asked about once); ``observed``, which windows are, from one join with the
-residences; ``event``, one scan of the events with a flag for each thing asked of them, and ``found``, one join with it that is reduced
-once; ``answered``, the three-valued answers; ``judged``, bits.
+index day that units share (a dozen series of one day are asked about once); ``observed``, which windows are, and who is resident, from one
+join with the residences; ``event``, one scan of the events with a flag for each thing asked of them; ``ever``, what it says of a person
+whatever the day, and ``found``, one join with it that is reduced once; ``said``, all that is known of a person and day, so that the many
+rows of units are joined once; ``answered``, the three-valued answers; ``judged``, bits. What acts on the survivors looks at them alone.
 
 The plan's rows (`Plan.flags`) are one per unit: ``unit_id``, ``patient_id``, ``index_date``, ``holds`` and ``unknowns`` (bit k is step k of
-the attrition) and ``passed``, the last step a unit survived. Attrition, members and hashes are small questions about these rows, so
-steps can be switched off or put in another order without asking the tables again.
+the attrition) and ``passed``, the last step a unit survived; last what its own row says it belongs to and has (`OWN`). Attrition, members
+and hashes are small questions about these rows, so steps can be switched off or put in another order without asking the tables again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -127,14 +128,20 @@ TABLES = (
     ),
 )
 _FLAGS = ("unit_id", "patient_id", "index_date", "holds", "unknowns", "passed")
+# Carried along, so that nobody who counts the rows has to join them with their table again.
+OWN: Mapping[str, tuple[str, ...]] = {"patient": (), "study": (), "series": ("study_id", "image_count"), "image": ("study_id", "series_id")}
 _FIRST_STEP = 2  # after the start and the population
 _LAST_DAY = 2932896  # 9999-12-31: a residence that lasts
 _NO_DAY = -(1 << 30)  # stands for no index date in a key, where NULL would equal nothing
 _NO_MOMENT = -(1 << 60)  # the same where a key has the time of day too
 _HOUR, _DAY = 3600, 86400  # seconds
 _OTHER_TIME = 100_000  # seconds that no day has, so that a day and a second are one number
-_ASKED = ("patient_id", "asked_day")
+ASKED = ("patient_id", "asked_day")  # the key of what is said of a person and day
+HELD = ("unit_id",)  # the same where each has a number
 _VERDICTS = ("text", "not_determined", "clean")  # of several images, the first that any has
+_NUMBERED = frozenset({"ever", "found", "observed"})  # relations whose columns are numbered, each number being used once
+_STAGES = ("asked", "event", "judged")
+_STRETCHES = 16  # of codes that a scan of the events is narrowed to
 _WHOLE_HASHES = 1 << 32  # hashes are told apart by their first 8 hexadecimal digits
 
 
@@ -186,6 +193,30 @@ class Plan:
         """The SQL of `flags` for an engine, ``duckdb`` or ``spark``."""
         return self.flags.sql(dialect, pretty=pretty)
 
+    @property
+    def relations(self) -> tuple[str, ...]:
+        """Names of the relations that `flags` is made of, in order."""
+        return tuple(cte.alias for cte in self.flags.args["with_"].expressions)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Relations of `flags` that are read more than once, in order: an engine that forgets what it has computed should keep them."""
+        read = [node.name for node in self.flags.find_all(exp.Table)]
+        return tuple(name for name in _STAGES if read.count(name) > 1)
+
+    def reading(self, given: Mapping[str, str], name: str | None = None) -> exp.Select:
+        """One of the relations that `flags` is made of, or `flags` itself, where some relations are there under other names."""
+        known = {cte.alias: cte.this for cte in self.flags.args["with_"].expressions}
+        query = select([exp.Star()], name) if name is not None else self.flags.copy()
+        wanted, queue = set(), [query]
+        query.set("with_", None)
+        while queue:
+            read = {table.name for table in queue.pop().find_all(exp.Table)} & known.keys() - wanted
+            wanted |= read
+            queue += [known[one] for one in read - given.keys()]
+        ctes = [(one, select([exp.Star()], given[one]) if one in given else cte) for one, cte in known.items() if one in wanted]
+        return with_ctes(query, ctes) if ctes else query
+
 
 def compiled(question: Question, codes: Mapping[str, Codes], saved: Mapping[str, Saved] | None = None) -> Plan:
     """Compile a checked question with its resolved code lists and saved cohorts."""
@@ -213,35 +244,44 @@ class Leaves:
 
     ``says`` gives ``unit_id`` and, for each condition, ``says_<n>`` of every unit: 0 no, 1 unknown, 2 yes; so the least of several answers
     is their AND and the greatest their OR. A unit of which each says no may be missing. ``touching`` and ``tables`` are as in `Plan`. Both
-    read the relations of ``ctes``; ``observed`` is what the relation of that name depends on, besides the units: the windows, and the kinds
-    and sources of events that must cover them.
+    read the relations of ``ctes``; ``observed`` is what each column of the relation of that name depends on, besides the units: a window,
+    and the kinds and sources of events that must cover it. ``windows`` are the places in it of what each condition of ``touching`` asks.
     """
 
     says: exp.Select
     touching: exp.Select | None
     ctes: tuple[tuple[str, exp.Select], ...]
     observed: tuple[Any, ...]
+    windows: tuple[tuple[int, ...], ...]
     tables: tuple[str, ...]
 
     def reading(self, query: exp.Select, given: Mapping[str, exp.Select]) -> exp.Select:
         """A query on the relations of the leaves; those that are given are read instead of asking the tables for them."""
-        needless = ("residence_",) if "spell" in given else ()
-        return with_ctes(query, [(name, given.get(name, cte)) for name, cte in self.ctes if not name.startswith(needless)])
+        needless = {"spell": ("residence_days", "residence_opens", "residence_islands"), "lived": ("days",), "asked": ("days", "lived")}
+        dropped = {name for known in given for name in needless.get(known, ())}
+        return with_ctes(query, [(name, given.get(name, cte)) for name, cte in self.ctes if name not in dropped])
 
 
-def leaves(question: Question, codes: Mapping[str, Codes], saved: Mapping[str, Saved]) -> Leaves:
-    """Compile every step of a question for itself, or of a question without steps its population."""
-    return _Compiler(question, codes, saved).leaves()
+def leaves(question: Question, codes: Mapping[str, Codes], saved: Mapping[str, Saved], key: tuple[str, ...] = ASKED) -> Leaves:
+    """Compile every step of a question for itself, and last its population, if that is not all or there are no steps.
+
+    ``key`` is `HELD` where people and days are numbered, and the units are they.
+    """
+    return _Compiler(question, codes, saved, key).leaves()
 
 
 def kept(question: Question, codes: Mapping[str, Codes]) -> dict[str, exp.Select]:
     """What all questions about people share that have the unit and index of one which asks who is alive and resident, and nothing else.
 
-    ``unit`` is each unit with its person and days, ``spell`` the residences.
+    ``unit`` is each unit with its person and days, ``asked`` each person and day with the person's lifetime, ``spell`` the residences.
     """
     compiler = _Compiler(question, codes, {})
-    unit = with_ctes(select([exp.Star()], "unit"), [*compiler.anchored(), ("unit", compiler.unit())])
-    return {"unit": unit, "spell": with_ctes(select([exp.Star()], "spell"), compiler.spells())}
+    relations = {
+        "unit": [*compiler.anchored(), ("unit", compiler.unit())],
+        "asked": [*compiler.anchored(), *compiler.asked()],
+        "spell": compiler.spells(),
+    }
+    return {name: with_ctes(select([exp.Star()], name), ctes) for name, ctes in relations.items()}
 
 
 class _Valued(Protocol):
@@ -322,8 +362,9 @@ class _Rows:
 class _Compiler:
     """One question on its way to a plan; collects the columns, tables and common table expressions that its steps turn out to need."""
 
-    def __init__(self, question: Question, codes: Mapping[str, Codes], saved: Mapping[str, Saved]) -> None:
+    def __init__(self, question: Question, codes: Mapping[str, Codes], saved: Mapping[str, Saved], key: tuple[str, ...] = ASKED) -> None:
         self.question = question
+        self.key = key
         self.codes = codes
         self.saved = saved
         self.fields = domain.fields(question.unit)
@@ -332,13 +373,14 @@ class _Compiler:
         self.tables: set[str] = set()
         self.ctes: list[tuple[str, exp.Select]] = []
         self.joined: list[str] = []
-        self.by_asked: set[str] = set()  # of those joined, what is said of a person and day, not of a unit
+        self.by_asked: dict[str, tuple[str, ...]] = {}  # of those joined, what is said of a person or of a person and day, and its key
         # What is asked about events; a place in these lists is the number in the names of its columns.
         self.covers: list[tuple[tuple[str, ...], tuple[str, ...]]] = []
         self.windows: list[tuple[Window, Anchor]] = []
         self.observed: list[tuple[int, int]] = []  # window and cover
         self.wanted: list[Node] = []
-        self.found: list[Node] = []
+        self.sought: list[Events] = []  # what those are flags of
+        self.found: list[tuple[Node, Node | None]] = []  # what is made of those, and which rows of the join matter; no join without
         self.steps: dict[int, list[tuple[int, int]]] = {}  # what each step must have observed
         self.event_columns: dict[str, Node] = {}  # of `event`, besides person, day and flags
         self.counted: dict[str, int] = {}
@@ -353,13 +395,13 @@ class _Compiler:
                 self.steps[index] = asked
         steps = planned(question, self.codes)
         events = self._events()
-        answered = self._answered(answers)  # before the unit's own rows, so that every column they must have is known
+        said, answered = self._answered(answers)  # before the unit's own rows, so that every column they must have is known
         unit = self.unit()
         self.tables |= self.rows.tables
-        ctes = [*self.anchored(), ("unit", unit), *self.spells(), *self._lifetimes(), *events, *self.ctes]
+        ctes = [*self.anchored(), ("unit", unit), *self.spells(), *self._lifetimes(), *events, *self.ctes, *said]
         last = len(answers)
         relations = [("answered", answered), ("judged", self._judged([step.unknown for step in steps], last))]
-        flags = select(cols(_FLAGS), "judged")
+        flags = select([*cols(_FLAGS), *self._own], "judged")
         if question.pick is not None:
             flags = self._picked(last)
             last += 1
@@ -393,19 +435,26 @@ class _Compiler:
         )
 
     def leaves(self) -> Leaves:
-        answers = [self._answer(step.predicate) for step in self.question.steps] or [self._population()]
+        answers = [self._answer(step.predicate) for step in self.question.steps]
+        if not answers or self.question.population != "all":
+            answers.append(self._population())
         self.steps = {index: asked for index in range(len(self.question.steps)) if (asked := self._asked_of(index))}
         events = self._events()
         steps = [f"step_{n}" for n in range(len(answers))]
         rows = select([col("unit_id", "unit"), *map(named, answers, steps)], "unit", self._joins())
-        says = [case([(col(name), number(2)), (is_null(col(name)), number(1))], number(0)) for name in steps]
-        columns = [named(exp.cast(said, "tinyint"), f"says_{n}") for n, said in enumerate(says)]
-        some = any_of(*(coalesce(col(name), TRUE) for name in steps))
+        columns = []
+        for n, name in enumerate(steps):
+            # Without branches, which take longer than what they decide upon.
+            twice = plus(exp.cast(col(name), "tinyint"), exp.cast(col(name), "tinyint"))
+            columns.append(named(exp.cast(coalesce(twice, number(1)), "tinyint"), f"says_{n}"))
+        # One says yes of few, as a rule; several together leave hardly any out.
+        some = [coalesce(col(steps[0]), TRUE)] if len(steps) == 1 else []
         return Leaves(
-            select([col("unit_id"), *columns], subquery(rows, "answered"), where=[some]),
+            select([col("unit_id"), *columns], subquery(rows, "answered"), where=some),
             self._touching() if self.steps else None,
             (*self.anchored(), ("unit", self.unit()), *self.spells(), *events, *self.ctes),
             tuple((self.windows[window], self.covers[cover]) for window, cover in self.observed),
+            tuple(tuple(map(self.observed.index, asked)) for asked in self.steps.values()),
             tuple(sorted(self.tables | self.rows.tables)),
         )
 
@@ -433,12 +482,9 @@ class _Compiler:
         columns += [named(value, f"by_{n}") for n, value in enumerate(groups.values())]
         events = self._events()
         rows = self.unit()
-        joins = self._joins()
-        if "cover" in dict(events):
-            joins.append((relation("cover"), None, "cross"))
-        query = select(columns, "unit", joins)
+        said, query = self._gathered(columns, [(relation("cover"), None, "cross")] if "cover" in dict(events) else [])
         self.tables |= self.rows.tables
-        ctes = [*self.anchored(), ("unit", rows), *self.spells(), *events, *self.ctes]
+        ctes = [*self.anchored(), ("unit", rows), *self.spells(), *events, *self.ctes, *said]
         return with_ctes(query, ctes), tuple(name for name, _ in found), tuple(keys)
 
     # Rows
@@ -449,19 +495,39 @@ class _Compiler:
         index = self._index()
         columns = [named(col(domain.key(unit), unit), "unit_id"), named(col("patient_id", unit), "patient_id")]
         columns += [named(index, "index_date"), named(day(index), "index_day")]
-        asked_day = coalesce(day(index), number(_NO_DAY))
         if self.timed:
-            seconds = self._index_seconds()
-            columns += [named(value, name) for value, name in zip(_ends_of_day(seconds), _INDEX_SECONDS, strict=True)]
-            asked_day = coalesce(_composed(day(index), coalesce(seconds, number(_OTHER_TIME - 1))), number(_NO_MOMENT))
+            columns += self._index_moment()
         if self._is_about_people:
-            columns.append(named(asked_day, "asked_day"))
-            self.rows.tables.add("patient")
-            columns += [named(_born(), "birth_day"), named(day(col("death_date", "patient")), "death_day")]
+            columns.append(named(self._asked_day(), "asked_day"))
+        return self._of_units(self.rows, columns)
+
+    def _of_units(self, rows: _Rows, columns: Sequence[Node]) -> exp.Select:
+        """The rows of the unit, with the table or the relation that the index date is in."""
         if isinstance(self.question.index, str):
-            self.rows.tables.add(self.fields[self.question.index].table)
-        anchored: list[Join] = [(relation("anchor"), eq(col("patient_id", "anchor"), col("patient_id", unit)), "left")]
-        return self.rows.select(columns, anchored if isinstance(self.question.index, IndexEvent) else ())
+            rows.tables.add(self.fields[self.question.index].table)
+            clock = domain.clock(self.question.unit, self.question.index)
+            rows.tables |= {clock.table} if clock is not None and self.timed else set()
+        same_person = eq(col("patient_id", "anchor"), col("patient_id", self.question.unit))
+        anchored: list[Join] = [(relation("anchor"), same_person, "left")]
+        return rows.select(columns, anchored if isinstance(self.question.index, IndexEvent) else ())
+
+    def _days(self) -> list[tuple[str, exp.Select]]:
+        """Each person and day that units are asked about; read apart from the rows of units, which have many more columns."""
+        index = self._index()
+        row = [named(col("patient_id", self.question.unit), "patient_id"), named(self._asked_day(), "asked_day")]
+        moment: tuple[str, ...] = ()
+        if self.timed:
+            moment = ("index_day", *_INDEX_SECONDS)
+            row += [named(day(index), "index_day"), *self._index_moment()]
+        days = select(
+            cols((*ASKED, *moment)), subquery(self._of_units(_Rows(self.question.unit, "dated", day(index)), row), "dated"), distinct=True
+        )
+        self.tables.add("patient")
+        indexed = cols(moment, "days") or [named(exp.Nullif(this=col("asked_day", "days"), expression=number(_NO_DAY)), "index_day")]
+        lifetime = [named(_born(), "birth_day"), named(day(col("death_date", "patient")), "death_day")]
+        same_person = eq(col("patient_id", "patient"), col("patient_id", "days"))
+        asked = select([*cols(ASKED, "days"), *indexed, *lifetime], "days", [(_table("patient"), same_person, "left")])
+        return [("days", days), ("lived", asked)]
 
     def _index_seconds(self) -> Node:
         """The time of day of the index date, as the unit's own rows have it."""
@@ -470,8 +536,19 @@ class _Compiler:
             return col("index_seconds", "anchor")
         field = domain.clock(self.question.unit, index) if isinstance(index, str) else None
         assert field is not None, "the check refuses hours from a date without a time"
-        self.rows.tables.add(field.table)
-        return _seconds(col(field.name, field.table))
+        # Without a day a time says nothing, and would make two of what is one.
+        return case([(not_null(self._index()), _seconds(col(field.name, field.table)))], NULL)
+
+    def _index_moment(self) -> list[Node]:
+        """The first and the last second that the index date's time may be."""
+        return [named(value, name) for value, name in zip(_ends_of_day(self._index_seconds()), _INDEX_SECONDS, strict=True)]
+
+    def _asked_day(self) -> Node:
+        """What tells the days apart that a person is asked about: the day, and where hours count from it the time of day."""
+        index = day(self._index())
+        if not self.timed:
+            return coalesce(index, number(_NO_DAY))
+        return coalesce(_composed(index, coalesce(self._index_seconds(), number(_OTHER_TIME - 1))), number(_NO_MOMENT))
 
     @property
     def _is_about_people(self) -> bool:
@@ -506,7 +583,7 @@ class _Compiler:
             moment = type(first)(this=moment)
             seconds = exp.Sub(this=moment, expression=_composed(exp.Paren(this=day(first)), number(0)))
             columns.append(named(exp.Nullif(this=exp.Paren(this=seconds), expression=number(lost)), "index_seconds"))
-        return [("anchor", select(columns, _table("event"), where=[self._is_asked(index.events)], group=[person]))]
+        return [("anchor", select(columns, _table("event"), where=self._among(index.events), group=[person]))]
 
     def _stays(self) -> list[tuple[str, exp.Select]]:
         """The stay that contains the index date: the one that began last, then that of the last id."""
@@ -514,8 +591,8 @@ class _Compiler:
             return []
         self.tables.add("stay")
         begins, ends = day(col("start_date", "stay")), day(col("end_date", "stay"))
-        index, asked = col("index_day", "days"), cols(_ASKED, "days")
-        on = [eq(col("patient_id", "stay"), col("patient_id", "days")), le(begins, index), any_of(is_null(ends), ge(ends, index))]
+        index, asked = col("index_day", "lived"), cols(self.key, "lived")
+        on = [eq(col("patient_id", "stay"), col("patient_id", "lived")), le(begins, index), any_of(is_null(ends), ge(ends, index))]
         order = [exp.Ordered(this=begins, desc=True), exp.Ordered(this=col("stay_id", "stay"), desc=True)]
         columns = [
             *asked,
@@ -523,8 +600,8 @@ class _Compiler:
             named(ends, "end_of_stay"),
             named(over(exp.RowNumber(), asked, order), "place"),
         ]
-        around = select(columns, "days", [(_table("stay"), all_of(*on), "")])
-        kept = cols((*_ASKED, "start_of_stay", "end_of_stay"))
+        around = select(columns, "lived", [(_table("stay"), all_of(*on), "")])
+        kept = cols((*self.key, "start_of_stay", "end_of_stay"))
         return [("around", select(kept, subquery(around, "placed"), where=[eq(col("place"), number(1))]))]
 
     # Steps
@@ -536,24 +613,17 @@ class _Compiler:
                 return TRUE
             case "linked":
                 return linked
-        index = col("index_day", "unit")
-        asked_day = col("index_day", "asked")
-        inside = [
-            eq(col("patient_id", "spell"), col("patient_id", "asked")),
-            le(col("from_day", "spell"), asked_day),
-            ge(col("to_day", "spell"), asked_day),
-        ]
-        resident = select(cols(_ASKED, "asked"), "asked", [(relation("spell"), all_of(*inside), "")], distinct=True)
-        self.ctes.append(("resident", resident))
-        self._join_asked("resident")
+        index, born, died = col("index_day", "unit"), col("birth_day", "asked"), col("death_day", "asked")
+        self._join_asked("asked")
+        self._join_asked("observed")
         return case(
             [
                 (is_null(col("patient_id", "unit")), FALSE),
                 (is_null(index), NULL),
-                (any_of(lt(col("death_day", "unit"), index), gt(col("birth_day", "unit"), index)), FALSE),
-                (is_null(col("patient_id", "resident")), FALSE),
+                (any_of(lt(died, index), gt(born, index)), FALSE),
+                (eq(col("resident", "observed"), number(1)), TRUE),
             ],
-            TRUE,
+            FALSE,
         )
 
     def _answer(self, predicate: Predicate) -> Node:
@@ -606,20 +676,21 @@ class _Compiler:
     def _enough(self, events: Events, possible: bool = False) -> Node:
         """Whether there are events on enough days, those of which a condition is unknown counted where ``possible``."""
         inside = self._is_found(events, possible)
+        within = None if events.window == EVER else inside
         if events.apart is not None:
             days = case([(inside, col("day", "event"))], NULL)
-            far = ge(self._reduced(exp.Sub(this=exp.Max(this=days), expression=exp.Min(this=days))), number(events.apart))
+            far = ge(self._reduced(exp.Sub(this=exp.Max(this=days), expression=exp.Min(this=days)), within), number(events.apart))
             return all_of(far, self._enough(replace(events, apart=None), possible))
         if events.at_least == 1:
-            return eq(self._reduced(exp.Max(this=case([(inside, number(1))], number(0)))), number(1))
-        return ge(self._reduced(count_distinct(case([(inside, col("day", "event"))], NULL))), number(events.at_least))
+            return eq(self._reduced(exp.Max(this=case([(inside, number(1))], number(0))), within), number(1))
+        return ge(self._reduced(count_distinct(case([(inside, col("day", "event"))], NULL)), within), number(events.at_least))
 
     def _end(self, events: Events, first: bool) -> Node:
         """The first or the last event of a person, and where it lies."""
         far = exp.Min if first else exp.Max
 
         def found(possible: bool) -> Node:
-            return self._reduced(far(this=case([(self._is_wanted(events, possible), col("day", "event"))], NULL)))
+            return self._reduced(far(this=case([(self._is_wanted(events, possible), col("day", "event"))], NULL)), None)
 
         sure, possible = found(False), found(events.where is not None)
         low, high = self._asked_ends(events, "unit")
@@ -645,8 +716,8 @@ class _Compiler:
     def _chain(self, chain: Chain) -> Node:
         events = chain.events
         inside, n = self._is_found(events), self._next("chain")
-        asked, row = cols(_ASKED), (*_ASKED, "day")
-        days = [*cols(_ASKED, "asked"), col("day", "event")]
+        asked, row = cols(self.key), (*self.key, "day")
+        days = [*cols(self.key, "asked"), col("day", "event")]
         same_person = eq(col("patient_id", "event"), col("patient_id", "asked"))
         order = [exp.Ordered(this=col("day"))]
         gap = exp.Sub(this=col("day"), expression=lag(col("day"), 1, asked, order))
@@ -669,18 +740,43 @@ class _Compiler:
             (found, select(asked, f"chain_starts_{n}", where=long, distinct=True)),
         ]
         self._join_asked(found)
-        return case([(not_null(col("patient_id", found)), TRUE), (self._observed(events), FALSE)], NULL)
+        return case([(not_null(col(self.key[0], found)), TRUE), (self._observed(events), FALSE)], NULL)
 
-    def _join_asked(self, name: str) -> None:
-        """Join what a relation says of a person and day to each unit that shares them."""
-        self.by_asked.add(name)
+    def _join_asked(self, name: str, key: tuple[str, ...] | None = None) -> None:
+        """Join what a relation says of a person and day, or of a person, to each unit that shares them."""
+        self.by_asked[name] = key or self.key
         if name not in self.joined:
             self.joined.append(name)
 
     def _joins(self) -> list[Join]:
         """The relations that say something of units, each with how it is joined to them."""
-        keys = {name: _ASKED if name in self.by_asked else ("unit_id",) for name in self.joined}
+        keys = {name: self.by_asked.get(name, ("unit_id",)) for name in self.joined}
         return [(relation(name), all_of(*(eq(col(key, name), col(key, "unit")) for key in keys[name])), "left") for name in self.joined]
+
+    def _gathered(self, columns: Sequence[Node], more: Sequence[Join] = ()) -> tuple[list[tuple[str, exp.Select]], exp.Select]:
+        """Columns of units, and before them ``said``: all that relations say of a person and day, so that it is joined to units once."""
+        of_asked = [name for name in self.joined if name in self.by_asked]
+        if not of_asked:
+            return [], select(columns, "unit", [*self._joins(), *more])
+        said: dict[tuple[str, str], str] = {}
+
+        def moved(node: Node) -> Node:
+            if not isinstance(node, exp.Column) or node.table not in self.by_asked:
+                return node
+            # Other relations may have columns of the same name.
+            name = node.name if node.name[-1].isdigit() and node.table in _NUMBERED else f"{node.table}_{node.name}"
+            said[node.table, node.name] = name
+            return col(name, "said")
+
+        columns = [column.transform(moved) for column in columns]
+        others = [name for name in of_asked if name != "asked"]
+        keys = [
+            (relation(name), all_of(*(eq(col(key, name), col(key, "asked")) for key in self.by_asked[name])), "left") for name in others
+        ]
+        row = [*cols(ASKED, "asked"), *(named(col(column, table), name) for (table, column), name in said.items())]
+        of_unit = [join for join, name in zip(self._joins(), self.joined, strict=True) if name not in self.by_asked]
+        same: list[Join] = [(relation("said"), all_of(*(eq(col(key, "said"), col(key, "unit")) for key in ASKED)), "left")]
+        return [("said", select(row, "asked", keys))], select(columns, "unit", [*same, *of_unit, *more])
 
     def _next(self, what: str) -> int:
         """A number of its own for each of several common table expressions of a kind."""
@@ -698,12 +794,16 @@ class _Compiler:
         asked = self._number(self.observed, (self._number(self.windows, window), self._number(self.covers, cover)))
         return eq(coalesce(col(f"is_{asked}", "observed"), number(0)), number(1))
 
-    def _reduced(self, aggregate: Node) -> Node:
-        """What the one join of windows and events says of each person and day; NULL where there are no events."""
-        return col(f"of_{self._number(self.found, aggregate)}", "found")
+    def _reduced(self, aggregate: Node, within: Node | None) -> Node:
+        """What the one join of windows and events says of each person and day; NULL where there are no events.
+
+        ``within`` is which rows of the join the aggregate looks at; without it, it depends on no window, and the events alone are asked.
+        """
+        return col(f"of_{self._number(self.found, (aggregate, within))}", "ever" if within is None else "found")
 
     def _is_wanted(self, events: Events, possible: bool = False) -> Node:
         """Whether a row of ``event`` is one of these."""
+        self._number(self.sought, events)
         return col(f"is_{self._number(self.wanted, self._is_asked(events, possible))}", "event")
 
     def _is_found(self, events: Events, possible: bool = False) -> Node:
@@ -761,43 +861,56 @@ class _Compiler:
             ("spell", select([*person, *ends], "residence_islands", group=[*person, col("island")])),
         ]
 
+    def asked(self) -> list[tuple[str, exp.Select]]:
+        """Who is asked about which day, with the stay around it where a window counts from that."""
+        found, stays = self._days(), self._stays()
+        if not stays:
+            return [found[0], ("asked", found[1][1])]
+        own = dict.fromkeys((*self.key, "patient_id", "index_day", "birth_day", "death_day", *(_INDEX_SECONDS if self.timed else ())))
+        kept = [*cols(tuple(own), "lived"), *cols(("start_of_stay", "end_of_stay"), "around")]
+        on = all_of(*(eq(col(key, "around"), col(key, "lived")) for key in self.key))
+        return [*found, *stays, ("asked", select(kept, "lived", [(relation("around"), on, "left")]))]
+
     def _events(self) -> list[tuple[str, exp.Select]]:
         """Who is asked about which day, which windows are observed, one scan of the events and one join with it."""
         if not self._is_about_people:
             return []
-        named_days = (*_ASKED, "index_day", "birth_day", "death_day", *(_INDEX_SECONDS if self.timed else ()))
-        found = [("days", select(cols(named_days, "unit"), "unit", distinct=True)), *self._stays()]
-        if len(found) > 1:
-            kept = [*cols(named_days, "days"), *cols(("start_of_stay", "end_of_stay"), "around")]
-            on = all_of(*(eq(col(key, "around"), col(key, "days")) for key in _ASKED))
-            found.append(("asked", select(kept, "days", [(relation("around"), on, "left")])))
-        else:
-            found = [("asked", found[0][1])]
-        if not self.observed:
-            return found
-        self.tables.add("source_cover")
-        found += [("cover", _cover(self.covers)), ("observed", self._observe())]
+        found = self.asked()
+        if self.observed:
+            self.tables.add("source_cover")
+            found.append(("cover", _cover(self.covers)))
+        found.append(("observed", self._observe()))
+        self._join_asked("observed")
         if not self.wanted:
-            self._join_asked("observed")
             return found
         self.tables.add("event")
-        flags = [named(wanted, f"is_{n}") for n, wanted in enumerate(self.wanted)]
+        # One flag alone is what the rows are chosen by.
+        flags = [named(wanted if len(self.wanted) > 1 else TRUE, f"is_{n}") for n, wanted in enumerate(self.wanted)]
         row = [col("patient_id", "event"), named(day(col("date", "event")), "day")]
         row += [named(value, name) for name, value in self.event_columns.items()]
-        found.append(("event", select([*row, *flags], _table("event"), where=[any_of(*self.wanted)])))
-        if self.found:
-            asked = cols(_ASKED, "asked")
-            reduced = [named(value, f"of_{n}") for n, value in enumerate(self.found)]
-            same_person = eq(col("patient_id", "event"), col("patient_id", "asked"))
-            found.append(("found", select([*asked, *reduced], "asked", [(relation("event"), same_person, "")], group=asked)))
+        found.append(("event", select([*row, *flags], _table("event"), where=[*self._at_least(self.sought), any_of(*self.wanted)])))
+        person = col("patient_id", "event")
+        ever = [named(value, f"of_{n}") for n, (value, within) in enumerate(self.found) if within is None]
+        if ever:
+            found.append(("ever", select([person, *ever], "event", group=[person])))
+            self._join_asked("ever", ("patient_id",))
+        reduced = [(named(value, f"of_{n}"), within) for n, (value, within) in enumerate(self.found) if within is not None]
+        if reduced:
+            asked = cols(self.key, "asked")
+            joins: list[Join] = [(relation("event"), eq(person, col("patient_id", "asked")), "")]
+            some = any_of(*(within for _, within in reduced))
+            found.append(("found", select([*asked, *(value for value, _ in reduced)], "asked", joins, [some], asked)))
             self._join_asked("found")
-        self._join_asked("observed")
         return found
 
     def _observe(self) -> exp.Select:
         person, born, died = cols(("patient_id", "birth_day", "death_day"), "asked")
-        asked = cols(_ASKED, "asked")
+        asked = cols(self.key, "asked")
         columns = list(asked)
+        if self.question.population == "alive_and_resident":
+            index = col("index_day", "asked")
+            resident = all_of(le(col("from_day", "spell"), index), ge(col("to_day", "spell"), index))
+            columns.append(named(exp.Max(this=case([(resident, number(1))], number(0))), "resident"))
         for n, (window, cover) in enumerate(self.observed):
             low, high = self._ends(window, cover)
             # Nothing happens to a person before the month of birth or after death: that time needs no cover.
@@ -810,7 +923,8 @@ class _Compiler:
             )
             seen = all_of(not_null(person), le(low, high), any_of(gt(lived_from, lived_to), covered))
             columns.append(named(exp.Max(this=case([(seen, number(1))], number(0))), f"is_{n}"))
-        joins: list[Join] = [(relation("cover"), None, "cross"), (relation("spell"), eq(col("patient_id", "spell"), person), "left")]
+        joins: list[Join] = [(relation("cover"), None, "cross")] if self.observed else []
+        joins.append((relation("spell"), eq(col("patient_id", "spell"), person), "left"))
         return select(columns, "asked", joins, group=asked)
 
     def _ends(self, window: int, cover: int) -> tuple[Node, Node]:
@@ -835,6 +949,25 @@ class _Compiler:
         if events.where is None:
             return such
         return all_of(such, coalesce(_tests(_EventRow(), events.where.tests), TRUE if possible else FALSE))
+
+    def _among(self, events: Events) -> list[Node]:
+        """Whether a row of the table of events is one of these."""
+        return [*self._at_least([events]), self._is_asked(events)]
+
+    def _at_least(self, sought: Sequence[Events]) -> list[Node]:
+        """What holds of every event that is one of these, in words by which a reader of Parquet leaves out whole stretches of rows."""
+        found = [is_one_of(col("kind", "event"), [text(kind) for kind in sorted({kind for events in sought for kind in events.kinds})])]
+        heads = {code for events in sought for name in events.codes for code in self.codes[name].codes}
+        if not all(events.codes for events in sought) or not all(head.isascii() for head in heads):
+            return found
+        for length in range(max(map(len, heads)), 0, -1):
+            heads = {head[:length] for head in heads}
+            if len(heads) <= _STRETCHES:
+                code = col("code", "event")
+                beyond = {head: head[:-1] + chr(ord(head[-1]) + 1) for head in sorted(heads)}
+                found.append(any_of(*(all_of(ge(code, text(head)), lt(code, text(end))) for head, end in beyond.items())))
+                break
+        return found
 
     def _own_rows(self) -> "_Subject":
         unit = self.question.unit
@@ -994,11 +1127,12 @@ class _Compiler:
             (_table("stay"), eq(col("patient_id", "stay"), col("patient_id", "asked")), ""),
             (relation(held), same, "left"),
         ]
-        rows = select([*cols(_ASKED, "asked"), named(all_of(*says), "says")], "asked", joins)
+        rows = select([*cols(self.key, "asked"), named(all_of(*says), "says")], "asked", joins)
         stayed = f"stayed_{n}"
         counts = [("certain", col("says")), ("possible", coalesce(col("says"), TRUE))]
         counted = [named(exp.Count(this=case([(holds, number(1))], NULL)), name) for name, holds in counts]
-        self.ctes.append((stayed, select([*cols(_ASKED), *counted], subquery(rows, "pair"), group=cols(_ASKED))))
+        key = cols(self.key)
+        self.ctes.append((stayed, select([*key, *counted], subquery(rows, "pair"), group=key)))
         self._join_asked(stayed)
         of_it = events_of(asked)
         assert of_it is not None
@@ -1021,7 +1155,7 @@ class _Compiler:
         n = self._next("taken")
         if isinstance(nearest.among, Events):
             source, fields, key = self._near_events(nearest.among, n, columns), domain.shown("event"), "event_id"
-            of: tuple[str, ...] = _ASKED
+            of: tuple[str, ...] = self.key
             missing = is_null(self._anchor_day(nearest.among.anchor, "unit"))
             none = case([(missing, NULL), (self._observed(nearest.among), FALSE)], NULL)
             names = list(columns)
@@ -1045,7 +1179,7 @@ class _Compiler:
             kept[kept.index(gap)] = named(exp.Div(this=exp.cast(gap, "double"), expression=number(_HOUR)), domain.GAP)
         name = f"taken_{n}"
         self.ctes.append((name, select(kept, subquery(placed, "placed"), where=[eq(col("place"), number(1))])))
-        if of == _ASKED:
+        if isinstance(nearest.among, Events):
             self._join_asked(name)
         else:
             self.joined.append(name)
@@ -1063,7 +1197,7 @@ class _Compiler:
         if events.window.unit == "hour":
             distance = _seconds_between(_moment("asked"), self._event_moment())
             says = all_of(says, not_null(distance))
-        row = [*cols(_ASKED, "asked"), named(distance, "gap"), named(case([(says, TRUE)], NULL), "says")]
+        row = [*cols(self.key, "asked"), named(distance, "gap"), named(case([(says, TRUE)], NULL), "says")]
         same_person = eq(col("patient_id", "event"), col("patient_id", "asked"))
         name = f"near_{n}"
         self.ctes.append(
@@ -1150,7 +1284,8 @@ class _Compiler:
         c = self._number(self.covers, cover)
         self._number(self.observed, (self._number(self.windows, (Window(0, 0), "index")), c))
         index = col("index_day", "unit")
-        at = self._reduced(exp.Min(this=case([(self._is_found(outcome), col("day", "event"))], NULL)))
+        inside = self._is_found(outcome)
+        at = self._reduced(exp.Min(this=case([(inside, col("day", "event"))], NULL)), inside)
         if "at_risk" not in self.joined:
             on = [eq(col("patient_id", "spell"), col("patient_id", "unit"))]
             on += [le(col("from_day", "spell"), index), ge(col("to_day", "spell"), index)]
@@ -1158,7 +1293,8 @@ class _Compiler:
             self.ctes.append(("at_risk", select(columns, "unit", [(relation("spell"), all_of(*on), "")])))
             self.joined.append("at_risk")
         never = number(_LAST_DAY + 1)
-        died = col("death_day", "unit")
+        born, died = col("birth_day", "asked"), col("death_day", "asked")
+        self._join_asked("asked")
         until = day(literal(asked.until)) if asked.until is not None else never
         ends = {
             "death": coalesce(died, never),
@@ -1172,7 +1308,7 @@ class _Compiler:
         known = all_of(
             not_null(col("to_day", "at_risk")),
             any_of(is_null(died), ge(died, index)),
-            any_of(is_null(col("birth_day", "unit")), le(col("birth_day", "unit"), index)),
+            any_of(is_null(born), le(born, index)),
             ge(index, col(f"from_{c}", "cover")),
             le(index, col(f"to_{c}", "cover")),
             le(index, until),
@@ -1192,23 +1328,27 @@ class _Compiler:
         return self.question.sample.strata if self.question.sample is not None else ()
 
     @property
-    def _strata_columns(self) -> list[Node]:
-        """What is carried on for the acts after the pick."""
+    def _own(self) -> list[Node]:
+        return cols(OWN[self.question.unit])
+
+    @property
+    def _carried_columns(self) -> list[Node]:
+        """What is carried on for the acts after the pick, and to the end."""
         return cols([name for name, _ in self._carried_on])
 
     @property
     def _carried_on(self) -> list[tuple[str, str]]:
-        """Names of the columns that the match and the sample look at, and of the values in them."""
+        """Names of the columns that are carried to the end, or that the match and the sample look at, and of the values in them."""
         match = self.question.match
-        found = [(f"stratum_{i}", name) for i, name in enumerate(self._strata)]
+        found = [*((name, name) for name in OWN[self.question.unit]), *((f"stratum_{i}", name) for i, name in enumerate(self._strata))]
         if match is not None:
             found += [(f"exact_{i}", name) for i, name in enumerate(match.exact)]
             found += [(f"caliper_{i}", name) for i, (name, _) in enumerate(match.caliper)]
             found.append(("is_case", ""))
         return found
 
-    def _answered(self, answers: Mapping[int, Node]) -> exp.Select:
-        """Every step's answer as a three-valued column, with what the pick sorts by."""
+    def _answered(self, answers: Mapping[int, Node]) -> tuple[list[tuple[str, exp.Select]], exp.Select]:
+        """Every step's answer as a three-valued column, with what is carried on; and what is said of people before it."""
         columns = [*cols(_FLAGS[:3], "unit"), *(named(answer, f"step_{index}") for index, answer in answers.items())]
         pick = self.question.pick
         if pick is not None:
@@ -1220,8 +1360,7 @@ class _Compiler:
             is_case, found = self._member(Member(self.question.match.cases, self.question.match.level), self._own_rows())
             self.joined.append(found)
             columns.append(named(is_case, "is_case"))
-        joins = self._joins()
-        return select(columns, "unit", joins)
+        return self._gathered(columns)
 
     def _judged(self, policies: Sequence[Unknown], last: int) -> exp.Select:
         """Answers packed into bits, and how far each unit got."""
@@ -1236,12 +1375,11 @@ class _Compiler:
         if self.question.pick is not None:
             order = domain.pick_order(self.question.unit, self.question.pick)
             columns += cols(["pick_group", *(f"pick_{i}" for i in range(len(order)))])
-        return select([*columns, *self._strata_columns], "answered")
+        return select([*columns, *self._carried_columns], "answered")
 
     def _picked(self, last: int) -> exp.Select:
         """The pick as a last step: the first survivor of each group holds, a survivor without a group is unknown."""
         assert self.question.pick is not None
-        survives = eq(col("passed"), number(last))
         order = []
         for i, key in enumerate(domain.pick_order(self.question.unit, self.question.pick)):
             value = col(f"pick_{i}")
@@ -1249,19 +1387,27 @@ class _Compiler:
                 exp.Ordered(this=case([(is_null(value), number(1))], number(0))),
                 exp.Ordered(this=value, desc=key.descending),
             ]
-        place = over(exp.RowNumber(), [survives, col("pick_group")], order)
-        placed = select([*cols(_FLAGS), *self._strata_columns, col("pick_group"), named(place, "place")], "judged")
-        first = all_of(survives, not_null(col("pick_group")), eq(col("place"), number(1)))
-        lost = all_of(survives, is_null(col("pick_group")))
+        chosen, joined = self._first(last, "judged", [col("pick_group")], order, 1, not_null(col("pick_group")))
+        lost = all_of(eq(col("passed", "judged"), number(last)), is_null(col("pick_group", "judged")))
         index = last + 1
         columns = [
-            *cols(_FLAGS[:3]),
-            named(plus(col("holds"), case([(first, bit(index))], bit(None))), "holds"),
-            named(plus(col("unknowns"), case([(lost, bit(index))], bit(None))), "unknowns"),
-            named(case([(first, number(index))], col("passed")), "passed"),
-            *self._strata_columns,
+            *cols(_FLAGS[:3], "judged"),
+            named(plus(col("holds", "judged"), case([(chosen, bit(index))], bit(None))), "holds"),
+            named(plus(col("unknowns", "judged"), case([(lost, bit(index))], bit(None))), "unknowns"),
+            named(case([(chosen, number(index))], col("passed", "judged")), "passed"),
+            *cols([name for name, _ in self._carried_on], "judged"),
         ]
-        return select(columns, subquery(placed, "placed"))
+        return select(columns, "judged", [joined])
+
+    def _first(
+        self, last: int, source: str, groups: Sequence[Node], order: Sequence[exp.Ordered], most: int, *also: Node
+    ) -> tuple[Node, Join]:
+        """Whether a unit is among the first survivors of its group, and the join that this needs. Only survivors are put in order."""
+        place = over(exp.RowNumber(), groups, order)
+        survivors = select([col("unit_id"), named(place, "place")], source, where=[eq(col("passed"), number(last)), *also])
+        first = select([col("unit_id")], subquery(survivors, "placed"), where=[le(col("place"), number(most))])
+        chosen = col("unit_id", "chosen")
+        return not_null(chosen), (subquery(first, "chosen"), eq(chosen, col("unit_id", source)), "left")
 
     def _matching(self, match: Match, last: int, source: str) -> list[tuple[str, exp.Select]]:
         """Cases with their controls: ``matched`` has a row for each control of a case that has enough, and the rounds that lead there."""
@@ -1363,7 +1509,7 @@ class _Compiler:
         """The day of each person's first such event."""
         self.tables |= {"event", "source_cover"}
         person, first = col("patient_id", "event"), exp.Min(this=day(col("date", "event")))
-        return select([person, named(first, "had_day")], _table("event"), where=[self._is_asked(events)], group=[person])
+        return select([person, named(first, "had_day")], _table("event"), where=self._among(events), group=[person])
 
     def _lifetimes(self) -> list[tuple[str, exp.Select]]:
         """Birth and death of each person, for risk sets."""
@@ -1384,6 +1530,7 @@ class _Compiler:
             named(plus(col("holds"), case([(chosen, bit(index))], bit(None))), "holds"),
             named(plus(col("unknowns"), case([(lost, bit(index))], bit(None))), "unknowns"),
             named(case([(chosen, number(index))], col("passed")), "passed"),
+            *self._own,
             *cols([f"stratum_{i}" for i in range(len(self._strata))]),
         ]
         return select(columns, source)
@@ -1391,20 +1538,19 @@ class _Compiler:
     def _sampled(self, last: int, source: str) -> exp.Select:
         """The sample as a last step: of each stratum, the first survivors by the hash of seed and id."""
         assert self.question.sample is not None
-        survives = eq(col("passed"), number(last))
         seeded = exp.Concat(expressions=[text(f"{self.question.sample.seed}:"), col("unit_id")])
         order = [exp.Ordered(this=exp.SHA2(this=seeded, length=exp.Literal.number(256))), exp.Ordered(this=col("unit_id"))]
         strata = cols([f"stratum_{i}" for i in range(len(self._strata))])
-        place = over(exp.RowNumber(), [survives, *strata], order)
-        chosen = all_of(survives, le(col("place"), number(self.question.sample.size)))
+        chosen, joined = self._first(last, source, strata, order, self.question.sample.size)
         index = last + 1
         columns = [
-            *cols(_FLAGS[:3]),
-            named(plus(col("holds"), case([(chosen, bit(index))], bit(None))), "holds"),
-            col("unknowns"),
-            named(case([(chosen, number(index))], col("passed")), "passed"),
+            *cols(_FLAGS[:3], source),
+            named(plus(col("holds", source), case([(chosen, bit(index))], bit(None))), "holds"),
+            col("unknowns", source),
+            named(case([(chosen, number(index))], col("passed", source)), "passed"),
+            *cols(OWN[self.question.unit], source),
         ]
-        return select(columns, subquery(select([*cols(_FLAGS), named(place, "place")], source), "placed"))
+        return select(columns, source, [joined])
 
     def _split(self, split: Split, last: int, source: str) -> exp.Select:
         """The split as a last step: who has a part holds, who has no patient is unknown."""
@@ -1424,7 +1570,7 @@ class _Compiler:
             at = literal(split.at)
             before = lt(col("index_date"), at)
             early = exp.Max(this=case([(all_of(survives, before), number(1))], number(0)))
-            columns = [*cols(_FLAGS), named(over(early, [person], []), "early")]
+            columns = [*cols(_FLAGS), *self._own, named(over(early, [person], []), "early")]
             placed = subquery(select(columns, source), "placed")
             lost = any_of(is_null(person), is_null(col("index_date")))
             first = all_of(eq(col("early"), number(1)), before)
@@ -1436,6 +1582,7 @@ class _Compiler:
             named(plus(col("unknowns"), case([(all_of(survives, lost), bit(index))], bit(None))), "unknowns"),
             named(case([(not_null(part), number(index))], col("passed")), "passed"),
             named(part, "part"),
+            *self._own,
         ]
         return select(columns, placed)
 

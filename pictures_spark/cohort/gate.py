@@ -66,6 +66,7 @@ class Policy:
     of_project: int
     of_everyone: int
     combination_limit: float
+    most_new: int
     exact: tuple[str, ...]
 
     @property
@@ -91,6 +92,7 @@ def policy() -> Policy:
         of_project=declared["combined"]["project"],
         of_everyone=declared["combined"]["everyone"],
         combination_limit=declared["combination_limit"],
+        most_new=declared["most_new"],
         exact=tuple(declared["exact"]),
     )
 
@@ -367,7 +369,13 @@ def heaviest(adds: Numbers) -> int:
 
 
 class Ledger:
-    """The gate's key and history in the governance zone. Held by one process at a time, from reading the history to its last answer."""
+    """The gate's key and history in the governance zone. Held by one process at a time, from reading the history to its last answer.
+
+    Raises
+    ------
+    NotPermittedError
+        On entering: the key is missing or can be read by others, or the project was told as much as the policy lets be told.
+    """
 
     def __init__(self, zones: Zones, project: str | None) -> None:
         self.folder = zones.path(audit.ZONE, mode="read")
@@ -380,10 +388,21 @@ class Ledger:
         self._lock.__enter__()
         try:
             self.gate = Gate(_key(self.folder / _KEY), stored(self.folder / _HISTORY), self.project)
+            self._refuse_more()
         except BaseException:
             self._lock.__exit__(None, None, None)
             raise
         return self.gate
+
+    def _refuse_more(self) -> None:
+        """Draws average out: a project is told so many numbers of its own, and then somebody has to look at what it asks."""
+        told = sum(one.new and one.project == self.project for entries in self.gate.history.told.values() for one in entries)
+        if told >= policy().most_new:
+            who = f"project {self.project}" if self.project else "whoever names no project"
+            raise NotPermittedError(
+                f"{who} had {told:,} numbers of its own, as many as the disclosure policy lets be told before somebody looks at what was "
+                "asked: ask a coordinator, who sees exact counts, or a data manager, who may raise most_new in the policy"
+            )
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         try:

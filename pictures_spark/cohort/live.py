@@ -36,6 +36,7 @@ from pictures_spark.cohort.model import (
     Events,
     Finding,
     Gap,
+    Member,
     Nearest,
     NoneOf,
     Population,
@@ -49,7 +50,7 @@ from pictures_spark.cohort.model import (
     leaves,
     members_in,
 )
-from pictures_spark.cohort.sql import select
+from pictures_spark.cohort.sql import col, cols, named, select
 from pictures_spark.errors import InputError, PicturesError
 from pictures_spark.schema import table
 from pictures_spark.zones import Zones
@@ -96,6 +97,15 @@ class _Asked:
 
 
 @dataclass(frozen=True)
+class _Window:
+    """For which people and days the windows of a condition are observed: columns of a table. And whether each touches cover for any."""
+
+    table: str
+    columns: tuple[str, ...]
+    touches: bool
+
+
+@dataclass(frozen=True)
 class _Case:
     """A question with all that it refers to."""
 
@@ -115,8 +125,8 @@ class _Case:
         question = self.question
         return replace(self, question=Question(question.id, question.unit, question.index, population, question.codelists, steps))
 
-    def leaves(self) -> compile.Leaves:
-        return compile.leaves(self.question, self.codes, self.saved)
+    def leaves(self, key: tuple[str, ...] = compile.ASKED) -> compile.Leaves:
+        return compile.leaves(self.question, self.codes, self.saved, key)
 
 
 def _codelists(node: Any) -> Iterator[str]:
@@ -141,7 +151,7 @@ class Live:
     _units: dict[str, _Units] = field(default_factory=dict)
     _asked: dict[tuple[str, Any], _Asked] = field(default_factory=dict)
     _spell: Any = None
-    _windows: "OrderedDict[tuple[str, Any], tuple[str, bool]]" = field(default_factory=OrderedDict)
+    _windows: "OrderedDict[tuple[str, Any], _Window]" = field(default_factory=OrderedDict)
     _made: int = 0
     _answers: "OrderedDict[Any, tuple[Answers, bool]]" = field(default_factory=OrderedDict)
     _turn: threading.Lock = field(default_factory=threading.Lock)
@@ -212,8 +222,9 @@ class Live:
             self._refuse(source, check.not_held(question, duck.kinds_held(self.connection)))
         if question.unit == "image" or question.match is not None:
             return self._by_plan(case, source)
-        says, faults = [self._population(case)], []
         self._tests(case)
+        self._records(case)
+        says, faults = [self._population(case)], []
         for step in question.steps:
             answer, touches = self._predicate(case, step.predicate)
             says.append(answer)
@@ -254,6 +265,18 @@ class Live:
             for key, answer in zip(new, answers, strict=True):
                 self._keep(key, (answer, True))
 
+    def _records(self, case: "_Case") -> None:
+        """Have the answers of all conditions about people's records and residence, asking together for those that are not known yet."""
+        population = case.question.population
+        asked = {case.key(leaf): leaf for step in case.question.steps for leaf in leaves(step.predicate) if _is_about_days(leaf)}
+        new = {key: leaf for key, leaf in asked.items() if self._kept(key) is None}
+        if population != "alive_and_resident" or self._kept(case.key(population)) is not None:
+            population = "all"
+        keys = [*new, *([case.key(population)] if population != "all" else [])]
+        if len(keys) > 1:
+            for key, found in zip(keys, self._asked_of_days(case.alone(*new.values(), population=population)), strict=True):
+                self._keep(key, found)
+
     def _population(self, case: "_Case") -> Answers:
         key = case.key(case.question.population)
         found = self._kept(key)
@@ -274,8 +297,7 @@ class Live:
     def _make_room(self, windows: int) -> None:
         """Let go of the answers and windows that were not used for longest."""
         while len(self._windows) > windows:
-            _, (name, _) = self._windows.popitem(last=False)
-            self.connection.execute(f"DROP TABLE live.{name}")
+            self._drop(self._windows.popitem(last=False)[1].table)
         while len(self._answers) > 1 and sum(answers.nbytes for answers, _ in self._answers.values()) > _KEPT_BYTES:
             self._answers.popitem(last=False)
 
@@ -291,15 +313,21 @@ class Live:
         if in_hours(predicate):
             # Of each unit's own time of day, which no other shares.
             self._load_all(asks)
-            return self._said(asks, {}, size)[0], self._touch(asks, {})
-        asked, touches = self._days(case), True
-        given = {"unit": asked.unit, "spell": self._spell}
-        if "around" not in dict(asks.ctes):
-            given["asked"] = asked.unit
+            return self._said(asks, {}, size)[0], all(self._touches(asks, {}))
+        return self._asked_of_days(case)[0]
+
+    def _asked_of_days(self, case: "_Case") -> list[tuple[Answers, bool]]:
+        """Ask the tables for conditions that depend on person and day alone, and last for the population if it does: as `_predicate`."""
+        asks, asked = case.leaves(compile.HELD), self._days(case)
+        given = {"unit": asked.unit, "spell": self._spell, "lived" if "around" in dict(asks.ctes) else "asked": asked.unit}
+        touches = [True] * len(asks.windows)
         if asks.observed:
             self._load_all(asks)
-            given["observed"], touches = self._observed(asks, given)
-        return self._said(asks, given, asked.size)[0][asked.place], touches
+            # Who is resident is a column of the same relation, and not kept with the windows.
+            given["observed"], touches = self._observed(asks, given, anew=case.question.population != "all")
+        answers = self._said(asks, given, asked.size)
+        touches += [True] * (len(answers) - len(touches))
+        return [(answer[asked.place], touch) for answer, touch in zip(answers, touches, strict=True)]
 
     def _load_all(self, asks: compile.Leaves) -> None:
         for name in asks.tables:
@@ -312,7 +340,7 @@ class Live:
     def _said_by_tables(self, case: "_Case", asks: compile.Leaves, size: int) -> tuple[Answers, bool]:
         """What needs ids of events or of saved cohorts, which are not held, is asked of the published tables."""
         with self._published():
-            touches = self._touch(asks, {})
+            touches = all(self._touches(asks, {}))
             sql = asks.reading(asks.says, {}).sql("duckdb")
             sql = (
                 f"SELECT n.number AS unit_id, says_0 FROM ({sql}) AS s JOIN live.main.number_{case.question.unit} AS n ON n.id = s.unit_id"
@@ -322,24 +350,37 @@ class Live:
     def _columns(self, sql: str) -> dict[str, npt.NDArray[Any]]:
         return {name: np.asarray(column) for name, column in self.connection.execute(sql).fetchnumpy().items()}
 
-    def _touch(self, asks: compile.Leaves, given: Mapping[str, exp.Select]) -> bool:
+    def _touches(self, asks: compile.Leaves, given: Mapping[str, exp.Select]) -> list[bool]:
+        """Whether the windows of each condition about events touch what is covered for some unit."""
         if asks.touching is None:
-            return True
-        units, touched = self.connection.execute(asks.reading(asks.touching, given).sql("duckdb")).fetchone() or (0, 0)
-        return not units or bool(touched)
+            return []
+        units, *touched = self.connection.execute(asks.reading(asks.touching, given).sql("duckdb")).fetchone() or (0,)
+        return [not units or bool(count) for count in touched]
 
-    def _observed(self, asks: compile.Leaves, given: Mapping[str, exp.Select]) -> tuple[exp.Select, bool]:
-        """Which windows are observed, and whether each of them touches what is covered for some unit."""
-        key = (given["unit"].sql(), asks.observed)
-        if key not in self._windows:
-            name = f"observed_{self._made}"
-            observed = asks.reading(select([exp.Star()], "observed"), given)
-            self.connection.execute(f"CREATE OR REPLACE TABLE live.{name} AS {observed.sql('duckdb')}")
-            self._windows[key] = name, self._touch(asks, given)
-            self._made += 1
-        self._windows.move_to_end(key)
-        name, touches = self._windows[key]
+    def _observed(self, asks: compile.Leaves, given: Mapping[str, exp.Select], anew: bool) -> tuple[exp.Select, list[bool]]:
+        """Which windows are observed, and of each condition whether its windows touch what is covered for some unit."""
+        of = [(given["unit"].sql(), tuple(asks.observed[place] for place in places)) for places in asks.windows]
+        if not anew and len(of) == 1 and of[0] in self._windows:
+            self._windows.move_to_end(of[0])
+            known = self._windows[of[0]]
+            renamed = [named(col(column), f"is_{place}") for column, place in zip(known.columns, asks.windows[0], strict=True)]
+            return select([*cols(compile.HELD), *renamed], known.table), [known.touches]
+        name = f"observed_{self._made}"
+        self._made += 1
+        observed = asks.reading(select([exp.Star()], "observed"), given)
+        self.connection.execute(f"CREATE OR REPLACE TABLE live.{name} AS {observed.sql('duckdb')}")
+        touches = self._touches(asks, given)
+        for key, places, touch in zip(of, asks.windows, touches, strict=True):
+            before = self._windows.pop(key, None)
+            self._windows[key] = _Window(name, tuple(f"is_{place}" for place in places), touch)
+            if before is not None:
+                self._drop(before.table)
         return select([exp.Star()], name), touches
+
+    def _drop(self, table: str) -> None:
+        """Let go of a table of windows that none is read from any more."""
+        if all(window.table != table for window in self._windows.values()):
+            self.connection.execute(f"DROP TABLE IF EXISTS live.{table}")
 
     def _counted(self, case: "_Case", says: list[Answers]) -> Found:
         """The attrition from the answers of every step."""
@@ -363,14 +404,17 @@ class Live:
         return Found(question.unit, attrition.levels(steps, by_units, by_people), numbers)
 
     def _last(self, case: "_Case", numbers: npt.NDArray[np.int32], passed: npt.NDArray[np.int8]) -> tuple[npt.NDArray[np.int32], list[int]]:
-        """What acts on the survivors, which it knows by their published ids: members, and how many each act cannot tell of.
+        """What acts on the survivors: members, and how many each act cannot tell of.
 
-        ``passed`` of the survivors is counted on.
+        A pick knows them by their numbers, which stand in the order of the published ids; what hashes ids by the published ones. ``passed``
+        of the survivors is counted on.
         """
         question = case.question
         plan = compile.compiled(replace(question, population="all", steps=(), outputs=(), breakdowns=()), case.codes)
         unit = question.unit
-        self.connection.register("survivor_now", pa.table({"number": numbers, "id": self._all(unit).ids.take(numbers)}))
+        hashed = question.sample is not None or question.split is not None
+        ids = self._all(unit).ids.take(numbers) if hashed else numbers
+        self.connection.register("survivor_now", pa.table({"number": numbers, "id": ids}))
         self.connection.execute("CREATE OR REPLACE TABLE live.survivor AS FROM survivor_now")
         self.connection.execute("CREATE SCHEMA IF NOT EXISTS live.survivors")
         for name in plan.tables:
@@ -445,11 +489,10 @@ class Live:
             shared = compile.kept(case.alone(population="alive_and_resident").question, case.codes)
             number = len(self._asked)
             asked = f"asked_{number}"
-            columns = "patient_id, index_date, index_day, asked_day, birth_day, death_day"
             self.connection.execute(f"CREATE OR REPLACE TEMP TABLE unit_now AS {shared['unit'].sql('duckdb')}")
             self.connection.execute(
                 f"CREATE OR REPLACE TABLE live.{asked} AS SELECT (row_number() OVER () - 1)::INTEGER AS unit_id, * "
-                f"FROM (SELECT DISTINCT {columns} FROM unit_now)"
+                f"FROM ({shared['asked'].sql('duckdb')})"
             )
             sql = f"SELECT u.unit_id, a.unit_id AS place FROM unit_now AS u JOIN live.{asked} AS a"
             sql += " ON a.asked_day = u.asked_day AND a.patient_id IS NOT DISTINCT FROM u.patient_id"
@@ -549,6 +592,11 @@ def _numbered(ids: str) -> str:
     """Different ids, numbered from 0 in their order."""
     distinct = f"SELECT DISTINCT id FROM ({ids}) WHERE id IS NOT NULL"
     return f"SELECT id, (row_number() OVER (ORDER BY id) - 1)::INTEGER AS number FROM ({distinct})"
+
+
+def _is_about_days(leaf: Predicate) -> bool:
+    """Whether a condition depends on person and day alone."""
+    return not isinstance(leaf, Where | Related | Nearest | Gap | Finding | Member) and not in_hours(leaf)
 
 
 def _scattered(rows: Mapping[str, npt.NDArray[Any]], size: int) -> list[Answers]:

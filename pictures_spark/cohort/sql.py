@@ -48,7 +48,7 @@ def select(
     """A query. Each join is a table, its condition (None for a cross join) and its kind (``""`` for inner)."""
     query = exp.select(*columns, copy=False).from_(relation(source) if isinstance(source, str) else source, copy=False)
     for other, on, kind in joins:
-        query = query.join(other, on=on, join_type=kind, copy=False)
+        query.append("joins", exp.Join(this=other, on=on, **({"side": "LEFT"} if kind == "left" else {"kind": kind.upper() or None})))
     if where:
         query = query.where(all_of(*where), copy=False)
     if group:
@@ -98,8 +98,11 @@ def bit(index: int | None) -> Node:
 
 
 def day(value: Node) -> Node:
-    """A date as whole days since 1970-01-01."""
-    return exp.DateDiff(this=value, expression=exp.cast(text(_EPOCH), "date"), unit=exp.var("DAY"))
+    """A date as whole days since 1970-01-01.
+
+    No unit is named: with one Spark goes by way of time stamps and their zone, which takes longer than everything else in a plan.
+    """
+    return exp.DateDiff(this=value, expression=exp.cast(text(_EPOCH), "date"))
 
 
 def plus(value: Node, more: int | Node) -> Node:

@@ -87,8 +87,8 @@ def _above_sql(plan: Plan, flags: str, level: str) -> str:
     """The same of the objects of a higher level: unknown where no unit says yes."""
     some, yes = (f"BIT_OR({column} & {_reached(plan)})" for column in ("unknowns", "holds"))
     objects = (
-        f"SELECT MAX(passed) AS passed, {some} & ~{yes} AS unsure FROM {_above(plan.unit, level, flags)} "
-        "WHERE object_id IS NOT NULL GROUP BY object_id"
+        f"SELECT MAX(passed) AS passed, {some} & ~{yes} AS unsure FROM {flags} "
+        f"WHERE {domain.key(level)} IS NOT NULL GROUP BY {domain.key(level)}"
     )
     return f"SELECT passed, unsure, COUNT(*) FROM ({objects}) AS objects GROUP BY passed, unsure"
 
@@ -98,35 +98,13 @@ def _reached(plan: Plan) -> str:
     return f"CASE passed {' '.join(f'WHEN {i} THEN {(1 << (i + 2)) - 1}' for i in range(plan.last))} ELSE {(1 << (plan.last + 1)) - 1} END"
 
 
-def _above(unit: str, level: str, flags: str) -> str:
-    """The flags with the id of the object that each unit belongs to."""
-    if level == "patient":
-        return f"(SELECT passed, holds, unknowns, patient_id AS object_id FROM {flags}) AS placed"
-    key = domain.key(level)
-    return (
-        f"(SELECT {flags}.passed, {flags}.holds, {flags}.unknowns, own.object_id FROM {flags} LEFT JOIN "
-        f"({_owners(unit, key)}) AS own ON own.unit_key = {flags}.unit_id) AS placed"
-    )
-
-
-def _owners(unit: str, key: str) -> str:
-    """What each unit belongs to; an image that has several contents is one unit."""
-    if unit == "image":
-        return f"SELECT image_id AS unit_key, MIN({key}) AS object_id FROM {PREFIX}image GROUP BY image_id"
-    return f"SELECT {domain.key(unit)} AS unit_key, {key} AS object_id FROM {PREFIX}{unit}"
-
-
 def _below(unit: str, flags: str) -> str:
     """The flags with how many studies, series and images each unit has."""
-    if unit == "image":
+    if unit in ("series", "image"):
         return flags
     key = domain.key(unit)
-    if unit == "series":
-        counted = f"SELECT series_id AS unit_key, image_count FROM {PREFIX}series"
-        columns = "below.image_count"
-    else:
-        counted = f"SELECT {key} AS unit_key, COUNT(*) AS series_count, SUM(image_count) AS image_count FROM {PREFIX}series GROUP BY {key}"
-        columns = "below.series_count, below.image_count"
+    counted = f"SELECT {key} AS unit_key, COUNT(*) AS series_count, SUM(image_count) AS image_count FROM {PREFIX}series GROUP BY {key}"
+    columns = "below.series_count, below.image_count"
     joined = f"{flags} LEFT JOIN ({counted}) AS below ON below.unit_key = {flags}.unit_id"
     if unit == "patient":
         studies = f"SELECT {key} AS study_key, COUNT(*) AS study_count FROM {PREFIX}study GROUP BY {key}"

@@ -134,7 +134,7 @@ def events(found: Source, rows: pa.Table) -> pa.Table:
         by_row = {"date": day, "stay_key": stay, **_values(told, event)}
         for position, code in _places(told, event):
             # A null among the indices would be a row; so the mask becomes numbers first.
-            chosen = np.flatnonzero(holds if code is None else holds & ~_null(code[1]))
+            chosen = np.flatnonzero(holds if code is None or event.uncoded else holds & ~_null(code[1]))
             if len(chosen):
                 parts.append(_events_of(found, event, position, code, by_row, rows, chosen))
     empty = pa.table({name: pa.array([], _ARROW[type_]) for name, type_ in EVENT.items()})
@@ -477,7 +477,7 @@ def _yields(told: _Rows, event: EventSpec) -> np.ndarray:
     """Whether a row gives at least one event of an entry of emits."""
     dated = told.when(event) & ~_null(told.day(event))
     coded = [~_null(code[1]) for _, code in _places(told, event) if code is not None]
-    return dated & reduce(np.logical_or, coded) if coded else dated
+    return dated & reduce(np.logical_or, coded) if coded and not event.uncoded else dated
 
 
 def _places(told: _Rows, event: EventSpec) -> "Iterable[tuple[int | None, tuple[pa.Array, pa.Array, pa.Array] | None]]":

@@ -55,7 +55,8 @@ class SourceColumn:
 class EventSpec:
     """What a row becomes in record_event: one event per code, or one in all; in rows where every column of ``when`` has a listed text.
 
-    ``first_position`` is the position of its first code: the codes of several entries of one kind are numbered on.
+    ``first_position`` is the position of its first code: the codes of several entries of one kind are numbered on. ``uncoded``: a row
+    without a ``code`` is an event too.
     """
 
     kind: str
@@ -71,6 +72,7 @@ class EventSpec:
     status: str | None = None
     when: tuple[tuple[str, tuple[str, ...]], ...] = ()
     first_position: int = 0
+    uncoded: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -276,6 +278,8 @@ def _faults(found: Source) -> list[str]:
         if event.kind in seen and not (event.codes and seen[event.kind]):
             faults.append(f"kind {event.kind} is emitted twice: the events of a row are told apart by kind and position")
         seen[event.kind] = bool(event.codes)
+        if event.uncoded and not event.code:
+            faults.append(f"{event.kind}: uncoded goes with code")
         uses += [(f"{event.kind} when", name) for name, _ in event.when]
         wanted = {
             "time": ((event.time,), ("time",)),

@@ -613,6 +613,31 @@ def test_the_rich_question_is_read_alike(connection):
         differential(connection, rich, full(tables))
 
 
+CODED = """
+cohort: 1
+id: coded
+unit: series
+population: all
+codelists:
+  many: {system: icd10, codes: [%s]}
+steps:
+  - {id: some, has: {event: diagnosis, codes: many, ever: true}, unknown: report}
+  - {id: none, lacks: {event: diagnosis, codes: many, window: [-20d, 20d]}, unknown: report}
+"""
+
+
+@pytest.mark.parametrize("many", [("I61",), ("I61", "I6", "Z9"), tuple(f"{letter}{n}" for letter in "AIZ" for n in range(10, 99))])
+def test_a_scan_of_the_events_that_is_narrowed_to_stretches_of_codes_leaves_none_out(connection, many):
+    question = yaml_face.from_yaml(CODED % ", ".join(many))
+    ends = ["I60", "I60Z", "I61", "I610", "I61Z", "I62", "I6", "I7", "Z9", "Z999", "Z", "A10", "A0", None, "i61", "\u00cd61"]
+    for number in range(3):
+        tables = dense_tables(number)
+        for at, row in enumerate(tables["event"]):
+            row |= {"kind": "diagnosis", "system": "icd10", "code": ends[(at + number) % len(ends)]}
+        into_duckdb(connection, tables)
+        differential(connection, question, full(tables))
+
+
 @pytest.mark.spark
 @pytest.mark.parametrize("kind", ["rich", "any"])
 def test_spark_says_what_the_embedded_reader_says(spark, connection, kind):

@@ -346,6 +346,23 @@ def test_an_answer_is_kept_even_where_the_asker_fails_after_it(config):
         assert len(told.history.told["patient"]) == 1
 
 
+def test_a_project_is_told_so_many_numbers_of_its_own_and_then_refused(config, monkeypatch):
+    limited = replace(policy(), most_new=3)
+    monkeypatch.setattr(gate, "policy", lambda: limited)
+    zones = Zones(config, "counter")
+    for start in (0, 1000, 2000):
+        with gate.Ledger(zones, "one") as told:
+            told.people(cell(people(90, start)))
+            # What is like an earlier one, or as good as nobody, is no number of its own.
+            told.people(cell(people(91, start)))
+            told.people(cell(people(4, start)))
+    with pytest.raises(NotPermittedError, match="project one had 3 numbers of its own"), gate.Ledger(zones, "one"):
+        pass
+    for other in ("two", None):
+        with gate.Ledger(zones, other) as told:
+            assert told.people(cell(people(90))) is not None
+
+
 def test_only_those_who_may_use_the_gate_get_at_its_key(config):
     with gate.Ledger(Zones(config, "counter"), None) as told:
         told.people(cell(people(100)))

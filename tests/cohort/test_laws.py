@@ -74,7 +74,7 @@ def test_with_and_without_a_condition_and_unknown_part_those_without_it(connecti
     within = asked(connection, bare(question, Step("b", first.predicate)), tables)
     without = asked(connection, bare(question, Step("b", NoneOf((first.predicate,)))), tables)
     bit = 1 << 2
-    for unit, (_, _, _, holds, unknowns, _) in within.items():
+    for unit, (_, _, _, holds, unknowns, *_) in within.items():
         opposite = without[unit]
         # Yes here is no there, and unknown is unknown in both.
         assert bool(unknowns & bit) == bool(opposite[4] & bit)

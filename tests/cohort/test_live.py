@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pictures_spark.cohort import compile, duck, live
 from pictures_spark.cohort.attrition import content_hash
 from pictures_spark.cohort.faults import QuestionError
-from pictures_spark.cohort.model import EVER, Events, Has, Nearest, Order, Pick, Question, Step, Test, Where, Window
+from pictures_spark.cohort.model import EVER, Events, Has, Lacks, Nearest, Order, Pick, Question, Step, Test, Where, Window, asked_events
 from pictures_spark.errors import InputError
 from pictures_spark.zones import Zones
 
@@ -77,8 +77,29 @@ def test_edits_are_answered_from_what_is_known(question, others, number):
         for steps in (question.steps, question.steps[1:], question.steps[::-1], question.steps[:1]):
             if steps:
                 for policy in ("exclude", "include"):
-                    asked_both_ways(connection, held, replace(question, steps=tuple(replace(step, unknown=policy) for step in steps)))
+                    edited = replace(question, steps=tuple(replace(step, unknown=policy) for step in steps))
+                    used = {name for _, events in asked_events(edited) for name in events.codes}
+                    lists = tuple(one for one in question.codelists if one.name in used)
+                    asked_both_ways(connection, held, replace(edited, codelists=lists))
         asked_both_ways(connection, held, question)
+
+
+def test_hours_count_from_each_scans_own_time_and_days_beside_them_from_its_day():
+    steps = (
+        Step("hours", Has(Events(("attendance",), (), Window(-30, 30, "hour"))), "include"),
+        Step("days", Has(Events(("diagnosis",), (), Window(-20, 20))), "include"),
+        Step("none", Lacks(Events(("lab",), (), Window(-30, 30, "hour"))), "include"),
+    )
+    question = Question("q", "series", "scan_date", "alive_and_resident", (), steps)
+    said = []
+    for number in range(4):
+        with duckdb.connect(config={"threads": 1}) as connection:
+            held = released(connection, dense_tables(number))
+            for some in (steps, steps[:1], steps[2:]):
+                for population in ("all", "alive_and_resident"):
+                    answer = asked_both_ways(connection, held, replace(question, population=population, steps=some))
+                    said += [] if answer is None else [level for level in answer.levels if level.step_id == "hours"]
+    assert all(any(getattr(level, how) for level in said) for how in ("kept", "failed", "unknown"))
 
 
 @pytest.fixture

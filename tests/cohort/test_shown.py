@@ -4,18 +4,19 @@ import hashlib
 import json
 import re
 import shlex
-from datetime import date
+from datetime import date, datetime
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cohort_delta import publish
+from cohort_delta import publish, write
 
 from pictures_spark import audit, cli, readers
 from pictures_spark.cli import main
 from pictures_spark.cohort import commands, shown, tally
 from pictures_spark.cohort.compile import Plan, PlannedStep
+from pictures_spark.cohort.faults import QuestionError
 from pictures_spark.cohort.gate import Gate, History, policy
 from pictures_spark.errors import ConfigError, NotPermittedError
 from pictures_spark.readers import ANALYST, Reader
@@ -125,6 +126,79 @@ def test_the_next_release_with_a_few_more_people_says_the_same(root, config, tmp
     more = [row for i in range(1000, 1004) for row in person(i)]
     publish(root, tables | {"series": tables["series"] + more}, release="r2")
     assert [row[3] for row in columns(told(config, tmp_path)).values()] == [row[3] for row in said.values()]
+
+
+MATCHED = """
+cohort: 1
+id: matched
+unit: series
+population: linked
+steps:
+  - {id: ct, where: {modality: CT}}
+pick: {one_per: patient, order: [scan_date]}
+match: {cases: cases, level: patient, ratio: 60, seed: a}
+sample: {size: 50, seed: b}
+count: [{by: [modality]}]
+"""
+
+
+def freeze_of(name, spec, members, saved=None):
+    """A frozen cohort of series, as it lies in the de-identified zone."""
+    run = {"cohort_run_id": name, "cohort_id": name, "spec": spec, "unit": "series", "release": "r1", "frozen": datetime(2020, 1, 1)}
+    of = {one: {"run_id": one, "unit": "series"} for one in saved or ()}
+    run |= {"content_sha256": "0", "manifest": json.dumps({"saved": of})}
+    return run, [{"cohort_run_id": name, "unit_id": hexed(f"s{i}.0"), "passed": 1} for i in members]
+
+
+def publish_freezes(root, tables, *freezes):
+    publish(root, tables)
+    write(root, "cohort_run", [run for run, _ in freezes])
+    write(root, "cohort_member", [member for _, members in freezes for member in members])
+
+
+def test_one_case_does_not_bring_its_controls_to_be_counted(root, config, tmp_path, tables):
+    """Who knows all others would tell a match with the target, who alone is a case, from one without by sixty people."""
+    said = {}
+    for cases in ([1], []):
+        publish_freezes(root, tables, freeze_of("cases", QUESTION, cases))
+        said[len(cases)] = told(config, tmp_path, text=MATCHED)
+        exact = columns(told(config, tmp_path, COORDINATOR, text=MATCHED))
+        assert exact["match"][0] == str(61 * len(cases))
+    assert said[0] == said[1]
+    assert columns(said[1])["match"][0] == "<10"
+    assert "A line match counts cases alone" in said[1][-2]
+
+
+def test_many_cases_are_counted_as_they_are(root, config, tmp_path, tables):
+    publish_freezes(root, tables, freeze_of("cases", QUESTION, range(1, 200)))
+    kept = int(columns(told(config, tmp_path, text=MATCHED))["match"][-1])
+    assert abs(kept - 133) <= policy().at_most + policy().rounding
+
+
+@pytest.mark.parametrize("asks", ["matched", "among-matched"])
+def test_members_of_a_cohort_that_holds_controls_are_for_exact_readers(root, config, tmp_path, tables, asks):
+    text = f"{{cohort: 1, id: q, unit: series, steps: [{{id: s, in: {{cohort: {asks}, level: patient}}}}]}}"
+    among = "{cohort: 1, id: among-matched, unit: series, steps: [{id: s, in: {cohort: matched, level: patient}}]}"
+    freezes = [freeze_of("cases", QUESTION, [1]), freeze_of("matched", MATCHED, range(1, 90), ["cases"])]
+    publish_freezes(root, tables, *freezes, freeze_of("among-matched", among, range(1, 90), ["matched"]))
+    with pytest.raises(QuestionError, match=f"cohort {asks} holds controls"):
+        told(config, tmp_path, text=text)
+    assert int(columns(told(config, tmp_path, COORDINATOR, text=text))["s"][-1]) == 89
+
+
+def test_that_nobody_has_such_an_event_is_told_to_exact_readers_alone(root, config, tmp_path, tables):
+    """A refusal that hangs on whether anybody has a rare event would tell of the one who has."""
+    text = """{cohort: 1, id: q, unit: patient, index: {first: {event: diagnosis, where: {age_years: 37}}}, population: all,
+      steps: [{id: s, has: {event: diagnosis, window: [0d, 9d]}}]}"""
+    cover = {"source": "smr01", "site": "x", "from_date": date(2010, 1, 1), "to_date": date(2020, 1, 1), "kinds": ["diagnosis"]}
+    event = {"event_id": "e", "patient_id": hexed("p1"), "source": "smr01", "kind": "diagnosis", "date": date(2015, 1, 1)}
+    said = []
+    for age in (37, 38):
+        publish(root, tables | {"source_cover": [cover], "event": [event | {"age_years": age}]})
+        said.append(told(config, tmp_path, text=text))
+    assert said[0] == said[1]
+    with pytest.raises(QuestionError, match="for no patient at all"):
+        told(config, tmp_path, COORDINATOR, text=text)
 
 
 def test_a_breakdown_has_lines_for_what_is_common_and_hides_what_is_alone(root, config, tmp_path):

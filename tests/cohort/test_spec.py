@@ -43,6 +43,7 @@ def spec(question: str, expected: str, **tables: str) -> None:
     with duckdb.connect() as connection:
         into_duckdb(connection, data, plan.tables)
         found = connection.execute(plan.sql("duckdb")).fetchall()
+    assert len(found) == len(wanted)
     bits = range(1, len(plan.steps))
     assert {
         unit: ["T" if holds >> bit & 1 else "?" if unknowns >> bit & 1 else "F" for bit in bits]
@@ -1063,6 +1064,26 @@ def test_none_found_within_hours_is_no_only_where_the_days_they_reach_are_covere
             last      | p1         | +300      | 19:59:59
             late      | p1         | +300      | 20:00:00
             some_time | p1         | +300      |
+        """,
+        residence=AT_THE_DOOR["residence"],
+        source_cover=AT_THE_DOOR["source_cover"],
+    )
+
+
+def test_scans_without_a_day_are_each_told_of_once_whatever_their_times():
+    spec(
+        "unit: series, index: scan_date, population: alive_and_resident, steps: "
+        "[{id: x, has: {event: attendance, window: [-4h, 4h]}}, {id: y, lacks: {event: attendance, window: [-1d, 1d]}}]",
+        "s1 ? ? ?\ns2 ? ? ?\ns3 ? ? ?",
+        series="""
+            series_id | patient_id | scan_date | scan_time
+            s1        | p1         |           | 02:00:00
+            s2        | p1         |           | 03:00:00
+            s3        | p1         |           |
+        """,
+        patient="""
+            patient_id
+            p1
         """,
         residence=AT_THE_DOOR["residence"],
         source_cover=AT_THE_DOOR["source_cover"],

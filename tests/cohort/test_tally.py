@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pictures_spark.cohort import tally
-from pictures_spark.cohort.compile import PREFIX, Plan, PlannedStep
+from pictures_spark.cohort.compile import OWN, PREFIX, Plan, PlannedStep
 
 STEPS = 4
 # Every study has two series of two images; studies 4 and 5 are of nobody, person 2 has no study.
@@ -89,9 +89,12 @@ def test_counts_at_every_level_are_those_by_hand(data, unit, connection):
         holds = sum(1 << i for i, said in enumerate(answers) if said is True)
         unknowns = sum(1 << i for i, said in enumerate(answers) if said is None)
         passed = max(i for i in range(STEPS) if survives(answers, policies, i))
-        rows.append((unit_id, owner(unit, unit_id, "patient"), holds, unknowns, passed))
-    connection.execute("CREATE OR REPLACE TABLE flags (unit_id VARCHAR, patient_id VARCHAR, holds BIGINT, unknowns BIGINT, passed BIGINT)")
-    connection.executemany("INSERT INTO flags VALUES ($1, $2, $3, $4, $5)", rows)
+        own = [parts_of(unit, unit_id, "image") if name == "image_count" else owner(unit, unit_id, name[:-3]) for name in OWN[unit]]
+        rows.append((unit_id, owner(unit, unit_id, "patient"), holds, unknowns, passed, *own))
+    columns = "unit_id VARCHAR, patient_id VARCHAR, holds BIGINT, unknowns BIGINT, passed BIGINT"
+    columns += "".join(f", {name} {'BIGINT' if name == 'image_count' else 'VARCHAR'}" for name in OWN[unit])
+    connection.execute(f"CREATE OR REPLACE TABLE flags ({columns})")
+    connection.executemany(f"INSERT INTO flags VALUES ({', '.join(f'${n}' for n in range(1, 6 + len(OWN[unit])))})", rows)
     plan = Plan(unit, tuple(PlannedStep(f"step{i}", "", policy) for i, policy in enumerate(policies)), None, None, ())
     found = tally.counts(plan, "flags", lambda sql: connection.execute(sql).fetchall())
     for level in tally.LEVELS:

@@ -231,6 +231,14 @@ def test_files_that_cannot_be_read(found, path):
     assert {event["person_id"] for event in events} == (set(PEOPLE[:3]) if found.events else set())
 
 
+def test_a_delivery_has_the_main_condition_where_there_is_one(path):
+    found = source("smr02")
+    rows = [row(found, n, MAIN_CONDITION=code) for n, code in enumerate(("O80.0", "", "O82"))]
+    _, _, events = judged(found, path, csv_bytes(found, rows))
+    told = {event["person_id"]: (event["system"], event["code"]) for event in events if event["kind"] == "delivery"}
+    assert told == {PEOPLE[0]: ("icd10", "O800"), PEOPLE[1]: (None, None), PEOPLE[2]: ("icd10", "O82")}
+
+
 @each_source
 def test_data_files_hold_the_rows_and_events_but_for_those_that_are_left_out(found, path, tmp_path):
     content = csv_bytes(found, [row(found, n) for n in range(3)]) + b"too,few\r\n"

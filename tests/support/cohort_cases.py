@@ -535,9 +535,14 @@ def _one_test(ask: Asking, name: str, field: domain.Field) -> Test:
     return Test(name, operator, tuple(ask.some(value, least, most)))
 
 
+def _dead(ask: Asking) -> bool:
+    """Whether the person is dead from the index date on."""
+    return ask.index == "death_date" or (isinstance(ask.index, IndexEvent) and set(ask.index.events.kinds) <= {"death", "death_cause"})
+
+
 def _window(ask: Asking) -> Window:
     low, high = sorted((ask.draw(st.integers(-20, 20)), ask.draw(st.integers(-20, 20))))
-    if ask.index == "death_date":
+    if _dead(ask):
         low, high = min(low, 0), max(high, 0)
     window = Window(*(None if ask.one_of(True, *[False] * 5) else end for end in (low, high)))
     return EVER if ask.index is None else window
@@ -722,7 +727,7 @@ def _split(ask: Asking) -> Split:
 
 def _follow_up(ask: Asking) -> FollowUp:
     events = replace(_conditioned(ask), at_least=1, anchor="index")
-    window = Window(0 if ask.index == "death_date" else ask.one_of(0, 1, 5), ask.one_of(None, 9, 30))
+    window = Window(0 if _dead(ask) else ask.one_of(0, 1, 5), ask.one_of(None, 9, 30))
     return FollowUp(
         replace(events, window=window), ask.one_of(None, day(LENGTH + 5), *([] if isinstance(ask.index, date) else [day(LENGTH // 2)]))
     )

@@ -129,7 +129,7 @@ def test_events_are_those_that_were_drawn(made):
         }
         every = {(whose[row["person_id"]], row["date"], row["code"]) for row in events.to_pylist() if row["kind"] == kind}
         expected = Counter(
-            (row["patient_id"], row["date"], row["code"] if kind != "delivery" else None)
+            (row["patient_id"], row["date"], row["code"])
             for row in drawn.to_pylist()
             if row["source"] == name and row["kind"] == kind and row["patient_id"] in set(whose.values())
         )

@@ -723,7 +723,7 @@ def _name() -> str:
 
 
 def _pick(question: Question, pick: Pick) -> Iterator[str]:
-    allowed = [unit for unit in ("patient", "study") if unit in domain.levels(question.unit)[1:]]
+    allowed = [unit for unit in ("patient", "study", "series") if unit in domain.levels(question.unit)[1:]]
     if not allowed:
         yield "pick: a cohort of patients has one of each already"
     else:

@@ -545,7 +545,9 @@ def _test(index: str | date | IndexEvent | None, test: Test, field: Field) -> It
         return
     if test.operator == "matches":
         try:
-            canonical(str(test.values[0]))
+            if not isinstance(test.values[0], str):
+                raise PatternError("is no text")
+            canonical(test.values[0])
         except PatternError as error:
             yield f"{column}: the pattern {str(test.values[0])[:40]!r} {error}"
         return

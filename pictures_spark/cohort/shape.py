@@ -36,8 +36,9 @@ def _of(node: Any, where: str) -> Iterator[str]:
             where = f"step {name}: "
         case Output(str(name)):
             where = f"output {name}: "
+    kind: Any = type(node)
     for one in fields(node):
-        value, wanted = getattr(node, one.name), _hints(type(node))[one.name]
+        value, wanted = getattr(node, one.name), _hints(kind)[one.name]
         if not _fits(value, wanted):
             shown = repr(value)
             shown = shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
@@ -49,8 +50,8 @@ def _of(node: Any, where: str) -> Iterator[str]:
 
 
 @cache
-def _hints(node: type) -> dict[str, Any]:
-    return get_type_hints(node)
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _fits(value: Any, wanted: Any) -> bool:

@@ -545,7 +545,9 @@ def _test(index: str | date | IndexEvent | None, test: Test, field: Field) -> It
         return
     if test.operator == "matches":
         try:
-            canonical(str(test.values[0]))
+            if not isinstance(test.values[0], str):
+                raise PatternError("is no text")
+            canonical(test.values[0])
         except PatternError as error:
             yield f"{column}: the pattern {str(test.values[0])[:40]!r} {error}"
         return
@@ -723,7 +725,7 @@ def _name() -> str:
 
 
 def _pick(question: Question, pick: Pick) -> Iterator[str]:
-    allowed = [unit for unit in ("patient", "study") if unit in domain.levels(question.unit)[1:]]
+    allowed = [unit for unit in ("patient", "study", "series") if unit in domain.levels(question.unit)[1:]]
     if not allowed:
         yield "pick: a cohort of patients has one of each already"
     else:

@@ -42,6 +42,7 @@ VERDICT = "text_verdict"
 INDEX, GAP = "index", "gap"
 # Numbers of events that a comparator makes a bound of, columns that a condition inside an event may name, and those that may be shown.
 EVENT_COLUMNS = (
+    "date",
     "value",
     "value_std",
     "comparator",
@@ -62,7 +63,7 @@ CLOCKS = {
     ("study", "study_date"): "study_time",
     ("event", "date"): "time",
 }
-EVENT_SHOWN = ("date", "kind", "system", "code", "code_root", *EVENT_COLUMNS)
+EVENT_SHOWN = ("kind", "system", "code", "code_root", *EVENT_COLUMNS)
 FOLLOWED = ("days", "event", "end")
 # How many times one number is another.
 RATIO = "ratio"

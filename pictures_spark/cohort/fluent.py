@@ -26,7 +26,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import date
 from typing import Any, cast
 
-from pictures_spark.cohort import check, domain, yaml_face
+from pictures_spark.cohort import check, domain, shape, yaml_face
 from pictures_spark.cohort.domain import Field
 from pictures_spark.cohort.faults import QuestionError
 from pictures_spark.cohort.model import (
@@ -321,7 +321,7 @@ def none_of(*parts: Predicate) -> NoneOf:
 
 def follow_up(kinds: Names, *, window: Days | Window, until: date | str | None = None, **more: Any) -> FollowUp:
     """Days from the index date to the outcome, or to where follow-up ends."""
-    return FollowUp(events(kinds, window=window, **more), date.fromisoformat(until) if isinstance(until, str) else until)
+    return FollowUp(events(kinds, window=window, **more), _day(until))
 
 
 def day_of(which: Any, kinds: Names, **more: Any) -> IndexEvent:
@@ -344,7 +344,9 @@ class Cohort:
         if index is None and unit != "patient":
             index = "scan_date"
         self._population = population
-        self._graph = Question(id, unit, _date(index) if isinstance(index, str) else _typed(index, {}), "all", (), ())
+        self._graph = Question(
+            id, unit, _day(index) if isinstance(index, str) and index[:1].isdigit() else _typed(index, {}), "all", (), ()
+        )
 
     def _with(self, **more: Any) -> "Cohort":
         found = Cohort.__new__(Cohort)
@@ -355,7 +357,7 @@ class Cohort:
         self, name: str, system: str, codes: Sequence[str] | None = None, *, file: str | None = None, expand: Expand = "prefix"
     ) -> "Cohort":
         """A list of codes, given here or in a CSV file."""
-        given = None if codes is None else tuple(codes)
+        given = cast(Any, codes) if codes is None or isinstance(codes, str) else tuple(codes)
         return self._with(codelists=(*self._graph.codelists, CodeList(name, system, given, file, expand)))
 
     def step(self, id: str, predicate: Predicate, *, unknown: Unknown = "exclude") -> "Cohort":
@@ -365,7 +367,7 @@ class Cohort:
 
     def pick(self, one_per: Any, *order: str) -> "Cohort":
         """Keep the first survivor of each patient or study; ``-`` before a column is the largest first."""
-        orders = tuple(Order(name.removeprefix("-"), name.startswith("-")) for name in order)
+        orders = tuple(Order(name.removeprefix("-"), name.startswith("-")) if isinstance(name, str) else Order(name) for name in order)
         return self._with(pick=Pick(one_per, orders))
 
     def match(
@@ -382,7 +384,7 @@ class Cohort:
         risk_set: Events | None = None,
     ) -> "Cohort":
         """Give each case, a member of a frozen cohort, its controls out of the other survivors."""
-        within = tuple((name, float(most)) for name, most in (caliper or {}).items())
+        within = tuple((name, float(most) if isinstance(most, int) else most) for name, most in (caliper or {}).items())
         return self._with(match=Match(cases, level, ratio, seed, _names(exact), within, replacement, at_least, _typed(risk_set, {})))
 
     def sample(self, size: int, seed: str, *strata: str) -> "Cohort":
@@ -392,8 +394,7 @@ class Cohort:
     def split(self, parts: Mapping[str, int] | Sequence[str], *, seed: str | None = None, at: date | str | None = None) -> "Cohort":
         """Parts with percentages at random, or two names at a date; no patient is in both."""
         percent = tuple(parts.values()) if isinstance(parts, Mapping) else ()
-        day = date.fromisoformat(at) if isinstance(at, str) else at
-        return self._with(split=Split(tuple(parts), percent, seed, day))
+        return self._with(split=Split(tuple(parts), percent, seed, _day(at)))
 
     def show(self, id: str, of: str | Gap | Nearest | FollowUp, *give: str) -> "Cohort":
         """An output column; ``give`` is what is shown of a nearest."""
@@ -413,11 +414,16 @@ class Cohort:
         QuestionError
             With every fault of it.
         """
-        found = replace(self._graph, population=self._population or check.default_population(self._graph))
-        faults = check.faults(found)
+        graph = replace(self._graph, population=self._population or "all")
+        faults = shape.faults(graph)
+        if not faults:
+            graph = replace(graph, population=self._population or check.default_population(graph))
+            faults = check.faults(graph)
+        # What no file could say is none either: an empty list of codes, no parts.
+        faults = faults or yaml_face.read(yaml_face.to_yaml(graph))[1]
         if faults:
-            raise QuestionError(found.id, faults)
-        return found
+            raise QuestionError(str(graph.id), faults)
+        return graph
 
     def to_yaml(self) -> str:
         """The question as a file of ``pictures cohort``.
@@ -430,16 +436,23 @@ class Cohort:
         return yaml_face.to_yaml(self.question())
 
 
-def _window(ends: Days | Window) -> Window:
-    return ends if isinstance(ends, Window) else Window(*ends)
+def _window(ends: Any) -> Window:
+    """What is no window becomes one whose ends are none, which is told when the question is asked for."""
+    if isinstance(ends, Window):
+        return ends
+    return Window(*ends) if isinstance(ends, tuple | list) and len(ends) == 2 else Window(ends, ends)
 
 
-def _names(names: Names) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)
+def _names(names: Any) -> tuple[str, ...]:
+    return tuple(names) if isinstance(names, list | tuple) else (names,)
 
 
-def _date(text: str) -> str | date:
-    return date.fromisoformat(text) if text[:1].isdigit() else text
+def _day(text: Any) -> Any:
+    """A day as text is a day; what is none is told when the question is asked for."""
+    try:
+        return date.fromisoformat(text) if isinstance(text, str) else text
+    except ValueError:
+        return text
 
 
 def _typed(node: Any, columns: Mapping[str, Field]) -> Any:
@@ -454,7 +467,8 @@ def _typed(node: Any, columns: Mapping[str, Field]) -> Any:
             ratio = None if node.ratio is None else _typed(node.ratio, {test.column: domain.ratio() for test in node.ratio.tests})
             return replace(node, where=_typed(node.where, others), related=_typed(node.related, columns), ratio=ratio)
         case Nearest(among, _, then):
-            others = domain.event_fields() if isinstance(among, Events) else domain.fields(among.unit) if among.unit in domain.UNITS else {}
+            unit = among.unit if isinstance(among, Related) else ""
+            others = domain.event_fields() if isinstance(among, Events) else domain.fields(unit) if unit in domain.UNITS else {}
             return replace(node, among=_typed(among, columns), then=_typed(then, others))
         case AllOf(parts) | AnyOf(parts) | NoneOf(parts):
             return replace(node, parts=tuple(_typed(part, columns) for part in parts))
@@ -472,7 +486,7 @@ def _value(value: Value, test: Test, columns: Mapping[str, Field]) -> Value:
     kind = columns[test.column].kind if test.column in columns and test.operator not in ("matches", "is_missing") else None
     if kind in ("number", "span") and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    return date.fromisoformat(value) if kind == "date" and isinstance(value, str) else value
+    return _day(value) if kind == "date" else value
 
 
 # The graph in words of Python.

@@ -310,9 +310,9 @@ class Order:
 
 @dataclass(frozen=True)
 class Pick:
-    """Keep the first survivor of each patient or study. The unit's own id ends the order, so there are no ties."""
+    """Keep the first survivor of each patient or study, or image of each series. The unit's own id ends the order, so there are no ties."""
 
-    one_per: Literal["patient", "study"]
+    one_per: Literal["patient", "study", "series"]
     order: tuple[Order, ...]
 
 

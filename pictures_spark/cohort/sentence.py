@@ -168,7 +168,7 @@ def _times(unit: str, test: Test) -> str:
             how = f"can{'not' if test.values[0] else ''} be compared with"
         case _:
             how = f"{_BOUND[test.operator]} {values[0]} times"
-    return f"{name} {how} its own"
+    return f"{name} {how} that of the one in question"
 
 
 def _tests(unit: str, tests: tuple[Test, ...], index: str) -> str:
@@ -287,7 +287,7 @@ def _meanings(question: Question) -> list[str]:
     if any(test.column == domain.AGE for where in conditions for test in where.tests):
         found.append("Ages are completed years; a birthday on 29 February is kept on 1 March.")
     asked = asked_events(question)
-    if asked:
+    if any(events.window.unit == "day" for _, events in asked):
         found.append("Windows are whole days, the first and the last included.")
     if any(in_hours(step.predicate) for step in question.steps):
         found.append(

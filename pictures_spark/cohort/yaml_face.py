@@ -901,4 +901,6 @@ def _shown(value: Any) -> str:
         return repr(value if len(value) <= 40 else value[:40] + "…")
     if isinstance(value, list):
         return "a list" if value else "an empty list"
-    return "a mapping" if isinstance(value, dict) else repr(value)
+    if isinstance(value, dict):
+        return "a mapping" if value else "an empty mapping"
+    return repr(value)

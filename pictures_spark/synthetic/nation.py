@@ -167,8 +167,13 @@ def _root(system: str | None) -> int | None:
     return load_schema("codes.yaml")[system].get("root") if system else None
 
 
-def event_tables(draws: Draws, lives: Lives, ids: pa.Array) -> tuple[pa.Table, pa.Table]:
-    """Rows of ``event`` and of ``stay``, each person's in the order of time."""
+# Minutes of the day in which what has a time of day happens, by record source and kind.
+_OPEN = {("ae2", "attendance"): (0, 24 * 60 - 1), ("labs", "lab"): (7 * 60, 19 * 60 - 1)}
+_UNTIMED = 0.02  # share of them whose time was not recorded
+
+
+def event_tables(draws: Draws, lives: Lives, ids: pa.Array, timed: bool = False) -> tuple[pa.Table, pa.Table]:
+    """Rows of ``event`` and of ``stay``, each person's in the order of time; with ``timed`` times of day, too."""
     group = lives.people
     parts = [_event_part(group, ids, event) for event in lives.events]
     found = pa.concat_tables(parts)
@@ -185,7 +190,21 @@ def event_tables(draws: Draws, lives: Lives, ids: pa.Array) -> tuple[pa.Table, p
     _, oldest = table("deidentified", "event").by_name["age_years"].range or (0, np.inf)
     events = found.append_column("event_id", event_id).append_column("stay_id", stay_id)
     events = events.append_column("date", dates(on)).append_column("age_years", pa.array(age, mask=(age < 0) | (age > oldest)))
+    if timed:
+        events = events.append_column("time", _times(draws, events, index, number))
     return events, _stays(events)
+
+
+def _times(draws: Draws, events: pa.Table, index: Whole, number: Whole) -> pa.Array:
+    """A time of day of each event that has one, HH:MM:SS."""
+    minute = np.full(len(index), -1, np.int64)
+    for (source, kind), (first, last) in _OPEN.items():
+        holds = pc.and_(pc.equal(events["source"], source), pc.equal(events["kind"], kind)).to_numpy()
+        at = np.flatnonzero(holds)
+        at = at[~draws.happens("event/untimed", index[at], _UNTIMED, number[at])]
+        minute[at] = draws.whole("event/time", index[at], first, last, number[at])
+    names = pa.array([f"{clock // 60:02d}:{clock % 60:02d}:00" for clock in range(24 * 60)], pa.string())
+    return names.take(pa.array(minute, mask=minute < 0))
 
 
 def _event_part(group: People, ids: pa.Array, event: Events) -> pa.Table:

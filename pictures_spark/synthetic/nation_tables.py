@@ -75,7 +75,7 @@ def tables_of(draws: Draws, lives: Lives, ids: pa.Array, scans: tuple[Scans, ...
     recorded, named = People(**{name: values[seen] for name, values in vars(group).items()}), ids.take(pa.array(seen))
     yield "patient", patient_table(recorded, named)
     yield "residence", residence_table(draws, recorded, named, last_day())
-    event, stay = event_tables(draws, lives, ids)
+    event, stay = event_tables(draws, lives, ids, timed=True)
     yield "event", event
     yield "stay", stay
     board = first_board(draws, group)

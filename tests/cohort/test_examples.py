@@ -52,7 +52,9 @@ def test_an_example_is_answered_alike_by_both_readings_and_by_the_key(planted, p
     rows = interpret(question, asked.codes, world, {name: ("series", ids) for name, ids in saved.items()})
     found = connection.execute("SELECT * FROM flags").fetchall()
     assert sorted(row[:6] for row in found) == expected_rows(rows)
-    assert [{cell.values: cell.counts for cell in cells} for cells in answer.cells] == count(question, rows)
+    assert [{cell.values: cell.counts for cell in cells} for cells in answer.cells] == count(
+        question, rows, show(question, asked.codes, rows)
+    )
     if plan.columns:
         assert duck.shown(connection, plan, members=False) == show(question, asked.codes, rows)
     numbers = {number for number, numbered in NUMBERED.items() if numbered == path}

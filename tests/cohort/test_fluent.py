@@ -99,6 +99,46 @@ def test_every_fault_is_told_as_of_any_face():
         Cohort("x", "series").step("a", where(modalty="CT")).step("b", has("diagnosis", codes="stroke", window=ever)).question()
 
 
+MADE_WRONG = {
+    "step('a', where(modality=None))": "step a: values must be several, each a text or a whole number",
+    "step('a', where(kvp=ge(float('nan'))))": "step a: values must be several",
+    "step('a', where(kvp=ge(float('inf'))))": "step a: values must be several",
+    "step('a', where(age_at=ge('65')))": "step a: age_at: '65' is not a whole",
+    "step('a', where(scan_date='2016-02-30'))": "step a: scan_date: '2016-02-30' is not a date",
+    "step('a', where(modality={'eq': 'CT'}))": "step a: values must be several",
+    "step('a', where(scan_time=matches(5)))": "step a: scan_time: the pattern '5' is no text",
+    "step('a', where({}))": "step a: where must be a mapping from columns to values, not an empty mapping",
+    "step('a', has('lab', window=('a', 'b')))": "2 faults: step a: low must be a whole number or None, not 'a'; step a: high must be",
+    "step('a', has('lab', window=(1,)))": "step a: low must be a whole number or None, not \\(1,\\)",
+    "step('a', has('lab', window='-90d'))": "step a: low must be a whole number or None, not '-90d'",
+    "step('a', has('attendance', window=hours(-4.5, 0)))": "step a: low must be a whole number or None, not -4.5",
+    "step('a', has(None, window=ever))": "step a: kinds must be several, each a text, not \\(None,\\)",
+    "step('a', has('lab', window=ever, at_least='2'))": "step a: at_least must be a whole number, not '2'",
+    "step('a', 'modality=CT')": "step a: predicate must be Where or Has",
+    "step('a', any_of())": "step a: any: must be a list of conditions",
+    "step('a', any_of(None))": "step a: parts must be several, each Where or Has",
+    "step('a', stay(has('lab', window=ever)))": "step a: holds must be several, each Events",
+    "step('a', nearest(where(modality='CT')))": "step a: among must be Events or Related",
+    "step('a', related('series', 'study', where={'modality': 'CT'}))": "step a: where must be Where or None",
+    "step(5, where(modality='CT'))": "id must be a text, not 5",
+    "codes('c', 'icd10', []).step('a', has('diagnosis', codes='c', window=ever))": "code list c: is empty",
+    "codes('c', 'icd10', 'I63').step('a', has('diagnosis', codes='c', window=ever))": "codes must be several, each a text or None",
+    "step('a', where(modality='CT')).pick('patient', 5)": "column must be a text, not 5",
+    "step('a', where(modality='CT')).sample('10', 'a')": "size must be a whole number, not '10'",
+    "step('a', where(modality='CT')).split({'a': 50.5, 'b': 49.5}, seed='a')": "percent must be several, each a whole number",
+    "step('a', where(modality='CT')).split(['a', 'b'], at='x')": "at must be a date or None, not 'x'",
+    "step('a', where(modality='CT')).match('c', 'patient', 4, 's', caliper={'age_at': 'two'})": "caliper must be several, each a pair",
+    "step('a', where(modality='CT')).show('o', follow_up('death', window=(1, None), until='x'))": "output o: until must be a date or None",
+    "step('a', where(modality='CT')).count(5)": "by must be several, each a text, not \\(5,\\)",
+}
+
+
+@pytest.mark.parametrize("call", MADE_WRONG)
+def test_what_no_file_could_say_is_told_in_a_sentence(call):
+    with pytest.raises(QuestionError, match=MADE_WRONG[call]):
+        made(f"Cohort('x', 'series').{call}")
+
+
 def test_the_examples_of_the_module_run():
     assert doctest.testmod(fluent).failed == 0
 

@@ -112,6 +112,11 @@ REFUSED = {
         "x0: &x0 [a, a, a, a, a, a, a, a]\n" + "".join(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 8)}]\n" for n in range(1, 9)),
         "its anchors \\(&\\) and aliases \\(\\*\\) stand for too much",
     ),
+    "one series per series": (
+        question(more="pick: {one_per: series, order: [scan_date]}"),
+        "pick: one_per: unknown value 'series'; there is patient, study",
+    ),
+    "an event on no day": (event("event: lab, ever: true, where: {date: {ge: 2015-02-30}}", codelists=""), "'2015-02-30' is not a date"),
     "apart of one": (event("event: lab, window: [0d, 90d], apart: 30d", codelists=""), "apart needs at_least: 2 or more"),
     "apart in no room": (
         event("event: lab, window: [0d, 29d], at_least: 2, apart: 30d", codelists=""),

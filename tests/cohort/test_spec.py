@@ -1177,6 +1177,52 @@ def test_the_first_and_the_last_event_day_may_have_to_lie_apart():
     )
 
 
+def test_an_event_may_be_asked_for_by_its_date():
+    spec(
+        "unit: patient, index: {first: {event: lab, where: {date: {ge: 2010-02-03}}}}, population: all, "
+        "steps: [{id: x, has: {event: lab, window: [0d, 9d], where: {value_std: {lt: 60}}}}]",
+        "p1 T F\np2 T T\np3 T ?",
+        patient="""
+            patient_id
+            p1
+            p2
+            p3
+        """,
+        event="""
+            event_id | patient_id | kind | date | value_std
+            e1       | p1         | lab  | +1   | 50
+            e2       | p1         | lab  | +5   | 60
+            e3       | p2         | lab  | +2   | 50
+            e4       | p3         | lab  | +1   | 50
+        """,
+        residence="""
+            patient_id | from_date | to_date
+            p1         | -400      |
+            p2         | -400      |
+            p3         | -400      |
+        """,
+        source_cover="""
+            source | site | from_date | to_date | lag_days | kinds
+            labs   | demo | -300      | +300    | 0        | lab
+        """,
+    )
+
+
+def test_one_image_of_each_series():
+    spec(
+        "unit: image, index: scan_date, population: all, steps: [{id: x, where: {modality: CT}}], "
+        "pick: {one_per: series, order: [instance_number]}",
+        "i1 T T F\ni2 T T T\ni3 T F F\ni4 T T T",
+        image="""
+            image_id | locator_id | series_id | modality | instance_number
+            i1       | l1         | s1        | CT       | 2
+            i2       | l2         | s1        | CT       | 1
+            i3       | l3         | s1        | MR       | 0
+            i4       | l4         | s2        | CT       |
+        """,
+    )
+
+
 def test_stays_are_counted_and_may_have_to_last():
     spec(
         "unit: patient, index: 2010-02-01, population: all, codelists: {copd: {system: icd10, codes: [J44]}}, steps: ["

@@ -602,7 +602,7 @@ def _conditioned(ask: Asking) -> Events:
 
 def _of_event(ask: Asking) -> Where:
     fields = domain.event_fields()
-    return Where(tuple(_one_test(ask, name, fields[name]) for name in ask.some(("value_std", "age_years", "comparator"), 1, 2)))
+    return Where(tuple(_one_test(ask, name, fields[name]) for name in ask.some(("value_std", "age_years", "comparator", "date"), 1, 2)))
 
 
 def _codelist(ask: Asking) -> CodeList:
@@ -758,7 +758,7 @@ def _breakdown(ask: Asking) -> Breakdown:
 def _pick(ask: Asking) -> Pick:
     names = _sortable(ask.unit, "text", "choice", "number", "whole", "flag", "date")
     orders = tuple(Order(name, ask.one_of(True, False)) for name in ask.some(names, 1, 2))
-    return Pick(ask.one_of(*(name for name in ("patient", "study") if name in domain.levels(ask.unit)[1:])), orders)
+    return Pick(ask.one_of(*domain.levels(ask.unit)[1:]), orders)
 
 
 def _sample(ask: Asking) -> Sample:

@@ -157,8 +157,8 @@ def arrays_of(slots: Sequence[Slot], raws: Sequence[pa.BinaryArray]) -> list[tup
     """`Slot.arrays` of the same element in several structures, converted together where its values are plain."""
     first = slots[0]
     found = pa.concat_arrays(raws).dictionary_encode() if len(slots) > 1 else None
-    quick = many(first.vr, found.dictionary, first.types) if found else None
-    if quick is None:
+    quick = many(first.vr, found.dictionary, first.types) if found is not None else None
+    if found is None or quick is None:
         return [slot.arrays(values) for slot, values in zip(slots, raws, strict=True)]
     pieces = [piece if isinstance(piece, str) else piece.take(found.indices) for piece in (first.prefix.decode(), *quick[0])]
     typed = [column.take(found.indices) for column in quick[1]]

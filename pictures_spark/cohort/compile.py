@@ -23,7 +23,7 @@ the attrition) and ``passed``, the last step a unit survived; last what its own 
 and hashes are small questions about these rows, so steps can be switched off or put in another order without asking the tables again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Protocol
@@ -140,6 +140,7 @@ ASKED = ("patient_id", "asked_day")  # the key of what is said of a person and d
 HELD = ("unit_id",)  # the same where each has a number
 _VERDICTS = ("text", "not_determined", "clean")  # of several images, the first that any has
 _NUMBERED = frozenset({"ever", "found", "observed"})  # relations whose columns are numbered, each number being used once
+_STAGES = ("asked", "event", "said", "judged")
 _STRETCHES = 16  # of codes that a scan of the events is narrowed to
 _WHOLE_HASHES = 1 << 32  # hashes are told apart by their first 8 hexadecimal digits
 
@@ -191,6 +192,31 @@ class Plan:
     def sql(self, dialect: str, pretty: bool = False) -> str:
         """The SQL of `flags` for an engine, ``duckdb`` or ``spark``."""
         return self.flags.sql(dialect, pretty=pretty)
+
+    @property
+    def relations(self) -> tuple[str, ...]:
+        """Names of the relations that `flags` is made of, in order."""
+        return tuple(cte.alias for cte in self.flags.args["with_"].expressions)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Relations of `flags` that an engine which computes them anew for each reader should keep, in order; and that which is joined to
+        all units, because a small one is sent to them."""
+        read = [node.name for node in self.flags.find_all(exp.Table)]
+        return tuple(name for name in _STAGES if read.count(name) > (name != "said"))
+
+    def reading(self, given: Mapping[str, str], name: str | None = None) -> exp.Select:
+        """One of the relations that `flags` is made of, or `flags` itself, where some relations are there under other names."""
+        known = {cte.alias: cte.this for cte in self.flags.args["with_"].expressions}
+        query = select([exp.Star()], name) if name is not None else self.flags.copy()
+        wanted, queue = set(), [query]
+        query.set("with_", None)
+        while queue:
+            read = {table.name for table in queue.pop().find_all(exp.Table)} & known.keys() - wanted
+            wanted |= read
+            queue += [known[one] for one in read - given.keys()]
+        ctes = [(one, select([exp.Star()], given[one]) if one in given else cte) for one, cte in known.items() if one in wanted]
+        return with_ctes(query, ctes) if ctes else query
 
 
 def compiled(question: Question, codes: Mapping[str, Codes], saved: Mapping[str, Saved] | None = None) -> Plan:
@@ -1327,9 +1353,9 @@ class _Compiler:
         columns = [*cols(_FLAGS[:3], "unit"), *(named(answer, f"step_{index}") for index, answer in answers.items())]
         pick = self.question.pick
         if pick is not None:
-            columns.append(named(self.rows.value(self.fields[domain.key(pick.one_per)]), "pick_group"))
-            order = domain.pick_order(self.question.unit, pick)
-            columns += [named(self.rows.value(self.fields[o.column]), f"pick_{i}") for i, o in enumerate(order)]
+            columns += [
+                named(self.rows.value(self.fields[name]), carried) for name, carried in self._picking.items() if carried == f"pick_{name}"
+            ]
         columns += [named(self.rows.value(self.fields[name]), carried) for carried, name in self._carried_on if name]
         if self.question.match is not None:
             is_case, found = self._member(Member(self.question.match.cases, self.question.match.level), self._own_rows())
@@ -1348,41 +1374,49 @@ class _Compiler:
             fails.append((not_(kept), number(index - 1)))
         columns = [*cols(_FLAGS[:3]), named(holds, "holds"), named(unknowns, "unknowns"), named(case(fails, number(last)), "passed")]
         if self.question.pick is not None:
-            order = domain.pick_order(self.question.unit, self.question.pick)
-            columns += cols(["pick_group", *(f"pick_{i}" for i in range(len(order)))])
+            columns += cols([carried for name, carried in self._picking.items() if carried == f"pick_{name}"])
         return select([*columns, *self._carried_columns], "answered")
 
     def _picked(self, last: int) -> exp.Select:
         """The pick as a last step: the first survivor of each group holds, a survivor without a group is unknown."""
         assert self.question.pick is not None
-        order = []
-        for i, key in enumerate(domain.pick_order(self.question.unit, self.question.pick)):
-            value = col(f"pick_{i}")
+        order, names = [], self._picking
+        for key in domain.pick_order(self.question.unit, self.question.pick):
+            value = col(names[key.column])
             order += [
                 exp.Ordered(this=case([(is_null(value), number(1))], number(0))),
                 exp.Ordered(this=value, desc=key.descending),
             ]
-        chosen, joined = self._first(last, "judged", [col("pick_group")], order, 1, not_null(col("pick_group")))
-        lost = all_of(eq(col("passed", "judged"), number(last)), is_null(col("pick_group", "judged")))
+        group, carried = col(names[domain.key(self.question.pick.one_per)]), [name for name, _ in self._carried_on]
+        survives = eq(col("passed"), number(last))
+        first, lost = all_of(survives, not_null(group), eq(col("place"), number(1))), all_of(survives, is_null(group))
         index = last + 1
         columns = [
-            *cols(_FLAGS[:3], "judged"),
-            named(plus(col("holds", "judged"), case([(chosen, bit(index))], bit(None))), "holds"),
-            named(plus(col("unknowns", "judged"), case([(lost, bit(index))], bit(None))), "unknowns"),
-            named(case([(chosen, number(index))], col("passed", "judged")), "passed"),
-            *cols([name for name, _ in self._carried_on], "judged"),
+            *cols(_FLAGS[:3]),
+            named(plus(col("holds"), case([(first, bit(index))], bit(None))), "holds"),
+            named(plus(col("unknowns"), case([(lost, bit(index))], bit(None))), "unknowns"),
+            named(case([(first, number(index))], col("passed")), "passed"),
+            *cols(carried),
         ]
-        return select(columns, "judged", [joined])
+        return select(columns, self._placed("judged", last, dict.fromkeys((*carried, *names.values())), [group], order))
 
-    def _first(
-        self, last: int, source: str, groups: Sequence[Node], order: Sequence[exp.Ordered], most: int, *also: Node
-    ) -> tuple[Node, Join]:
-        """Whether a unit is among the first survivors of its group, and the join that this needs. Only survivors are put in order."""
-        place = over(exp.RowNumber(), groups, order)
-        survivors = select([col("unit_id"), named(place, "place")], source, where=[eq(col("passed"), number(last)), *also])
-        first = select([col("unit_id")], subquery(survivors, "placed"), where=[le(col("place"), number(most))])
-        chosen = col("unit_id", "chosen")
-        return not_null(chosen), (subquery(first, "chosen"), eq(chosen, col("unit_id", source)), "left")
+    @property
+    def _picking(self) -> dict[str, str]:
+        """The columns that the pick looks at, and under which name each is carried: some are there already."""
+        pick, unit = self.question.pick, self.question.unit
+        assert pick is not None
+        there = {"patient_id": "patient_id", domain.key(unit): "unit_id", **{name: name for name in OWN[unit]}}
+        if isinstance(self.question.index, str):
+            there.setdefault(self.question.index, "index_date")
+        names = [domain.key(pick.one_per), *(key.column for key in domain.pick_order(unit, pick))]
+        return {name: there[name] if name in there and self.fields[name].table == unit else f"pick_{name}" for name in names}
+
+    def _placed(self, source: str, last: int, names: Iterable[str], groups: Sequence[Node], order: Sequence[exp.Ordered]) -> Node:
+        """Rows with the place of each survivor in its group; the others, who are many, are not put in order."""
+        row, survives = cols(tuple(dict.fromkeys((*_FLAGS, *names)))), eq(col("passed"), number(last))
+        others = select([*row, named(number(0), "place")], source, where=[not_(survives)])
+        placed = select([*row, named(over(exp.RowNumber(), groups, order), "place")], source, where=[survives])
+        return subquery(exp.Union(this=others, expression=placed, distinct=False), "placed")
 
     def _matching(self, match: Match, last: int, source: str) -> list[tuple[str, exp.Select]]:
         """Cases with their controls: ``matched`` has a row for each control of a case that has enough, and the rounds that lead there."""
@@ -1516,16 +1550,17 @@ class _Compiler:
         seeded = exp.Concat(expressions=[text(f"{self.question.sample.seed}:"), col("unit_id")])
         order = [exp.Ordered(this=exp.SHA2(this=seeded, length=exp.Literal.number(256))), exp.Ordered(this=col("unit_id"))]
         strata = cols([f"stratum_{i}" for i in range(len(self._strata))])
-        chosen, joined = self._first(last, source, strata, order, self.question.sample.size)
+        chosen = all_of(eq(col("passed"), number(last)), le(col("place"), number(self.question.sample.size)))
         index = last + 1
         columns = [
-            *cols(_FLAGS[:3], source),
-            named(plus(col("holds", source), case([(chosen, bit(index))], bit(None))), "holds"),
-            col("unknowns", source),
-            named(case([(chosen, number(index))], col("passed", source)), "passed"),
-            *cols(OWN[self.question.unit], source),
+            *cols(_FLAGS[:3]),
+            named(plus(col("holds"), case([(chosen, bit(index))], bit(None))), "holds"),
+            col("unknowns"),
+            named(case([(chosen, number(index))], col("passed")), "passed"),
+            *self._own,
         ]
-        return select(columns, source, [joined])
+        carried = [*OWN[self.question.unit], *(f"stratum_{i}" for i in range(len(self._strata)))]
+        return select(columns, self._placed(source, last, carried, strata, order))
 
     def _split(self, split: Split, last: int, source: str) -> exp.Select:
         """The split as a last step: who has a part holds, who has no patient is unknown."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ZONE = "deidentified"
 # Frozen cohorts are no part of a release; the rows of one never change.
 UNPINNED = frozenset({"cohort_member"})
+_SAID = "said"
 # Levels above a unit that its members are counted at.
 LEVELS = {"patient": (), "study": ("patient",), "series": ("patient", "study"), "image": ("patient", "study")}
 
@@ -156,7 +157,13 @@ def untouched(connection: duckdb.DuckDBPyConnection, plan: Plan) -> list[str]:
 
 def answer(connection: duckdb.DuckDBPyConnection, plan: Plan) -> Answer:
     """Answer a plan whose tables are there under their names with `PREFIX`."""
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE flags AS {plan.sql('duckdb')}")
+    said = {_SAID: f"pictures_{_SAID}"} if _SAID in plan.relations else {}
+    # Known by its true size: DuckDB guesses that it has more rows than there are units, and would join the many to the few.
+    for name, kept in said.items():
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE {kept} AS {plan.reading({}, name).sql('duckdb')}")
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE flags AS {plan.reading(said).sql('duckdb')}")
+    for kept in said.values():
+        connection.execute(f"DROP TABLE {kept}")
     units = connection.execute(units_sql(plan, "flags")).fetchall()
     patients = connection.execute(patients_sql("flags")).fetchall()
     ids = connection.execute(f"SELECT unit_id FROM flags WHERE passed = {len(plan.steps) - 1}").fetchall()

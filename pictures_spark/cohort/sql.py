@@ -98,8 +98,11 @@ def bit(index: int | None) -> Node:
 
 
 def day(value: Node) -> Node:
-    """A date as whole days since 1970-01-01."""
-    return exp.DateDiff(this=value, expression=exp.cast(text(_EPOCH), "date"), unit=exp.var("DAY"))
+    """A date as whole days since 1970-01-01.
+
+    No unit is named: with one Spark goes by way of time stamps and their zone, which takes longer than everything else in a plan.
+    """
+    return exp.DateDiff(this=value, expression=exp.cast(text(_EPOCH), "date"))
 
 
 def plus(value: Node, more: int | Node) -> Node:

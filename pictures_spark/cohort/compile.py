@@ -209,7 +209,8 @@ class Plan:
         """One of the relations that `flags` is made of, or `flags` itself, where some relations are there under other names."""
         known = {cte.alias: cte.this for cte in self.flags.args["with_"].expressions}
         query = select([exp.Star()], name) if name is not None else self.flags.copy()
-        wanted, queue = set(), [query]
+        wanted: set[str] = set()
+        queue = [query]
         query.set("with_", None)
         while queue:
             read = {table.name for table in queue.pop().find_all(exp.Table)} & known.keys() - wanted

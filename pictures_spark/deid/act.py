@@ -346,19 +346,17 @@ class _Person:
         """
         shape = (source.syntax, tuple(source.places))
         key = (treatment, source.raw(_SERIES), *shape)
-        shapes, plan = treatment.blocks.shared.shapes, treatment.plan
-        saying = plan.identifiers | deciding_tags(plan.policy["pixels"])
-        sample = self._samples.get(key)
+        shapes, sample = treatment.blocks.shared.shapes, self._samples.get(key)
         if sample is None:
             if len(self._samples) >= _SAMPLES:
                 self._samples.clear()
             self._samples[key] = (source.data[: source.places[source.pixels[0]].value + 8], made)
             slots = shapes.get(shape)
-            if slots is not None and slots == may_differ(source, slots, saying):
+            if slots is not None and slots == may_differ(source, slots, treatment.saying()):
                 self._teach(key, (source, made), slots, treatment)
             return
         former = (read(sample[0]), sample[1])
-        slots = differences(former[0], source, saying)
+        slots = differences(former[0], source, treatment.saying())
         if slots is None:
             return
         known = next((learned for learned in self._templates if learned.key == key), None)
@@ -400,16 +398,15 @@ class _Person:
         creators: list[bytes] = []
         if source.nodes is None:
             data, known = source.data, shared.said_in(charset)
-            # Of private elements all that say something, and the creators.
-            spoken = [p for tag, p in source.places.items() if tag & 0x10000 or p[1] in _SAYING_VRS or tag in identifiers]
-            for place in spoken:
-                tag = place.tag
-                if tag & 0x10000:
-                    if 0x10 <= tag & 0xFFFF <= 0xFF:
-                        creators.append(data[place.start : place.end])
-                    if place.vr not in _SAYING_VRS and tag not in identifiers:
+            # What says something, and the creators of private blocks: (gggg,00xx) with an odd group.
+            spoken = [p for tag, p in source.places.items() if p[1] in _SAYING_VRS or tag in identifiers or tag & 0x1FF00 == 0x10000]
+            for tag, vr, start, _, end, _ in spoken:
+                raw = data[start:end]
+                if tag & 0x1FF00 == 0x10000:
+                    if tag & 0xFF >= 0x10:
+                        creators.append(raw)
+                    if vr not in _SAYING_VRS and tag not in identifiers:
                         continue
-                raw = data[place.start : place.end]
                 said = known.get(raw)
                 if said is None:
                     said = _said(source.node(tag), charsets, plan)
@@ -830,6 +827,10 @@ class _Treatment:
             return None if not made and wanted else made
 
         return _PLAIN.get(vr) if self.plain(tag, vr) else None, treat
+
+    def saying(self) -> frozenset[int]:
+        """Attributes that say who the person is, or what is done with the pixels."""
+        return self.plan.identifiers | deciding_tags(self.plan.policy["pixels"])
 
     def instance(self, value: str) -> str:
         """What the UID of an instance becomes; as `uid`, but not remembered: each has its own."""

@@ -199,8 +199,12 @@ def _read(data: bytes) -> Source:
     elif syntax not in (IMPLICIT_LITTLE, EXPLICIT_LITTLE, RLE) and not syntax.startswith(_ENCAPSULATED):
         raise MalformedError
     implicit = syntax == IMPLICIT_LITTLE
-    if not implicit and data[position + 4 : position + 6] not in _VRS:
-        raise MalformedError
+    vr = data[position + 4 : position + 6]
+    if not implicit and vr not in _VRS:
+        # Some toolkits name a compressed syntax and write implicitly all the same; readers tell by the first element, as pydicom does.
+        if vr.isalpha() and vr.isupper():
+            raise MalformedError
+        implicit = True
     places, pixels = _places(data, position, implicit)
     media_class = meta.get(0x02, b"").decode("latin-1").strip(" \0")
     return Source(data, syntax, media_class, implicit, places, None, pixels)
@@ -232,7 +236,7 @@ def _places(data: bytes, position: int, implicit: bool) -> tuple[dict[int, Place
             raise MalformedError
         last = tag
         undefined = length == _UNDEFINED
-        if tag in _PIXELS:
+        if tag >= 0x7FE00008 and tag in _PIXELS:
             position = end_of_fragments(data, value) if undefined else value + length
             pixels = (*pixels, tag)
             places[tag] = Place(tag, vr, start, value, min(position, end), undefined)

@@ -21,12 +21,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+import re2
 from pydicom import Dataset, dcmread
 from pydicom.datadict import dictionary_has_tag, dictionary_keyword, dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
@@ -62,6 +63,8 @@ _FORM |= {vr.encode(): (vr, True) for vr in "OB OD OF OL OV OW SQ SV UC UN UR UT
 _TAG, _LENGTH = struct.Struct("<HH").unpack_from, struct.Struct("<I").unpack_from
 # Instance UIDs from this length on are looked for in all bytes.
 _UID = 16
+# More byte strings than these are looked for together, where there are so many bytes to look through.
+_FEW_NEEDLES, _LARGE = 6, 1 << 16
 # What is remembered, at most: elements, bytes of one, and what people files are of.
 _REMEMBERED, _REMEMBERED_BYTES, _CONTEXTS = 8192, 4096, 64
 # Options of Table E.1-1 under which text stays, cleaned.
@@ -877,13 +880,34 @@ def _bare(value: str) -> str:
 
 def _in_bytes(result: bytes, wanted: _Wanted, source: _Source) -> list[Finding]:
     """Identifiers and instance UIDs of the source, in any encoding, anywhere in the result."""
-    if any(needle in result for needle in wanted.in_bytes):
-        return [Finding("identifier")]
     uids = [uid for uid in source.uids - wanted.classes if len(uid) >= _UID] if wanted.all_uids else []
     # UIDs of a maker or a site start alike: where no start is found, none is.
-    starts = {uid[:_UID] for uid in uids}
-    found = any(needle in result for start in starts for needle in _encodings(start))
-    return [Finding("identifier")] if found and any(needle in result for uid in uids for needle in _encodings(uid)) else []
+    starts = sorted({uid[:_UID] for uid in uids})
+    if not any_of((*wanted.in_bytes, *(needle for start in starts for needle in dict.fromkeys(_encodings(start)))), result):
+        return []
+    whole = any(needle in result for uid in uids for needle in _encodings(uid))
+    return [Finding("identifier")] if whole or any(needle in result for needle in wanted.in_bytes) else []
+
+
+def any_of(needles: tuple[bytes, ...], data: bytes) -> bool:
+    """Whether one of some byte strings is in others: in one pass where these are many.
+
+    Examples
+    --------
+    >>> any_of((b"Smith", b"0101501234"), b"...Smith..."), any_of((), b"Smith")
+    (True, False)
+    """
+    if len(needles) <= _FEW_NEEDLES or len(data) < _LARGE:
+        return any(needle in data for needle in needles)
+    return _expression(needles).search(data) is not None
+
+
+@lru_cache(64)
+def _expression(needles: tuple[bytes, ...]) -> Any:
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1  # bytes as they are
+    hexadecimal = ("".join(f"\\x{byte:02x}" for byte in needle) for needle in needles)
+    return re2.compile("|".join(hexadecimal).encode("ascii"), options)
 
 
 def _in_elements(elements: list, wanted: _Wanted) -> list[Finding]:

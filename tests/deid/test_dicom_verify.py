@@ -4,6 +4,8 @@ import struct
 from io import BytesIO
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from instances import dicom_bytes, instance, item, pydicom_files
 from pydicom import dcmread
 from pydicom.sequence import Sequence
@@ -11,7 +13,7 @@ from pydicom.sequence import Sequence
 from pictures_spark.deid.act import WithheldError, deidentify
 from pictures_spark.deid.dicom_identity import make_identity
 from pictures_spark.deid.plan import load_plan
-from pictures_spark.deid.verify import Checker, check, verify
+from pictures_spark.deid.verify import Checker, any_of, check, verify
 
 PLAN, DETAILED = load_plan("default"), load_plan("detailed")
 IDENTITY = make_identity(b"k" * 32, "p", 180, known=["Tanglewood", "ROWE"], verdict="clean")
@@ -158,3 +160,22 @@ def test_both_ways_say_the_same_of_real_files(path, monkeypatch):
     checked = check(data, result, DETAILED.policy, IDENTITY)
     monkeypatch.setattr(Checker, "_fine", lambda *_: None)
     assert check(data, result, DETAILED.policy, IDENTITY) == checked
+
+
+@given(
+    needles=st.lists(
+        st.one_of(
+            st.binary(min_size=1, max_size=12),
+            st.text(st.characters(exclude_categories=["Cs"]), min_size=4, max_size=8).map(lambda t: t.encode("utf-16-le")),
+        ),
+        min_size=7,
+    ),
+    planted=st.integers(-1, 50),
+    place=st.integers(0, 1 << 16),
+)
+def test_many_byte_strings_are_found_in_one_pass_as_one_by_one(needles, planted, place):
+    data = bytearray(b"\xff\x00aB." * (1 << 14))
+    if 0 <= planted < len(needles):
+        data[place : place + len(needles[planted])] = needles[planted]
+    assert any_of(tuple(needles), bytes(data)) == any(needle in data for needle in needles)
+    assert any_of(tuple(needles), bytes(data)) or planted < 0 or planted >= len(needles)

@@ -258,7 +258,7 @@ class InMemory:
 
     def read_picture(self, picture: np.ndarray) -> list[Box]:
         """See `Looks`."""
-        return find_text(picture, whole=True)
+        return find_text(picture, whole=True, unread=False)
 
 
 def a_series(number: int, kind: str) -> frames.Series:

@@ -141,7 +141,7 @@ class Stage:
 
 
 FIRST = Stage((12, 24, 40), 160, patches, 1200, 3600, "schemas/pixels/text_heat.onnx")
-SECOND = Stage((16, 32, 64), 128, look_patches, 1500, 4000, "schemas/pixels/text_look.onnx")
+SECOND = Stage((16, 32, 64), 128, look_patches, 1200, 4000, "schemas/pixels/text_look.onnx")
 # The second stage is trained on what the first takes for text with this share of its thresholds.
 _EAGER = 0.6
 

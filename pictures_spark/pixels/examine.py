@@ -126,7 +126,7 @@ class Examiner:
 
     def read_picture(self, picture: np.ndarray) -> list[Box]:
         """See `Looks`."""
-        return _guarded(partial(find_text, picture, whole=True))
+        return _guarded(partial(find_text, picture, whole=True, unread=False))
 
     def _open(self, locator: Locator) -> Image:
         data = self._fetch(locator)

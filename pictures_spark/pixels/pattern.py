@@ -58,15 +58,20 @@ class Track:
         return max(self.seen, key=lambda frame: (self.seen[frame].heat, -frame))
 
     def others_to_read(self) -> list[int]:
-        """Enough of its frames, besides the surest, to tell whether there is text on any: first, middle and last."""
+        """Enough of its frames, besides the surest, to tell whether there is text on any.
+
+        First, middle and last, and the surest of each other size and place: a line may be followed from something that is none.
+        """
         frames = sorted(self.seen)
-        return sorted({frames[0], frames[len(frames) // 2], frames[-1]} - {self.hottest})
+        chosen = [self.hottest]
+        for frame in sorted(frames, key=lambda frame: (-self.seen[frame].heat, frame)):
+            if not any(_alike(self.seen[frame], self.seen[other]) for other in chosen):
+                chosen.append(frame)
+        return sorted({frames[0], frames[len(frames) // 2], frames[-1], *chosen} - {self.hottest})
 
     def stays(self) -> bool:
         """Whether it is of one size and place on all frames, so that text read on one of them is covered on each."""
-        sure = self.seen[self.hottest]
-        slack = rules()["tracks"]["slack"]
-        return all(abs(a - b) <= slack for one in self.seen.values() for a, b in zip(one.sides, sure.sides, strict=True))
+        return all(_alike(one, self.seen[self.hottest]) for one in self.seen.values())
 
     def covering(self, boxes: Sequence[Box], shape: tuple[int, ...]) -> Box:
         """One box, around everything seen and read of the track, with a margin; its text and score are those that read best."""
@@ -114,6 +119,12 @@ def tracks(places: Sequence[Sequence[Suspect]], constant: Sequence[Box]) -> list
                 running.append(track)
                 found.append(track)
     return found
+
+
+def _alike(a: Suspect, b: Suspect) -> bool:
+    """Whether two places are of about the same size and in about the same place."""
+    slack = rules()["tracks"]["slack"]
+    return all(abs(one - other) <= slack for one, other in zip(a.sides, b.sides, strict=True))
 
 
 def _inside(place: Suspect, box: Box) -> bool:

@@ -93,15 +93,16 @@ def _keep_freed_memory() -> None:
     mallopt(_M_TRIM_THRESHOLD, 1 << 30)
 
 
-def find_text(frame8: np.ndarray, whole: bool = False) -> list[Box]:
+def find_text(frame8: np.ndarray, whole: bool = False, unread: bool = True) -> list[Box]:
     """Boxes of text in an 8-bit frame, sorted; blanking a box removes its text.
 
     Parameters
     ----------
     frame8 : (rows, columns) grey or (rows, columns, 3) RGB, uint8; see `pictures_spark.pixels.window.to_8bit`.
     whole : read the whole frame too, as if the first stage had seen nothing: some 20 times as slow, and independent of it.
+    unread : whether what is surely text counts where it cannot be read. Over many frames, things that move leave traces like text.
     """
-    return _judged(frame8, suspects(frame8), _read(frame8) if whole else [])
+    return _judged(frame8, suspects(frame8), _read(frame8) if whole else [], unread)
 
 
 def read_places(frame8: np.ndarray, places: Sequence[Suspect]) -> list[Box]:
@@ -111,18 +112,19 @@ def read_places(frame8: np.ndarray, places: Sequence[Suspect]) -> list[Box]:
     ----------
     places : from `pictures_spark.pixels.heat.suspects`.
     """
-    return _judged(frame8, places, [])
+    return _judged(frame8, places, [], True)
 
 
-def _judged(frame8: np.ndarray, places: Sequence[Suspect], found: list[Box]) -> list[Box]:
+def _judged(frame8: np.ndarray, places: Sequence[Suspect], found: list[Box], unread: bool) -> list[Box]:
     """Boxes, sorted; none where all that was seen are markers, such as of a side, and single letters.
 
     Parameters
     ----------
     found : what is known already.
+    unread : see `find_text`.
     """
     rule = rules()["places"]
-    found = found + [box for region in _regions(places, frame8.shape[:2], rule) for box in _read_region(frame8, region, rule)]
+    found = found + [box for region in _regions(places, frame8.shape[:2], rule) for box in _read_region(frame8, region, rule, unread)]
     if not any(map(_says_something, found)):
         return []
     for place in places:
@@ -199,8 +201,8 @@ def _margin(line: int, rule: dict[str, Any]) -> int:
     return max(int(rule["margin"]), int(rule["margin_share"] * line))
 
 
-def _read_region(frame8: np.ndarray, region: _Region, rule: dict[str, Any]) -> list[Box]:
-    """Boxes of text in a region; one without words where it surely is text that cannot be read."""
+def _read_region(frame8: np.ndarray, region: _Region, rule: dict[str, Any], unread: bool) -> list[Box]:
+    """Boxes of text in a region; one without words where it surely is text that cannot be read, and that counts."""
     part = clear(frame8[region.y0 : region.y1, region.x0 : region.x1])
     lines = [region.line, region.core] if region.line >= 1.5 * region.core else [region.line]
     look = max(second_look(part, line) for line in lines)
@@ -214,7 +216,7 @@ def _read_region(frame8: np.ndarray, region: _Region, rule: dict[str, Any]) -> l
     found = _read_part(part, region, look.chance, frame8.shape[0], rule)
     if found and look.chance + max(box.score for box in found) < rules()["reading"]["together"]:
         found = []
-    if not found and _surely_text(look, heat):
+    if unread and not found and _surely_text(look, heat):
         inner = _margin(region.line, rule) // 2
         found = [Box(inner, inner, part.shape[1] - inner, part.shape[0] - inner, look.chance)]
     return [box.moved(region.x0, region.y0) for box in found]

@@ -206,6 +206,16 @@ def test_a_long_track_is_read_here_and_there():
     assert (track.hottest, track.others_to_read()) == (30, [0, 20, 39])
 
 
+def test_a_line_that_is_followed_from_something_small_is_read():
+    """As seen: a line on one frame of 38 shares its place with a speck that is surer on all the others."""
+    seen = {frame: Suspect(100, 20, 116, 36, 0.9 + frame / 1000, 16, 16) for frame in range(40)}
+    seen[17] = Suspect(16, 16, 152, 48, 0.8, 32, 8)
+    (track,) = tracks([[place] for place in seen.values()], [])
+    assert len(track.seen) == 40
+    assert 17 in track.others_to_read()
+    assert len(track.others_to_read()) <= 4
+
+
 def test_text_that_is_on_all_frames_is_not_followed():
     assert tracks([[place()]] * 3, [Box(36, 14, 90, 34)]) == []
     # What reaches beyond it is: a projection may show a part only.

@@ -156,8 +156,8 @@ class Slot:
 def arrays_of(slots: Sequence[Slot], raws: Sequence[pa.BinaryArray]) -> list[tuple[Pieces, list[pa.Array]]]:
     """`Slot.arrays` of the same element in several structures, converted together where its values are plain."""
     first = slots[0]
-    found = pa.concat_arrays(raws).dictionary_encode() if len(slots) > 1 else None
-    quick = many(first.vr, found.dictionary, first.types) if found else None
+    found = pa.concat_arrays(raws).dictionary_encode()
+    quick = many(first.vr, found.dictionary, first.types) if len(slots) > 1 else None
     if quick is None:
         return [slot.arrays(values) for slot, values in zip(slots, raws, strict=True)]
     pieces = [piece if isinstance(piece, str) else piece.take(found.indices) for piece in (first.prefix.decode(), *quick[0])]

@@ -18,9 +18,11 @@ import itertools
 import os
 import random
 import shutil
+import statistics
 import sys
 import tarfile
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +32,7 @@ from typing import Any
 import archive
 import orjson
 import pyarrow as pa
-from measure import alternate, line, local_session
+from measure import CHUNK, ROUNDS, alternate, line, local_session
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.datasource import DataSource, DataSourceReader, InputPartition
@@ -192,6 +194,22 @@ def open_and_read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]
         yield pa.RecordBatch.from_pydict({"length": pa.array(lengths, pa.int64())})
 
 
+def in_process(name: str, paths: list[str]) -> str:
+    """One process without Spark, by its processor time: what else the machine does matters least to it."""
+
+    def seconds(work: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]) -> float:
+        batches = (pa.RecordBatch.from_pydict({"path": paths[start : start + CHUNK]}) for start in range(0, len(paths), CHUNK))
+        start = time.process_time()
+        for _ in work(batches):
+            pass
+        return time.process_time() - start
+
+    works = (full, open_and_read)
+    rounds = [[seconds(work) for work in works] for _ in range(ROUNDS + 1)][1:]
+    ours, peer = (statistics.median(taken) for taken in zip(*rounds, strict=True))
+    return line(name, len(paths) / ours, len(paths) / peer, "open and read 8 KB, in one process", "files per CPU second", len(paths))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=200_000, help="small loose files")
@@ -210,11 +228,18 @@ def main() -> None:
     paths = archive.write(folder / f"small-{given.n}", given.n)
     shuffled = paths.copy()
     random.Random(1).shuffle(shuffled)
+    results = [
+        in_process(name, files[:50_000])
+        for name, files in (("headers_process", paths), ("headers_process_shuffled", shuffled))
+        if wanted(name)
+    ]
+    if given.only and all(name.startswith("headers_process") for name in given.only):
+        print("\n".join(results))
+        return
     spark = local_session()
     ordered, mixed = manifest(spark, paths), manifest(spark, shuffled)
     few = manifest(spark, paths[:: max(1, len(paths) // given.pydicom)])
     small = few.count()
-    results = []
 
     def rate(name: str, ours: Callable[[], DataFrame], n: int, peer: Callable[[], DataFrame], m: int, peer_name: str) -> None:
         if wanted(name):

@@ -503,7 +503,7 @@ def ids() -> st.SearchStrategy[str]:
 
 
 def _predicate(ask: Asking) -> Predicate:
-    simple = (Where, Where, Where, Related, Related, Has, Lacks, First, Last, Chain, Cover, Stay, Nearest, Nearest, Finding, Member)
+    simple = (Where, Where, Where, Related, Related, Has, Lacks, Lacks, First, Last, Chain, Cover, Stay, Nearest, Nearest, Finding, Member)
     simple = (*simple, Gap, Gap, Gap) if _dates(ask) else simple
     if ask.depth >= 2:
         return ask.node(ask.one_of(*simple))

@@ -126,7 +126,8 @@ def _maintain(spark: "SparkSession", zones: Zones, declared: Table, pinned: int 
     (detail,) = spark.sql(f"DESCRIBE DETAIL {location}").select("properties", "clusteringColumns").collect()
     if declared.zone != "identifiable" and detail.properties.get("delta.logRetentionDuration") != _LOG:
         spark.sql(f"ALTER TABLE {location} SET TBLPROPERTIES ('delta.logRetentionDuration' = '{_LOG}')")
-    if declared.layout is not None:
+    # What is replaced as a whole has its order and few files.
+    if declared.layout is not None and not declared.layout.order:
         if tuple(detail.clusteringColumns or ()) != declared.layout.cluster:
             spark.sql(f"ALTER TABLE {location} CLUSTER BY ({', '.join(declared.layout.cluster)})")
         spark.sql(f"OPTIMIZE {location}")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from pictures_spark.errors import ConfigError
@@ -71,16 +72,20 @@ class Column:
 
 @dataclass(frozen=True)
 class Layout:
-    """How the files of a table that grows by the batch are laid out, so that a write reads and rewrites few of them.
+    """How the files of a table are laid out: one that grows by the batch so that a write reads and rewrites few of them, one that is
+    replaced as a whole so that a question reads few of its rows.
 
     Attributes
     ----------
     cluster : columns that OPTIMIZE brings together in files (Delta's liquid clustering).
     statistics : columns of which Delta keeps each file's smallest and largest value, and by which a query leaves files out.
+    order : columns in whose order the rows of each file stand, where the table is replaced as a whole; by the smallest and largest value
+        of each row group a query leaves out most of the file.
     """
 
     cluster: tuple[str, ...] = ()
     statistics: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -225,7 +230,7 @@ def _build(zone: str, name: str, raw: dict[str, Any]) -> Table:
     faults += [f"{zone}.{name}: key column {k} is not declared" for k in raw["key"] if k not in names]
     layout = Layout(**{part: tuple(given) for part, given in raw["layout"].items()}) if "layout" in raw else None
     if layout:
-        faults += [f"{zone}.{name}: layout column {c} is not declared" for c in (*layout.cluster, *layout.statistics) if c not in names]
+        faults += [f"{zone}.{name}: layout column {c} is not declared" for c in chain(*vars(layout).values()) if c not in names]
     if raw["table"] != name:
         faults.append(f"{zone}.{name}: the file says table: {raw['table']}")
     if faults:

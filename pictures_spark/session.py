@@ -25,6 +25,9 @@ _ALWAYS = {
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     # Asked for by format "dicom", which judges filters in the worker.
     "spark.sql.python.filterPushdown.enabled": "true",
+    # Row groups are what a reader of Parquet leaves out by their smallest and largest values, and what DuckDB shares among cores: with
+    # Spark's 128 MB a file has one.
+    "spark.hadoop.parquet.block.size": str(16 << 20),
     # Parquet footers are read once per file by Delta's statistics; the summary log lines only hide our own.
     "spark.ui.showConsoleProgress": "false",
 }

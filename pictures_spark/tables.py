@@ -77,8 +77,11 @@ def _snapshot(spark: "SparkSession", location: str) -> Any:
 def replace(df: "DataFrame", zones: Zones, zone: str, name: str) -> None:
     """Replace the content of a table; earlier versions stay readable."""
     declared = table(zone, name)
+    rows = checked(df, declared)
+    if declared.layout is not None and declared.layout.order:
+        rows = rows.sortWithinPartitions(*declared.layout.order)
     _write(
-        checked(df, declared).write.format("delta").mode("overwrite").option("overwriteSchema", "true"),
+        rows.write.format("delta").mode("overwrite").option("overwriteSchema", "true"),
         zones.table(zone, name, "write"),
         declared,
     )

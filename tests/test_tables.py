@@ -85,6 +85,27 @@ def test_a_merge_of_few_rows_opens_and_rewrites_few_of_many_files(spark, config)
     assert after.where(F.col("object_id") == "o119").count() == 2
 
 
+def test_the_rows_of_each_file_of_events_stand_in_the_order_that_questions_look_for(spark, config):
+    from datetime import date
+
+    import pyarrow.parquet as pq
+
+    declared, zones = table("deidentified", "event"), Zones(config, "publisher")
+    kinds = [("diagnosis", "icd10", "I63"), ("diagnosis", "icd10", "I61"), ("death", None, None), ("diagnosis", "icd10", "I61")]
+    values = {"source": "smr01", "release": "r", "run_id": "run"}
+    rows = [
+        values | {"event_id": f"{n:032x}", "patient_id": f"{n % 7:032x}", "kind": kind, "system": system, "code": code}
+        for n, (kind, system, code) in enumerate(kinds * 5)
+    ]
+    full = [tuple((row | {"date": date(2010, 1, 20 - n)}).get(name) for name in declared.names) for n, row in enumerate(rows)]
+    tables.replace(spark.createDataFrame(full, declared.spark_type()).repartition(2), zones, "deidentified", "event")
+    files = list(zones.path("deidentified", "tables", "event").glob("*.parquet"))
+    assert files
+    for file in files:
+        found = pq.read_table(file, columns=["kind", "system", "code", "date"]).to_pylist()
+        assert found == sorted(found, key=lambda row: tuple((value is not None, value) for value in row.values()))
+
+
 def test_maintenance_compacts_once_and_keeps_what_is_there(spark, config, capsys):
     from pictures_spark import maintain
 

@@ -23,6 +23,7 @@ the attrition) and ``passed``, the last step a unit survived; last what its own 
 and hashes are small questions about these rows, so steps can be switched off or put in another order without asking the tables again.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -140,7 +141,7 @@ ASKED = ("patient_id", "asked_day")  # the key of what is said of a person and d
 HELD = ("unit_id",)  # the same where each has a number
 _VERDICTS = ("text", "not_determined", "clean")  # of several images, the first that any has
 _NUMBERED = frozenset({"ever", "found", "observed"})  # relations whose columns are numbered, each number being used once
-_STAGES = ("asked", "event", "said", "judged")
+_READ_AGAIN = frozenset({"unit", "cover"})  # computed again for less than it takes to keep them: wide rows, and one row
 _STRETCHES = 16  # of codes that a scan of the events is narrowed to
 _WHOLE_HASHES = 1 << 32  # hashes are told apart by their first 8 hexadecimal digits
 
@@ -202,22 +203,30 @@ class Plan:
     def stages(self) -> tuple[str, ...]:
         """Relations of `flags` that an engine which computes them anew for each reader should keep, in order; and that which is joined to
         all units, because a small one is sent to them."""
-        read = [node.name for node in self.flags.find_all(exp.Table)]
-        return tuple(name for name in _STAGES if read.count(name) > (name != "said"))
+        read = Counter(node.name for node in self.flags.find_all(exp.Table))
+        return tuple(name for name in self.relations if name == "said" or (read[name] > 1 and name not in _READ_AGAIN))
 
     def reading(self, given: Mapping[str, str], name: str | None = None) -> exp.Select:
-        """One of the relations that `flags` is made of, or `flags` itself, where some relations are there under other names."""
-        known = {cte.alias: cte.this for cte in self.flags.args["with_"].expressions}
-        query = select([exp.Star()], name) if name is not None else self.flags.copy()
-        wanted: set[str] = set()
-        queue = [query]
-        query.set("with_", None)
-        while queue:
-            read = {table.name for table in queue.pop().find_all(exp.Table)} & known.keys() - wanted
-            wanted |= read
-            queue += [known[one] for one in read - given.keys()]
-        ctes = [(one, select([exp.Star()], given[one]) if one in given else cte) for one, cte in known.items() if one in wanted]
-        return with_ctes(query, ctes) if ctes else query
+        """`flags`, or one of the relations that it is made of, where some of them are there under other names."""
+        return _reading(self.flags, given, name)
+
+    def paired(self, given: Mapping[str, str]) -> exp.Select | None:
+        """`pairs` in the same way."""
+        return _reading(self.pairs, given) if self.pairs is not None else None
+
+
+def _reading(query: exp.Select, given: Mapping[str, str], name: str | None = None) -> exp.Select:
+    known = {cte.alias: cte.this for cte in query.args["with_"].expressions}
+    query = select([exp.Star()], name) if name is not None else query.copy()
+    query.set("with_", None)
+    wanted: set[str] = set()
+    queue: list[exp.Select] = [query]
+    while queue:
+        read = {node.name for node in queue.pop().find_all(exp.Table)} & known.keys() - wanted
+        wanted |= read
+        queue += [known[one] for one in read - given.keys()]
+    ctes = [(one, select([exp.Star()], given[one]) if one in given else cte) for one, cte in known.items() if one in wanted]
+    return with_ctes(query, ctes) if ctes else query
 
 
 def compiled(question: Question, codes: Mapping[str, Codes], saved: Mapping[str, Saved] | None = None) -> Plan:
@@ -960,7 +969,7 @@ class _Compiler:
         """What holds of every event that is one of these, in words by which a reader of Parquet leaves out whole stretches of rows."""
         found = [is_one_of(col("kind", "event"), [text(kind) for kind in sorted({kind for events in sought for kind in events.kinds})])]
         heads = {code for events in sought for name in events.codes for code in self.codes[name].codes}
-        if not all(events.codes for events in sought) or not all(head.isascii() for head in heads):
+        if not all(events.codes for events in sought) or not heads or not all(head and head.isascii() for head in heads):
             return found
         for length in range(max(map(len, heads)), 0, -1):
             heads = {head[:length] for head in heads}

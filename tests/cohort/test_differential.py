@@ -7,7 +7,20 @@ from typing import get_args
 
 import duckdb
 import pytest
-from cohort_cases import NODES, SAVED_RUNS, codes_of, dense_tables, expected_rows, full, into_duckdb, into_spark, questions, saved_of
+from cohort_cases import (
+    NODES,
+    SAVED_RUNS,
+    asked_of_spark,
+    codes_of,
+    dense_tables,
+    expected_rows,
+    for_few_rows,
+    full,
+    into_duckdb,
+    into_spark,
+    questions,
+    saved_of,
+)
 from houses import CHAOS
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -638,18 +651,48 @@ def test_a_scan_of_the_events_that_is_narrowed_to_stretches_of_codes_leaves_none
         differential(connection, question, full(tables))
 
 
-@pytest.mark.spark
-@pytest.mark.parametrize("kind", ["rich", "any"])
-def test_spark_says_what_the_embedded_reader_says(spark, connection, kind):
-    @settings(QUICK, phases=[Phase.generate], max_examples=1 if kind == "rich" else 4)
-    @given(question=st.just(yaml_face.from_yaml(RICH)) if kind == "rich" else questions(), number=st.integers(0, 99))
-    def agree(question, number):
-        tables = dense_tables(number)
+def test_a_plan_that_is_asked_stage_by_stage_says_the_same(connection):
+    """As Spark asks it, which would compute a relation again for each that reads it."""
+    rich = yaml_face.from_yaml(RICH)
+    for question, tables in [(rich, dense_tables(11)), *dense_cases(1)]:
+        into_duckdb(connection, tables)
         plan = compiled(question, codes_of(question), SAVED_RUNS)
-        into_duckdb(connection, tables, plan.tables)
-        into_spark(spark, tables, plan.tables)
-        for query in (plan.flags, plan.shown) if plan.shown is not None else (plan.flags,):
-            found = [tuple(row) for row in spark.sql(query.sql("spark")).collect()]
-            assert sorted(found, key=str) == sorted(connection.execute(query.sql("duckdb")).fetchall(), key=str)
+        given = {}
+        for name in plan.stages:
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE stage_{name} AS {plan.reading(given, name).sql('duckdb')}")
+            given[name] = f"stage_{name}"
+        for whole, staged in ((plan.flags, plan.reading(given)), (plan.pairs, plan.paired(given))):
+            if whole is not None:
+                found, wanted = (connection.execute(query.sql("duckdb")).fetchall() for query in (staged, whole))
+                assert sorted(found, key=str) == sorted(wanted, key=str)
 
-    agree()
+
+@pytest.mark.spark
+def test_spark_says_what_the_embedded_reader_says_to_the_rich_question(spark, connection):
+    question, tables = yaml_face.from_yaml(RICH), dense_tables(11)
+    plan = compiled(question, codes_of(question), SAVED_RUNS)
+    into_duckdb(connection, tables, plan.tables)
+    into_spark(spark, tables, plan.tables)
+    # What is read more than once is computed once, and what comes before it is not computed again.
+    assert {"asked", "event", "said", "judged"} <= set(plan.stages)
+    asked_of_spark(spark, connection, plan)
+
+
+@pytest.mark.spark
+def test_spark_says_what_the_embedded_reader_says_to_generated_questions(spark, connection):
+    asked = Counter()
+
+    @settings(QUICK, phases=[Phase.generate], max_examples=4)
+    @given(questions=st.lists(questions(), min_size=13, max_size=13), number=st.integers(0, 99))
+    def agree(questions, number):
+        tables = dense_tables(number)
+        into_duckdb(connection, tables)
+        into_spark(spark, tables)
+        for question in questions:
+            plan = compiled(question, codes_of(question), SAVED_RUNS)
+            asked_of_spark(spark, connection, plan)
+            asked["questions"] += 1
+
+    with for_few_rows(spark):
+        agree()
+    assert asked["questions"] >= 50

@@ -6,7 +6,8 @@ from a seed and are dense, so that codes, days and persons meet; Hypothesis by i
 
 import random
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from functools import cache
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from pictures_spark.cohort import check, domain
 from pictures_spark.cohort.codelists import Codes, resolve
-from pictures_spark.cohort.compile import PREFIX, Saved
+from pictures_spark.cohort.compile import PREFIX, Plan, Saved
 from pictures_spark.cohort.model import (
     EVER,
     AllOf,
@@ -55,6 +56,7 @@ from pictures_spark.cohort.model import (
     Window,
     asked_events,
 )
+from pictures_spark.cohort.spark import computed, pairs
 from pictures_spark.schema import Column, table
 
 TABLES = (
@@ -99,7 +101,44 @@ def into_spark(spark: Any, tables: Tables, names: Iterable[str] = TABLES) -> Non
         declared = table("deidentified", name).spark_type()
         for one in declared.fields:
             one.nullable = True
-        spark.createDataFrame(values, declared).createOrReplaceTempView(f"{PREFIX}{name}")
+        spark.createDataFrame(values, declared).coalesce(1).createOrReplaceTempView(f"{PREFIX}{name}")
+
+
+@contextmanager
+def for_few_rows(spark: Any) -> Iterator[None]:
+    """Spark as it is fastest with a few rows: nothing is compiled, planned twice or spread."""
+    quick = {
+        "spark.sql.adaptive.enabled": "false",
+        "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+        "spark.sql.shuffle.partitions": "1",
+    }
+    before = {name: spark.conf.get(name, None) for name in quick}
+    for name, value in quick.items():
+        spark.conf.set(name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                spark.conf.unset(name)
+            else:
+                spark.conf.set(name, value)
+
+
+def asked_of_spark(spark: Any, connection: Any, plan: Plan) -> None:
+    """What Spark says to a plan, asked as a freeze does it, is what the embedded reader says, row by row."""
+
+    def equal(rows: Any, query: Any) -> None:
+        found = [tuple(row) for row in rows.collect()]
+        assert sorted(found, key=str) == sorted(connection.execute(query.sql("duckdb")).fetchall(), key=str)
+
+    with computed(spark, plan) as rows:
+        equal(rows, plan.flags)
+        if plan.pairs is not None:
+            equal(pairs(spark, plan), plan.pairs)
+    if plan.shown is not None:
+        equal(spark.sql(plan.shown.sql("spark")), plan.shown)
 
 
 # By hand

@@ -682,8 +682,9 @@ def test_spark_says_what_the_embedded_reader_says_to_the_rich_question(spark, co
 def test_spark_says_what_the_embedded_reader_says_to_generated_questions(spark, connection):
     asked = Counter()
 
-    @settings(QUICK, phases=[Phase.generate], max_examples=4)
-    @given(questions=st.lists(questions(), min_size=13, max_size=13), number=st.integers(0, 99))
+    # Each takes Spark a second or two: a few in every run, all of them in make chaos.
+    @settings(QUICK, phases=[Phase.generate], max_examples=10 if CHAOS else 1)
+    @given(questions=st.lists(questions(), min_size=5, max_size=5), number=st.integers(0, 99))
     def agree(questions, number):
         tables = dense_tables(number)
         into_duckdb(connection, tables)
@@ -695,4 +696,4 @@ def test_spark_says_what_the_embedded_reader_says_to_generated_questions(spark, 
 
     with for_few_rows(spark):
         agree()
-    assert asked["questions"] >= 50
+    assert asked["questions"] >= (50 if CHAOS else 5)

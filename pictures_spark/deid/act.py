@@ -19,6 +19,7 @@ import re
 import struct
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache
@@ -177,8 +178,7 @@ class Deidentifier:
             result = person.by_template(data)
             if result is not None:
                 return result
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet():
             try:
                 return self._one(data, identity, person)
             except (WithheldError, MemoryError):
@@ -261,6 +261,14 @@ class Deidentifier:
             person = self._people[who] = _Person(identity, self._statements)
         self._last = (identity, person)
         return person
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """pydicom warns of what it meets, and may quote it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _head(plan: Plan, sop_class: str, syntax: str) -> FileHead:
@@ -449,7 +457,8 @@ def _charsets(raw: bytes) -> list[str]:
     """Python's names of the character sets that a data set declares; an unknown one is read as latin-1."""
     names = [part.strip(" \0") for part in raw.decode("latin-1").split("\\")]
     try:
-        return list(convert_encodings(names or [""]))
+        with _quiet():
+            return list(convert_encodings(names or [""]))
     except Exception:  # noqa: BLE001 - a damaged name of a character set
         return ["latin-1"]
 
@@ -463,7 +472,8 @@ def _decoded(value: bytes, charsets: list[str]) -> str:
     if _shared_letters(value):
         return value.decode("ascii").strip(" \0")
     try:
-        return decode_bytes(value, charsets, TEXT_VR_DELIMS).strip(" \0")
+        with _quiet():
+            return decode_bytes(value, charsets, TEXT_VR_DELIMS).strip(" \0")
     except Exception:  # noqa: BLE001 - bytes that are not of the declared character set
         return value.decode("latin-1").strip(" \0")
 

@@ -4,6 +4,7 @@ import random
 import struct
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import patch
 
 import orjson
 import pyarrow as pa
@@ -14,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.datadict import tag_for_keyword
 
+from pictures_spark.dicom import structures
 from pictures_spark.dicom.scan import BytesReader, ScanError, column_value, promoted, public_vr, scan
-from pictures_spark.dicom.storing import Storing
+from pictures_spark.dicom.storing import Storing, names
 from pictures_spark.dicom.structures import Headers
 from pictures_spark.dicom.templates import as_json
 from pictures_spark.dicom.values import joined, many, plain_json
@@ -142,6 +144,26 @@ DEVICES = devices()
 @given(files=variations())
 def test_whatever_differs_is_read_as_scan_reads_it(files):
     agree([*files, *files, *reversed(files)])
+
+
+@settings(max_examples=60)
+@given(files=st.lists(variations(), min_size=1, max_size=3).map(lambda parts: [data for files in parts for data in files]))
+def test_whatever_differs_is_stored_as_scan_reads_it(files):
+    headers, found = Headers(), []
+    for data in [*files, *files, *reversed(files)]:
+        with suppress(ScanError):
+            found.append((headers.read(data), scan(data)))
+    # Values one by one, and all of them together.
+    for few in (1000, 0):
+        with patch.multiple(structures, FEW=few, FEW_HEADERS=few):
+            order, columns = Storing().columns([header for header, _ in found], [*names(), "header"])
+        rows = {name: column.to_pylist() for name, column in columns.items()}
+        bases = {key: base for key, base in zip(rows["base_id"], rows["base"], strict=True) if base is not None}
+        for row, index in enumerate(order):
+            record = found[index][1]
+            assert rows["header"][row] == record.text
+            assert as_json(bases[rows["base_id"][row]], rows["lines"][row]) == record.text
+            assert {name: rows[name][row] for name in record.columns} == record.columns
 
 
 def test_a_header_without_an_instance_uid_is_refused_also_by_structure():

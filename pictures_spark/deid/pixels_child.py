@@ -14,7 +14,7 @@ import numpy as np
 from pictures_spark.deid import dicom_pixels, verify
 from pictures_spark.deid.dicom_identity import Box
 from pictures_spark.pixels import wire
-from pictures_spark.pixels.confined import die_with, limit_memory, private_streams
+from pictures_spark.pixels.confined import answer_all, die_with, limit_memory, private_streams
 
 
 def serve() -> None:
@@ -24,13 +24,7 @@ def serve() -> None:
     requests, answers = private_streams()
     warnings.simplefilter("ignore")
     limit_memory(settings["memory_bytes"])
-    answers.write(wire.pack({"ready": True}))
-    while True:
-        length = requests.read(wire.LENGTH.size)
-        if len(length) < wire.LENGTH.size:
-            return
-        request, arrays = wire.unpack(requests.read(wire.LENGTH.unpack(length)[0]))
-        answers.write(_answer(request, arrays))
+    answer_all(requests, answers, _answer)
 
 
 def _answer(request: dict[str, Any], arrays: dict[str, np.ndarray]) -> bytes:

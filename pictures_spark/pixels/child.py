@@ -10,13 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, astuple
+from functools import partial
 from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
 
 from pictures_spark.pixels import features, text, wire
-from pictures_spark.pixels.confined import die_with, limit_memory, private_streams
+from pictures_spark.pixels.confined import answer_all, die_with, limit_memory, private_streams
 from pictures_spark.pixels.examine import Examined, Examiner, Locator, Looks
 from pictures_spark.pixels.faults import PixelFault
 from pictures_spark.pixels.heat import Suspect
@@ -64,13 +65,7 @@ def serve(make: Callable[[dict[str, Any], Callable[[], None]], Looks]) -> None:
         text.engine()
         text.find_text(np.zeros((64, 64), np.uint8), whole=True)
     limit_memory(settings["memory_bytes"])
-    answers.write(wire.pack({"ready": True}))
-    while True:
-        length = requests.read(wire.LENGTH.size)
-        if len(length) < wire.LENGTH.size:
-            return
-        request, arrays = wire.unpack(requests.read(wire.LENGTH.unpack(length)[0]))
-        answers.write(_answer(worker, request, arrays))
+    answer_all(requests, answers, partial(_answer, worker))
 
 
 def _telling(answers: BinaryIO) -> Callable[[], None]:

@@ -8,8 +8,13 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from pictures_spark.pixels import wire
 
 _PR_SET_PDEATHSIG = 1
 
@@ -38,3 +43,10 @@ def limit_memory(growth: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (now + growth, now + growth))
     # A core file would hold the pixels and names of a patient.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def answer_all(requests: BinaryIO, answers: BinaryIO, answer: Callable[[dict[str, Any], dict[str, np.ndarray]], bytes]) -> None:
+    """Say that the child is ready, and answer requests until there are no more."""
+    answers.write(wire.pack({"ready": True}))
+    while len(length := requests.read(wire.LENGTH.size)) == wire.LENGTH.size:
+        answers.write(answer(*wire.unpack(requests.read(wire.LENGTH.unpack(length)[0]))))

@@ -19,11 +19,11 @@ class Cost:
     mb: float
 
 
-def cost(work):
+def cost(work, seconds=CPU_SECONDS):
     """Run ``work()``, which returns something that JSON can hold, in a fork of this process.
 
-    A fork has what the caller made ready, so that only ``work`` is measured. It is ended at twice the time that is allowed, or with a
-    MemoryError far beyond the memory that is: then the test fails, and the machine does not suffer.
+    A fork has what the caller made ready, so that only ``work`` is measured. It is ended at twice the ``seconds`` of a processor that it may
+    take, or with a MemoryError far beyond the memory that is: then the test fails, and the machine does not suffer.
     """
     reading, writing = os.pipe()
     pid = os.fork()
@@ -31,7 +31,7 @@ def cost(work):
         status = 1
         try:
             os.close(reading)
-            resource.setrlimit(resource.RLIMIT_CPU, (2 * CPU_SECONDS, 2 * CPU_SECONDS))
+            resource.setrlimit(resource.RLIMIT_CPU, (2 * seconds, 2 * seconds))
             resource.setrlimit(resource.RLIMIT_AS, (2 * (_now("VmSize") + (MB << 20)),) * 2)
             _forget_peak()
             before = _now("VmRSS")

@@ -22,7 +22,7 @@ class Cost:
 def cost(work, seconds=CPU_SECONDS):
     """Run ``work()``, which returns something that JSON can hold, in a fork of this process.
 
-    A fork has what the caller made ready, so that only ``work`` is measured. It is ended at twice the ``seconds`` of a processor that it may
+    A fork has what the caller made ready, so that only ``work`` is measured. It is ended at twice the processor ``seconds`` that it may
     take, or with a MemoryError far beyond the memory that is: then the test fails, and the machine does not suffer.
     """
     reading, writing = os.pipe()

@@ -247,11 +247,9 @@ def run_command(arguments: argparse.Namespace, config: Config) -> None:
             heart = _heart("pictures_spark.synthetic.nation_tables")
             run_job("synth-tables", config, "deidentified", lambda job: heart(job, arguments.tables))
         case "synth" if arguments.extracts:
-            heart = _heart("pictures_spark.synthetic.nation_extracts")
-            form = import_module("pictures_spark.synthetic.nation_extracts").Wanted(
-                "parquet" if arguments.parquet else "csv", arguments.images, arguments.documents
-            )
-            run_job("synth-extracts", config, "synthesiser", lambda job: heart(job, arguments.extracts, form))
+            extracts = import_module("pictures_spark.synthetic.nation_extracts")
+            wanted = extracts.Wanted("parquet" if arguments.parquet else "csv", arguments.images, arguments.documents)
+            run_job("synth-extracts", config, "synthesiser", lambda job: extracts.run(job, arguments.extracts, wanted))
         case "import-idc":
             heart = _heart("pictures_spark.synthetic.idc")
             run_job("import-idc", config, "deidentified", lambda job: heart(job, arguments.events, arguments.times))

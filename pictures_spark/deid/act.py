@@ -80,6 +80,8 @@ _ONE_VALUE = frozenset(("ST", "LT", "UT"))
 _SAYING_VRS = frozenset(("PN", "DA", "SQ", "UN"))
 _LIMITS = {"SH": 16, "LO": 64, "ST": 1024, "LT": 10240}
 _CODE_STRING = re.compile(r"[A-Z0-9 _]{0,16}")
+# A code of somebody's own scheme, and the scheme's name: one word, and no number that could be a person's or a date.
+_LOCAL_CODE = re.compile(rb"(?!.*[0-9]{6})[A-Za-z0-9_.:-]{1,64}")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,12}")
 _DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 _TIME = re.compile(r"[0-2][0-9](:?[0-5][0-9](:?[0-6][0-9](\.[0-9]{1,6})?)?)?")
@@ -978,15 +980,37 @@ class _Treatment:
         return Element(tag, "SQ", treated) if treated or not items else None
 
     def _item(self, item: dict[int, Node], charsets: list[str]) -> Items | None:
-        """A treated item; None where it is a code that no published scheme has."""
+        """A treated item; None where it is a code that may not stay."""
         elements = self.items(item, charsets)
         if not any(tag in item for tag in (_CODE_VALUE, _LONG_CODE, _URN_CODE)):
             return elements
         scheme = _ascii(item[_CODE_SCHEME]) if _CODE_SCHEME in item else ""
         value = next((_ascii(item[tag]) for tag in (_CODE_VALUE, _LONG_CODE) if tag in item), "")
-        code = _code_items(scheme or "", value or "")
+        code = _code_items(scheme or "", value or "") or self._local_code(item, charsets)
         # Of the rest of a code item only its sequences (modifiers, equivalent codes) mean something without the source's own scheme.
         return None if code is None else [*code, *(e for e in elements if e.vr == "SQ")]
+
+    def _local_code(self, item: dict[int, Node], charsets: list[str]) -> Items | None:
+        """A code that no published scheme has, under a policy whose texts somebody reads: its meaning cleaned, the rest only unchanged."""
+        if not self.any_word:
+            return None
+        place = _CODE_VALUE if _CODE_VALUE in item else _LONG_CODE
+        value = self._unchanged(item.get(place), "SH" if place == _CODE_VALUE else "UC", charsets)
+        scheme = self._unchanged(item.get(_CODE_SCHEME), "SH", charsets)
+        if value is None or scheme is None:
+            return None
+        node = item.get(_CODE_MEANING)
+        meaning = self._cleaned(_CODE_MEANING, "LO", node.value, charsets) if node is not None and isinstance(node.value, bytes) else None
+        if meaning is None or not meaning.value:
+            meaning = text(_CODE_MEANING, "LO", self.plan.policy["dummy"])
+        return [value, scheme, meaning]
+
+    def _unchanged(self, node: Node | None, vr: str, charsets: list[str]) -> Element | None:
+        """A word of a code, if it is one that cleaning leaves as it is."""
+        if node is None or not isinstance(node.value, bytes) or not _LOCAL_CODE.fullmatch(node.value.strip(b" \0")):
+            return None
+        cleaned = self._cleaned(node.tag, vr, node.value, charsets)
+        return cleaned if cleaned is not None and cleaned.value == node.value.strip(b" \0") else None
 
     def _binary(self, tag: int, vr: str, value: bytes) -> Element | None:
         size = _WORD[vr]

@@ -5,8 +5,8 @@ leaves: a new file in which every element was decided upon - the whole tree, fil
 :class:`WithheldError` with a reason of schemas/deid/withheld.yaml. Pure; runs on executors. Nothing in an error quotes a value.
 
 The result is built up, not cut down: an element is written only where the plan keeps its tag, the value has the form of its value
-representation, and no identifier of the person is in it. So unknown private elements, overlays, curves, signatures, group lengths and
-padding need no rule of their own.
+representation, and no identifier of the person is in it. So unknown private elements, curves, signatures, group lengths and padding need no
+rule of their own.
 
 The instances of a series are nearly the same bytes. A :class:`Deidentifier` remembers, for a person and for what a file says about people,
 what became of each element's bytes; only what it has not seen is parsed and judged. What became of an element whoever the person is, it
@@ -32,6 +32,7 @@ from pydicom.valuerep import TEXT_VR_DELIMS, format_number_as_ds
 
 from pictures_spark.deid.dicom_codes import standard_code
 from pictures_spark.deid.dicom_identity import Box, Identity
+from pictures_spark.deid.dicom_overlays import overlays
 from pictures_spark.deid.dicom_pixels import (
     DOUBLE_PIXELS,
     FLOAT_PIXELS,
@@ -219,13 +220,15 @@ class Deidentifier:
         elements = treatment.encoded(source)
         if image and any(len(elements.get(tag, b"")) <= 8 for tag in _IMAGE_ESSENTIALS):
             raise WithheldError("not_readable")
+        drawn = self._overlays(source, identity, treatment) if image else {}
+        elements.update(drawn)
         pixels = self._pixels(data, source, identity) if image else None
         syntax = "1.2.840.10008.1.2.1"
         if pixels is not None:
             syntax = pixels.transfer_syntax
             elements.update((tag, encode_one(element)) for tag, element in pixels.header.items())
         elements.update(person.statements(plan, image))
-        if pixels is not None and source.nodes is None and pixels.as_they_were:
+        if pixels is not None and source.nodes is None and pixels.as_they_were and not drawn:
             person.learn(source, elements, treatment)
         image_uid = treatment.uid(_SOP_INSTANCE, instance_uid)
         parts = [_head(plan, sop_class, syntax)(image_uid), *map(elements.__getitem__, sorted(elements))]
@@ -234,6 +237,11 @@ class Deidentifier:
         study_uid, series_uid = (treatment.uid(tag, uid) if (uid := source.text(tag)) else None for tag in (_STUDY, _SERIES))
         blanked, frames = (0, 0) if pixels is None else (pixels.blanked, source.number(_FRAMES, 1) or 1)
         return Deidentified(b"".join(parts), study_uid, series_uid, image_uid, blanked, frames)
+
+    def _overlays(self, source: Source, identity: Identity, treatment: "_Treatment") -> dict[int, bytes]:
+        if not identity.overlays_clean or "graphics" not in self.plan.policy["options"]:
+            return {}
+        return {element.tag: encode_one(element) for element in overlays(source, lambda data: treatment.values.in_bytes(data, True))}
 
     def _pixels(self, data: bytes, source: Source, identity: Identity) -> Pixels:
         if not identity.boxes:
@@ -255,7 +263,7 @@ class Deidentifier:
     def _person(self, identity: Identity) -> "_Person":
         if identity is self._last[0]:
             return self._last[1]
-        who = (identity.key, identity.patient, identity.shift_days, identity.known)
+        who = (identity.key, identity.patient, identity.shift_days, identity.known, identity.overlays_clean)
         person = self._people.get(who)
         if person is None:
             if len(self._people) >= _PEOPLE:

@@ -21,7 +21,7 @@ def standard_code(scheme: str, value: str) -> str | None:
     Examples
     --------
     >>> standard_code("DCM", "113100"), standard_code("SRT", "T-B7000"), standard_code("SCT", "0101501234")
-    ('Basic Application Confidentiality Profile', 'X', None)
+    ('Basic Application Confidentiality Profile', 'Parathyroid structure (body structure)', None)
     """
     published = load_schema("deid/code_schemes.yaml").get(scheme)
     if published is None:

@@ -27,7 +27,8 @@ class Identity:
     """One person in one project, and one instance's verdict on text in its pixels.
 
     ``patient`` is the project's pseudonym, ``shift_days`` moves every date, ``known`` holds every identifier of the person that the zone
-    knows (for the scrub and the check), ``verdict`` is clean, text, not_determined or None where the pixels were never looked at.
+    knows (for the scrub and the check), ``verdict`` is clean, text, not_determined or None where the pixels were never looked at;
+    ``overlays_clean`` says that its overlays were read and no text is in them.
     """
 
     key: bytes = field(repr=False)
@@ -36,6 +37,7 @@ class Identity:
     known: frozenset[str] = field(repr=False)
     verdict: str | None
     boxes: tuple[Box, ...] = ()
+    overlays_clean: bool = False
 
     def uid(self, value: str) -> str:
         """The project's UID for an instance UID of the source; equal for equal values, whatever the attribute."""
@@ -52,7 +54,13 @@ def project_patient(key: bytes, subject: str) -> str:
 
 
 def make_identity(
-    key: bytes, subject: str, shift_limit: int, known: Iterable[str | None] = (), verdict: str | None = None, boxes: Iterable[Box] = ()
+    key: bytes,
+    subject: str,
+    shift_limit: int,
+    known: Iterable[str | None] = (),
+    verdict: str | None = None,
+    boxes: Iterable[Box] = (),
+    overlays_clean: bool = False,
 ) -> Identity:
     """Derive an identity from the project key and the zone's id of the subject (see `project_patient`)."""
     return Identity(
@@ -62,4 +70,5 @@ def make_identity(
         known=frozenset(value for value in known if value),
         verdict=verdict,
         boxes=tuple(boxes),
+        overlays_clean=overlays_clean,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from pydicom._dicom_dict import DicomDictionary
+from pydicom._dicom_dict import DicomDictionary, RepeatersDictionary
 from pydicom.datadict import tag_for_keyword
 
 from pictures_spark.deid.plan import Action, Decision, Plan, load_plan
@@ -19,6 +19,8 @@ from pictures_spark.errors import ConfigError
 
 _TAG = re.compile(r"\(?([0-9A-Fa-f]{4}),?\s?([0-9A-Fa-f]{4})\)?")
 _PRIVATE = re.compile(r"\(?([0-9A-Fa-f]{4}),?\s?(?:xx)?([0-9A-Fa-f]{2}),?\s?\"?([^\")]+)\"?\)?")
+# Elements of overlays, in the first of their groups.
+_OVERLAYS = {row[4]: int(mask.replace("xx", "00"), 16) for mask, row in RepeatersDictionary.items() if mask.startswith("60xx")}
 # CTP's element functions and what they are here; anything else is reported.
 _FUNCTIONS = {
     "keep": "",
@@ -51,7 +53,7 @@ def explain(plan: Plan, name: str) -> str:
     Examples
     --------
     >>> print(explain(load_plan("default"), "PatientBirthDate"))
-    (0010,0030) PatientBirthDate: empty - identifying; image objects must have it [PS3.15 Table E.1-1, Z]
+    (0010,0030) PatientBirthDate: empty - identifying [PS3.15 Table E.1-1, Z]
     """
     steps = [name] if _PRIVATE.fullmatch(name) and not _TAG.fullmatch(name) else name.split(".")
     lines = []
@@ -69,9 +71,12 @@ def _decision(plan: Plan, step: str) -> tuple[str, Decision]:
     if match is None and (private := _PRIVATE.fullmatch(step)) is not None and int(private[1], 16) & 1:
         tag = int(private[1], 16) << 16 | 0x1000 | int(private[2], 16)
         return f'({private[1].upper()},xx{private[2].upper()},"{private[3]}")', plan.decide_private(private[3], tag)
-    tag = int(match[1] + match[2], 16) if match is not None else int(tag_for_keyword(step) or 0)
+    tag = int(match[1] + match[2], 16) if match is not None else int(tag_for_keyword(step) or _OVERLAYS.get(step, 0))
     if not tag:
         raise ConfigError(f"{step!r} is neither a DICOM keyword nor a tag such as 0010,0010")
+    if tag >> 24 == 0x60:
+        keyword = next((name for name, known in _OVERLAYS.items() if known & 0xFFFF == tag & 0xFFFF), "unknown")
+        return f"(60xx,{tag & 0xFFFF:04X}) {keyword}", plan.decide_overlay(tag)
     keyword = DicomDictionary[tag][4] if tag in DicomDictionary else "private" if tag >> 16 & 1 else "unknown"
     return f"({tag >> 16:04X},{tag & 0xFFFF:04X}) {keyword}", plan.decide(tag)
 
@@ -92,6 +97,10 @@ def rows(plan: Plan) -> Iterator[Row]:
     for tag, (vr, _, _, _, keyword) in sorted(DicomDictionary.items()):
         decision = plan.decide(tag)
         yield Row(f"({tag >> 16:04X},{tag & 0xFFFF:04X})", keyword, vr, str(decision.action), decision.reason, decision.source)
+    for keyword, tag in _OVERLAYS.items():
+        decision = plan.decide_overlay(tag)
+        vr = RepeatersDictionary[f"60xx{tag & 0xFFFF:04X}"][0]
+        yield Row(f"(60xx,{tag & 0xFFFF:04X})", keyword, vr, str(decision.action), decision.reason, decision.source)
     for creator, group, element in sorted(plan.private):
         decision = plan.decide_private(creator, group << 16 | element)
         vr = plan.private[creator, group, element][0]
@@ -104,6 +113,10 @@ def _pixel_rules(pixels: dict[str, Any]) -> list[str]:
     around = {"keep": "kept", "blank": "blanked"}[pixels["outside_ultrasound_regions"]]
     said = "Rectangles that are always blanked:" if rules else "No rectangle is always blanked (`rectangles`)."
     return [said, *rules, "", f"What lies around the regions of ultrasound images is {around} (`outside_ultrasound_regions`)."]
+
+
+def _overlays_said(plan: Plan) -> str:
+    return "kept where they were read and hold no text" if "graphics" in plan.policy["options"] else "removed"
 
 
 def page(plan: Plan) -> str:
@@ -126,7 +139,8 @@ def page(plan: Plan) -> str:
         "| native | copied, little endian, cut to the length that the header implies | blanked in place |",
         "| RLE; JPEG-LS and JPEG 2000 lossless, grey | copied, without comments | frames with boxes encoded anew, without loss |",
         "| any other compression | copied, without comments | decoded once, to the pixels' own size; what was lost stays declared |",
-        "| overlays, curves, icons | removed | removed |",
+        f"| overlays | {_overlays_said(plan)} | {_overlays_said(plan)} |",
+        "| curves, icons | removed | removed |",
         "",
         *_pixel_rules(plan.policy["pixels"]),
         "",

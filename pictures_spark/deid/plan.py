@@ -15,6 +15,7 @@ from typing import Any
 from pydicom._dicom_dict import DicomDictionary
 from pydicom.datadict import tag_for_keyword
 
+from pictures_spark.deid.dicom_overlays import GROUPS, STAYING
 from pictures_spark.errors import ConfigError
 from pictures_spark.resources import conf_dir, load_schema, load_yaml
 
@@ -47,6 +48,8 @@ class Decision:
 _REMOVE_UNKNOWN = Decision(Action.REMOVE, "not a standard attribute", "policy default")
 _KEEP_PRIVATE = Decision(Action.KEEP, "on the list of safe private attributes of its creator", "policy private; PS3.15 E.3.10")
 _REMOVE_PRIVATE = Decision(Action.REMOVE, "private", "PS3.15 Table E.1-1, X")
+_KEEP_OVERLAY = Decision(Action.KEEP, "where the image's overlays were read and hold no text", "PS3.15 Table E.1-1, X, graphics C")
+_REMOVE_OVERLAY = Decision(Action.REMOVE, "overlay", "PS3.15 Table E.1-1, X")
 _TIME_VRS = ("DA", "DT", "TM")
 _TEXT_VRS = ("LO", "SH", "ST", "LT", "UT", "UC", "PN")
 # What text can be cleaned: a person's name cannot, it would be gone as a whole.
@@ -133,6 +136,11 @@ class Plan:
         if "safe_private" in self.policy["options"] and (creator, tag >> 16, tag & 0xFF) in self.private:
             return _KEEP_PRIVATE
         return _REMOVE_PRIVATE
+
+    def decide_overlay(self, tag: int) -> Decision:
+        """What happens to an element of an overlay (group 60xx) with data of its own; `pictures_spark.deid.dicom_overlays` does it."""
+        kept = "graphics" in self.policy["options"] and tag >> 16 in GROUPS and tag & 0xFFFF in STAYING
+        return _KEEP_OVERLAY if kept else _REMOVE_OVERLAY
 
     def decide(self, tag: int) -> Decision:
         """What happens to an attribute, by its tag alone; its value may still be refused (`pictures_spark.deid.act`)."""

@@ -91,11 +91,11 @@ and a dispensing, a stay or a death are what they were. Calendar dates, weekdays
 `age_years` was computed before dates were moved: completed years, on the day of the scan or event.
 
 ## What was removed
-Names, numbers, places, staff, devices, overlays and embedded icons. Of descriptions and protocol names only what the policy lets stay is
+Names, numbers, places, staff, devices, embedded icons and overlays. Of descriptions and protocol names only what the policy lets stay is
 left (`default`: words of a list), with `*` where something was taken away; of private elements only numbers and
 codes that their maker documents as safe. Text burned into the pixels was blanked; `boxes_blanked` counts the boxes, and every pixel outside
-them is unchanged. Code sequences hold published codes only. The policy is `{about["policy"]}`; it is written in DeidentificationMethod of
-every image.
+them is unchanged. Code sequences hold published codes only. Policy `detailed` also keeps local codes with their meanings cleaned, and
+overlays that were read and hold no text. The policy is `{about["policy"]}`; it is written in DeidentificationMethod of every image.
 
 ## What was withheld
 {withheld}

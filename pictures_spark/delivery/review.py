@@ -27,7 +27,8 @@ def write_review(folder: Path, results: pa.Table) -> int:
 
     ``inventory.parquet``: element (path of keywords), value, images (how many hold it; fewer than there are where a run was killed).
     ``verdicts.parquet``: object_id, image_uid (the project's), verdict (clean, found, not_determined, null where it was withheld before the
-    check), second_look (clean, text, not_determined, null where it was not looked at again), findings, status, reason.
+    check), second_look (clean, text, not_determined, null where it was not looked at again), findings, nonconformities (what dciodvfy finds
+    wrong with it and not with its source; null where it was not looked at again, or dicom3tools is not installed), status, reason.
     """
     folder.mkdir(parents=True, exist_ok=True)
     texts: Counter[tuple[str, str]] = Counter()
@@ -45,7 +46,7 @@ def write_review(folder: Path, results: pa.Table) -> int:
     rows = [{"element": element, "value": value, "images": images} for (element, value), images in sorted(texts.items())]
     schema = pa.schema([("element", pa.string()), ("value", pa.string()), ("images", pa.int64())])
     pq.write_table(pa.Table.from_pylist(rows, schema), folder / INVENTORY)
-    verdicts = results.select(["object_id", "image_uid", "verdict", "second_look", "findings", "status", "reason"])
+    verdicts = results.select(["object_id", "image_uid", "verdict", "second_look", "findings", "nonconformities", "status", "reason"])
     pq.write_table(verdicts.sort_by("image_uid"), folder / VERDICTS)
     for log in logs:
         log.unlink()
@@ -88,12 +89,16 @@ def _folder(config: Config, project: str, cohort: str) -> Path:
 
 
 def looked_at(results: pa.Table) -> dict[str, int]:
-    """Counts for the report: images by verdict of the check, and by what the second look said."""
+    """Counts for the report: images by verdict of the check, by what the second look said, and by whether they are as well formed."""
     counts = {}
     for column in ("verdict", "second_look"):
         for entry in pc.value_counts(results[column]).to_pylist():
             if entry["values"] is not None:
                 counts[f"{column}_{entry['values']}"] = entry["counts"]
+    faults = [found for found in results["nonconformities"].to_pylist() if found is not None]
+    if faults:
+        worse = sum(map(bool, faults))
+        counts |= {"conformance_as_before": len(faults) - worse, "conformance_worse": worse}
     return counts
 
 

@@ -22,7 +22,7 @@ from pictures_spark.deid.act import Deidentified, Deidentifier, WithheldError
 from pictures_spark.deid.dicom_identity import Box, Identity, make_identity
 from pictures_spark.deid.dicom_supervised import SupervisedPixels
 from pictures_spark.deid.plan import load_plan
-from pictures_spark.deid.verify import Checker, verdict
+from pictures_spark.deid.verify import Checker, conformance, verdict
 from pictures_spark.delivery.second_look import SecondLook
 from pictures_spark.dicom.containers import ObjectChangedError, read_object
 from pictures_spark.keys import KeyRef, pseudonymous_uid
@@ -32,10 +32,10 @@ from pictures_spark.roots import Root
 RESULT_TYPE = (
     "patient_id string, study_uid string, series_uid string, image_uid string, modality string, scan_date date, age_years bigint, "
     "file string, size bigint, sha256 string, boxes_blanked bigint, status string, reason string, fresh boolean, object_id string, "
-    "verdict string, second_look string, findings array<string>"
+    "verdict string, second_look string, findings array<string>, nonconformities array<string>"
 )
 # Of these only those of the manifest leave the identifiable zone.
-REVIEW_COLUMNS = ("object_id", "verdict", "second_look", "findings")
+REVIEW_COLUMNS = ("object_id", "verdict", "second_look", "findings", "nonconformities")
 _COLUMNS = [column.split()[0] for column in RESULT_TYPE.split(", ")]
 _ROWS_PER_BATCH = 64
 
@@ -150,8 +150,16 @@ class _Work:
         if row["verdicts_differ"]:
             verdict = "not_determined"
         elif verdict == "text" and not boxes and row["text_elsewhere"]:
-            verdict = "clean"  # all of it lies in overlays or icons, which are not written
-        return make_identity(self.key, row["subject_id"], self.task.shift_limit, known=row["known"] or (), verdict=verdict, boxes=boxes)
+            verdict = "clean"  # all of it lies in overlays or icons, which then are not written
+        return make_identity(
+            self.key,
+            row["subject_id"],
+            self.task.shift_limit,
+            known=row["known"] or (),
+            verdict=verdict,
+            boxes=boxes,
+            overlays_clean=verdict in ("clean", "text") and not row["text_elsewhere"],
+        )
 
     def tell_texts(self) -> None:
         """Write down which texts the results of this batch hold, and in how many images; in the identifiable zone, for review."""
@@ -187,6 +195,8 @@ class _Work:
             raise WithheldError("verification_failed" if review["verdict"] == "found" else "verification_not_determined")
         if result.frames and self.second_look.wanted(image_uid, bool(result.boxes_blanked)):
             first = tuple(frame for box in identity.boxes for frame in range(box.frame_from, box.frame_to + 1))
+            # Not a reason to withhold: it tells whether the image is as well formed as it was, not whether it may leave.
+            review["nonconformities"] = conformance(data, result.data)
             review["second_look"] = self.second_look.verdict(result.data, result.frames, first)
             if review["second_look"] != "clean":
                 raise WithheldError("text_left" if review["second_look"] == "text" else "text_not_determined")

@@ -320,6 +320,9 @@ def test_who_verified_a_report_is_not_told_but_when():
 def test_results_conform_no_worse_than_their_sources():
     if conformance(b"", b"") is None:
         pytest.skip("dciodvfy is not installed")
+    odd = dicom_bytes(instance(PatientSex="QUILLFEATHER", Laterality="QUILL <FEATHER> "))
+    assert conformance(deidentify(odd, PLAN, IDENTITY).data, odd)
+    assert "FEATHER" not in str(conformance(deidentify(odd, PLAN, IDENTITY).data, odd)).upper()
     looked_at = 0
     for path in pydicom_files():
         # One is compressed as a whole and not read by the program, of one the pixels are cut short, and one names its scheme as its person.

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from located import BOX, DATA, new_task, write
@@ -74,6 +75,24 @@ def test_redacted_images_and_a_sample_are_looked_at_again(task, tmp_path, monkey
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.parent.suffix == ".look"]
 
 
+@pytest.mark.parametrize(
+    ("share", "said", "kept", "counted"),
+    [
+        (1.0, [], [], {"conformance_as_before": 1, "conformance_worse": 0}),
+        (1.0, ["Error - x"], ["Error - x"], {"conformance_as_before": 0, "conformance_worse": 1}),
+        (1.0, None, None, {}),
+        (0.0, ["Error - x"], None, {}),
+    ],
+)
+def test_the_form_of_a_result_is_told_and_withholds_nothing(task, monkeypatch, share, said, kept, counted):
+    monkeypatch.setattr(SecondLook, "_child", lambda self: Looks([[]]))
+    monkeypatch.setattr(writing, "conformance", lambda before, after: said)
+    (line,) = write(replace(task, second_look_share=share), {})
+    assert (line["nonconformities"], line["status"]) == (kept, "delivered")
+    told = looked_at(pa.Table.from_pylist([line], writing._schema()))
+    assert {name: count for name, count in told.items() if "conformance" in name} == counted
+
+
 def test_the_child_looks_at_the_redacted_pixels(task):
     """With the real models: nothing is left to be read where the box was."""
     (line,) = write(task, {"verdict": "text", "boxes": [BOX]})
@@ -92,8 +111,6 @@ def test_frames_with_boxes_come_first_and_the_others_are_spread(tmp_path):
 
 def test_the_inventory_has_every_text_once_and_the_verdicts_every_image(task, tmp_path, config, capsys):
     lines = write(task, {}, {"path": None})
-    import pyarrow as pa
-
     folder = tmp_path / "review"
     (folder / "torn.texts").write_text('{"element": "Modality", "value": "CT", "images": 2}\n{"element": "Mod')
     texts = write_review(folder, pa.Table.from_pylist(lines, writing._schema()))

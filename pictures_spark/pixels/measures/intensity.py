@@ -36,7 +36,7 @@ class Distribution:
         rank = (ends[-1] - 1) * q / 100
         lower = int(np.floor(rank))
         below, above = (float(self.values[np.searchsorted(ends, r, side="right")]) for r in (lower, min(lower + 1, ends[-1] - 1)))
-        return below + (above - below) * (rank - lower)
+        return below + float((above - below) * (rank - lower))
 
     def shares(self, bins: int) -> np.ndarray:
         """Share of each of so many bins of equal width between the lowest and the highest value (IBSI fixed bin number)."""

@@ -20,8 +20,11 @@ from pictures_spark.resources import load_schema
 Span = tuple[int, int]
 # From this length on an identifier is looked for inside other words, across separators, and with one slip of the pen.
 LONG = 6
+# From this length on a shorter name is looked for in words that have little else in them; of the shortest, with one letter at most.
+GLUED = 3
 # One class, repeated: linear under Python's own engine too, whose calls cost less.
 _WORDS = re.compile(r"[^\W_]+")
+_WITH_APOSTROPHE = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)+")
 # Letters of another character set whose declaration was lost (ISO 2022): they would be read as ASCII; and what no text holds.
 _ESCAPED = re.compile(r"\x1b(?!\([BJ])[^\x1b]*(?:\x1b\([BJ])?|\x1b\([BJ]")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
@@ -89,6 +92,7 @@ class Scrub:
         self.rules = rules
         self.names, self.words = own
         self.long = tuple(sorted(word for word in self.words if len(word) >= LONG))
+        self._short: re.Pattern[str] | None = None
 
     def spans(self, text: str) -> list[Span]:
         """Where identifiers are, in order, none overlapping another."""
@@ -104,8 +108,25 @@ class Scrub:
         return merged
 
     def near(self, word: str) -> bool:
-        """Whether a word of at least five letters or digits is a slip of the pen away from an identifier, or the start of a name."""
-        return self._is_slip(word) or self._starts_name(word)
+        """Whether a word is a slip of the pen away from an identifier, the start of a name, or a short name with an initial or a number."""
+        return self.is_glued(word) or (len(word) >= LONG - 1 and (self._is_slip(word) or self._starts_name(word)))
+
+    def is_glued(self, word: str) -> bool:
+        """Whether a word is short names and little else, as user names are: jsmith, smith01, janesmith, smithhead.
+
+        Of a name of five letters anything may be beside it; of shorter ones, which are in many words, known words and a letter or two.
+        """
+        if self._short is None:
+            short = (own for own in self.words if GLUED <= len(own) < LONG and own.isalpha())
+            self._short = re.compile("|".join(map(re.escape, sorted(short, key=len, reverse=True))) or r"(?!)")
+        if word in self.words or self._short.search(word) is None:
+            return False
+        if known_word(word):
+            return False
+        beside = _LETTERS.findall(self._short.sub(" ", word))
+        names = sum(map(str.isalpha, word)) - sum(map(len, beside))
+        unknown = sum(len(rest) for rest in beside if not known_word(rest))
+        return unknown <= (1 if names == GLUED else 2) or any(len(name) == LONG - 1 for name in self._short.findall(word))
 
     def _is_slip(self, word: str) -> bool:
         first, last, size = word[0], word[-1], len(word)
@@ -155,19 +176,35 @@ def _with_prefix(text: str, span: Span) -> Span:
 
 @lru_cache(4096)
 def words_of(text: str) -> tuple[tuple[str, Span], ...]:
-    """The words of a text, as they are compared, and where each is."""
-    return tuple((normal(match.group()), match.span()) for match in _WORDS.finditer(text))
+    """The words of a text, as they are compared, and where each is; those with an apostrophe also as one."""
+    return tuple((normal(match.group()), match.span()) for each in (_WORDS, _WITH_APOSTROPHE) for match in each.finditer(text))
+
+
+@lru_cache(4096)
+def joined_words(text: str) -> tuple[tuple[str, Span], ...]:
+    """Words that follow one another and together are as short as a name that is not looked for across words: Mc Kay, S M I T H."""
+    words = [(normal(match.group()), match.span()) for match in _WORDS.finditer(text)]
+    found = []
+    for first, (whole, (start, _)) in enumerate(words):
+        for word, (_, end) in words[first + 1 :]:
+            whole += word
+            if len(whole) >= LONG:
+                break
+            if len(whole) > GLUED:
+                found.append((whole, (start, end)))
+    return tuple(found)
 
 
 def _own_words(scrub: Scrub, text: str) -> Iterator[Span]:
-    """Words that are an identifier, or part of a name."""
-    for word, span in words_of(text):
+    """Words, or a few of them together, that are an identifier, or part of a name."""
+    for word, span in (*words_of(text), *joined_words(text)):
         if word in scrub.words:
             yield span
 
 
 def _own_anywhere(scrub: Scrub, text: str) -> Iterator[Span]:
-    """Identifiers inside words, and across whatever separates their parts."""
+    """Identifiers inside words, and across whatever separates their parts; with all of the words they begin and end in, whose rest may be
+    another name of the person."""
     whole = normal(text)
     if not any(word in whole for word in scrub.long):
         return
@@ -180,7 +217,12 @@ def _own_anywhere(scrub: Scrub, text: str) -> Iterator[Span]:
     for word in scrub.long:
         start = joined.find(word)
         while start >= 0:
-            yield places[start], places[start + len(word) - 1] + 1
+            first, behind = places[start], places[start + len(word) - 1] + 1
+            while first and text[first - 1].isalnum():
+                first -= 1
+            while behind < len(text) and text[behind].isalnum():
+                behind += 1
+            yield first, behind
             start = joined.find(word, start + 1)
 
 
@@ -188,6 +230,13 @@ def _slips(scrub: Scrub, text: str) -> Iterator[Span]:
     """Words that are one slip of the pen away from an identifier: a letter more, less, other, or two transposed."""
     for word, span in words_of(text):
         if len(word) >= LONG - 1 and scrub._is_slip(word):
+            yield span
+
+
+def _glued(scrub: Scrub, text: str) -> Iterator[Span]:
+    """Words that are a short name of the person and little else."""
+    for word, span in words_of(text):
+        if len(word) > GLUED and scrub.is_glued(word):
             yield span
 
 
@@ -217,6 +266,7 @@ OWN_RULES: dict[str, Callable[[Scrub, str], Iterator[Span]]] = {
     "own_words": _own_words,
     "own_anywhere": _own_anywhere,
     "slips": _slips,
+    "glued": _glued,
     "cut_short": _cut_short,
 }
 RULES: dict[str, Callable[[Scrub, str], Iterator[Span]]] = {

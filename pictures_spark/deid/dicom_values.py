@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pictures_spark.deid.dicom_scrub import LONG, Scrub, normal, plainly, words_of
+from pictures_spark.deid.dicom_scrub import GLUED, LONG, Scrub, joined_words, known_code, normal, plainly, words_of
 
 NUMBERS = {"UL": "<u4", "SL": "<i4", "FL": "<f4", "FD": "<f8"}
 # Of fewer bytes, to make an array would cost more than to look at each number.
@@ -37,6 +37,7 @@ class Values:
 
     def __init__(self, scrub: Scrub, limits: dict[str, int]) -> None:
         self.limits = limits
+        self.is_glued = scrub.is_glued
         self.words = frozenset(word for word in scrub.words if len(word) >= limits["identifier_length"])
         self.inside = scrub.long
         # A number without as many digits in a row is neither.
@@ -57,7 +58,8 @@ class Values:
         whole = normal(value)
         if any(word in whole for word in self.inside):
             return True
-        return whole in self.words or any(normal(word) in self.words for word in _WORDS.findall(value))
+        words = _WORDS.findall(value)
+        return whole in self.words or any(normal(word) in self.words for word in words) or any(map(self.is_glued, _unknown(words)))
 
     def in_bytes(self, value: bytes, table: bool) -> bool:
         """Whether binary numbers are letters in truth, or an identifier in any encoding of it."""
@@ -149,7 +151,9 @@ class NotedValues(Values):
     def in_text(self, value: str) -> bool:
         """As `Values.in_text`."""
         whole = normal(value)
-        self.noted.code((whole,), frozenset((whole, *map(normal, _WORDS.findall(value)))))
+        words = _WORDS.findall(value)
+        self.noted.code((whole,), frozenset((whole, *map(normal, words))))
+        self.noted.near.update(_unknown(words))
         return super().in_text(value)
 
     def in_bytes(self, value: bytes, table: bool) -> bool:
@@ -181,10 +185,15 @@ class NotedScrub(Scrub):
         """As `Scrub.clean`."""
         plain = plainly(text)
         words = [word for word, _ in words_of(plain)]
-        self.noted.words.update(words)
-        self.noted.near.update(word for word in words if len(word) >= LONG - 1)
+        self.noted.words.update(words, (word for word, _ in joined_words(plain)))
+        self.noted.near.update(word for word in words if len(word) > GLUED)
         self.noted.wholes.append(normal(plain))
         return super().clean(text, vocabulary, mask)
+
+
+def _unknown(words: list[str]) -> list[str]:
+    """Words of a code string that no code string is known to hold, and that a name might be in."""
+    return [normal(word) for word in words if len(word) > GLUED and not known_code(word)]
 
 
 def calendar(digits: str) -> date | None:

@@ -772,7 +772,11 @@ def _cleaned(elements: list, policy: dict[str, Any], wanted: _Wanted) -> list[Fi
         words = re.findall(r"[^\W_]+", value)
         joined = _bare(value)
         digits = [re.sub(r"\D", "", run) for run in re.findall(r"[0-9](?:[ .-]?[0-9])+", value)]
-        if {_bare(word) for word in words} & own or any(len(word) >= 6 and word in joined for word in own):
+        if (
+            ({_bare(word) for word in words} | _runs(words)) & own
+            or any(len(word) >= 6 and word in joined for word in own)
+            or _with_initials(words, own)
+        ):
             findings.append(Finding("identifier", str(element.keyword)))
         elif not value.isascii() or "@" in value or re.search(r"[0-9]{6}", value) or any(p.search(value) for p in _DATES_IN_TEXT):
             findings.append(Finding("text", str(element.keyword)))
@@ -781,6 +785,26 @@ def _cleaned(elements: list, policy: dict[str, Any], wanted: _Wanted) -> list[Fi
         elif policy["text"] == "vocabulary" and not all(known_word(word) for word in words):
             findings.append(Finding("text", str(element.keyword)))
     return findings
+
+
+def _runs(words: list[str]) -> set[str]:
+    """Short names that may be written in parts or by letters: Mc Kay, S M I T H."""
+    found = set()
+    for first in range(len(words)):
+        for behind in range(first + 2, min(first + 5, len(words)) + 1):
+            found.add("".join(map(_bare, words[first:behind])))
+    return {run for run in found if 4 <= len(run) <= 5}
+
+
+def _with_initials(words: list[str], own: "Set[str]") -> bool:
+    """Whether a word is a short name and a letter or two, or a number: JSmith, smith01; of five letters, and anything."""
+    for word in words:
+        bare = _bare(word)
+        for name in own:
+            beside = len(re.sub("[0-9]", "", bare)) - len(name)
+            if 3 <= len(name) <= 5 and name.isalpha() and name in bare and beside <= (0, 1, 2, 99)[len(name) - 2] and not known_word(bare):
+                return True
+    return False
 
 
 def _values_elsewhere(elements: list, wanted: _Wanted) -> list[Finding]:

@@ -19,6 +19,9 @@ ONLY = {
     "own_words": ("CT of Li today", "Li"),
     "own_anywhere": ("q u i l l f e a t h e r", "u i l l"),
     "slips": ("Morwena head", "Morwena"),
+    "glued": ("user jotto here", "otto"),
+    "date_year_name": ("on 1950 Apr 1 seen", "1950"),
+    "ni_number": ("no AB 12 34 56 C here", "12 34"),
     "cut_short": ("by quillf today", "quillf"),
     "date_month_first": ("on 6/25/2015 seen", "6/25"),
     "birth_year": ("born 1950 there", "1950"),
@@ -45,6 +48,36 @@ ONLY = {
     "great_age": ("a 94 yo man", "94"),
     "long_number": ("id 123456", "123456"),
 }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Mc Kay",
+        "M C K A Y",
+        "m.c.k.a.y",
+        "JMcKay",
+        "mckayj",
+        "MCKAY01",
+        "xmckay9",
+        "JaneMcKay",
+        "BeaOHare",
+        "beaohare2",
+        "O'Hare",
+        "O Hare",
+        "xO'Hare9",
+    ]
+    + ["QuillfeatherMcKay", "Quillfeather_McKay", "McKayQuillfeather"],
+)
+def test_short_names_glued_or_in_parts(text):
+    scrub = Scrub(["McKay^Jane", "O'Hare^Bea", "Quillfeather"], [])
+    left = re.sub(r"[^a-z]", "", scrub.clean(f"CT {text} head").lower().replace("ct", "", 1))
+    assert left in ("head", "ohead", "xohead")
+
+
+@pytest.mark.parametrize("text", ["Chest lateral", "scanner protocol", "Janeway view", "bearing", "kay", "grayscale"])
+def test_other_words_that_hold_a_short_name_stay(text):
+    assert Scrub(["McKay^Jane", "O'Hare^Bea", "Ray^Ann"], []).clean(text) == text
 
 
 def test_every_rule_has_a_text_that_only_it_finds():

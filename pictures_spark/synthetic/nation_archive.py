@@ -30,7 +30,7 @@ from pictures_spark.synthetic.lives import Lives
 from pictures_spark.synthetic.nation_tables import first_board
 from pictures_spark.synthetic.people import mistyped
 from pictures_spark.synthetic.register import Register, numbers_of
-from pictures_spark.synthetic.scanning import Scans, header, made, scanning
+from pictures_spark.synthetic.scanning import Scans, days_off, header, made, scanning
 
 COLUMNS = (
     *("chi", "patient_id_in_header", "study_id", "series_id", "study_uid", "series_uid", "accession", "modality", "images", "trap"),
@@ -46,6 +46,7 @@ _NUMBER, _POSITION = "-99999", "+99999.999"
 _NO_PIXELS = b"\xe0\x7f\x10\x00OW\0\0\0\0\0\0"
 # Rank of a number that no birth day has so many people for.
 _NOBODY = 440
+_DATES = ("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate")
 _CLASS = UID("2.25.305828488182831875890203105390285383139")
 
 
@@ -136,6 +137,7 @@ def _protocol(
     numbers, forenames, surnames = (column.to_pylist() for column in (told.number(wanted.who, wanted.on), told.forename, told.surname))
     group = lives.people
     twice = draws.happens("second_copy", group.index[wanted.who], scanning()["second_copy"], wanted.number) & (not clean)
+    changed = draws.happens("changed_copy", group.index[wanted.who], scanning()["changed_copy"], wanted.number) & twice
     strangers = numbers_of(group.birth[wanted.who], group.male[wanted.who], np.full(count, _NOBODY)).to_pylist()
     for place, study in enumerate(studies):
         who, number, trap = int(wanted.who[place]), numbers[place], traps.get(study["study_id"])
@@ -148,7 +150,8 @@ def _protocol(
             "StudyInstanceUID": uid(study["study_id"]),
             "AccessionNumber": accession(study["study_id"]),
             "StudyTime": study["study_time"].replace(":", ""),
-            **dict.fromkeys(("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate"), _date(int(wanted.on[place]))),
+            "PatientAge": _age(int(wanted.on[place]) - int(lives.people.birth[who])),
+            **{keyword: _date(int(wanted.on[place]) + days_off(trap, keyword)) for keyword in _DATES},
         }
         for at, entry in enumerate(plan["series"]):
             row = series[at * count + place]
@@ -160,12 +163,21 @@ def _protocol(
             images = draws.names(
                 "image", np.full(row["image_count"], lives.people.index[who]), _slots(wanted, place, at, row["image_count"])
             )
-            for name, content in _images(tags, entry, [uid(image) for image in images.to_pylist()], row["frame_count"]):
-                for one in into + (second if twice[place] else ()):
-                    one.add(f"{shared['StudyInstanceUID']}/{at + 1:03d}/{name}", content)
+            uids = [uid(image) for image in images.to_pylist()]
+            typed_anew = tags | {"SeriesDescription": f"{tags['SeriesDescription']} *"}
+            for takers, said_of_it in ((into, tags), (second if twice[place] else (), typed_anew if changed[place] else tags)):
+                for name, content in _images(said_of_it, entry, uids, row["frame_count"]) if takers else ():
+                    for one in takers:
+                        one.add(f"{shared['StudyInstanceUID']}/{at + 1:03d}/{name}", content)
             yield (
                 *(number, said, study["study_id"], row["series_id"], shared["StudyInstanceUID"], tags["SeriesInstanceUID"]),
-                *(shared["AccessionNumber"], entry["Modality"], row["image_count"], trap or "", "yes" if twice[place] else ""),
+                *(
+                    shared["AccessionNumber"],
+                    entry["Modality"],
+                    row["image_count"],
+                    trap or "",
+                    "changed" if changed[place] else "yes" if twice[place] else "",
+                ),
             )
 
 
@@ -187,6 +199,14 @@ def _patient_id(number: str, stranger: str, unlinked: str | None) -> str:
 
 def _date(days: int) -> str:
     return str(np.datetime64(days, "D")).replace("-", "")
+
+
+def _age(days: int) -> str:
+    """PatientAge (AS): days, weeks or months of those under two, years of others; empty before birth."""
+    for unit, length, below in (("D", 1, 14), ("W", 7, 91), ("M", 30, 730), ("Y", 365, 365_000)):
+        if 0 <= days < below:
+            return f"{days // length:03d}{unit}"
+    return ""
 
 
 def _images(tags: dict[str, Any], entry: dict[str, Any], uids: list[str], frames: int) -> Iterator[tuple[str, bytes]]:

@@ -67,6 +67,8 @@ def header(protocol: str, number: int, device: Sequence[Any], trap: str | None) 
     rule: dict[str, Any] = next((row for row in data["traps"] if row["id"] == trap), {})
     if series["Modality"] in rule.get("only", [series["Modality"]]):
         found |= rule.get("set", {})
+        for keyword, spellings in rule.get("spelt", {}).items():
+            found[keyword] = spellings.get(found[keyword], found[keyword])
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -86,7 +88,15 @@ def _spoils(protocol: str) -> Flags:
     numbers = range(len(scanning()["protocols"][protocol]["series"]))
     device = ("", "")
     changes = [any(header(protocol, n, device, trap) != header(protocol, n, device, None) for n in numbers) for trap in _traps()]
-    return np.array(changes) | np.array([False, *("unlinked" in row for row in scanning()["traps"])])
+    # Of another spelling it depends on the device; all of those that a device's modality is made by have one.
+    return np.array(changes) | np.array([False, *(not row.keys().isdisjoint(("unlinked", "spelt", "days")) for row in scanning()["traps"])])
+
+
+def days_off(trap: str | None, keyword: str) -> int:
+    """How many days a trap moves a date of the header."""
+    rule: dict[str, Any] = next((row for row in scanning()["traps"] if row["id"] == trap), {})
+    days: int = rule.get("days", {}).get(keyword, 0)
+    return days
 
 
 @cache
@@ -162,7 +172,7 @@ def made(draws: Draws, group: People, ids: pa.Array, board: Whole, scans: Scans,
         "patient_id": person,
         "unlinked_reason": pa.array(reasons.tolist(), pa.string()),
         "accession_id": draws.names("accession", index, scans.number),
-        "study_date": dates(on),
+        "study_date": dates(on + np.array([days_off(name, "StudyDate") for name in _traps()])[trap]),
         "study_time": clock,
         "site": pa.array(boards[board[who]]),
         "scan_date": dates(on),

@@ -226,7 +226,8 @@ def test_documents_say_of_each_image_what_its_file_says(tmp_path):
     assert {row["series_uid"] for row in rows} == set(seen)
 
 
-def test_an_archive_that_was_moved_has_some_studies_twice():
+def test_an_archive_that_was_moved_has_some_studies_twice(monkeypatch):
+    monkeypatch.setitem(scanning.scanning(), "changed_copy", 0.5)
     index = np.arange(20_000)
     lives = lead(DRAWS, people(DRAWS, index), first=first_day(), last=last_day())
     told = register.register(DRAWS, lives.people, register.ranks(DRAWS, 20_000), homes(DRAWS, lives.people, last_day()))
@@ -235,7 +236,42 @@ def test_an_archive_that_was_moved_has_some_studies_twice():
     rows = nation_archive.scans_of(DRAWS, lives, DRAWS.names("patient", index), told, tuple(wanted), False, [first], [second]).to_pylist()
     twice = {row["study_uid"] for row in rows if row["second_copy"]}
     assert 0 < len(twice) < 0.03 * len({row["study_uid"] for row in rows})
-    assert second.files == {name: content for name, content in first.files.items() if name.split("/")[0] in twice}
+    again = {row["study_uid"] for row in rows if row["second_copy"] == "yes"}
+    assert 0 < len(twice - again) < len(twice)
+    assert second.files.keys() == {name for name in first.files if name.split("/")[0] in twice}
+    for name, content in second.files.items():
+        copy, source = dcmread(io.BytesIO(content)), dcmread(io.BytesIO(first.files[name]))
+        assert copy.SOPInstanceUID == source.SOPInstanceUID
+        assert (content == first.files[name]) == (copy.SeriesDescription == source.SeriesDescription) == (name.split("/")[0] in again)
+
+
+def test_headers_are_dirty_as_noted():
+    index = np.arange(20_000)
+    lives = lead(DRAWS, people(DRAWS, index), first=first_day(), last=last_day())
+    told = register.register(DRAWS, lives.people, register.ranks(DRAWS, 20_000), homes(DRAWS, lives.people, last_day()))
+    wanted = tuple(scans for scans in wanted_scans(lives) if scans.protocol.startswith(("xr_", "ct_head_plain_thick")))
+    kept = Kept()
+    rows = nation_archive.scans_of(DRAWS, lives, DRAWS.names("patient", index), told, wanted, False, [kept], []).to_pylist()
+    trap = {row["study_uid"]: row["trap"] for row in rows}
+    met, ages = set(), set()
+    for name, content in kept.files.items():
+        if not name.endswith("000001.dcm"):
+            continue
+        file = dcmread(io.BytesIO(content))
+        how = trap[file.StudyInstanceUID]
+        met.add(how)
+        ages.add(file.PatientAge[-1:])
+        days = [(day(file[keyword].value) - day(file.AcquisitionDate)) for keyword in ("StudyDate", "SeriesDate", "ContentDate")]
+        assert days == {"study_date_is_late": [2, 0, 0], "series_date_is_late": [0, 1, 0]}.get(how, [0, 0, 0])
+        thickness = file.get_item("SliceThickness")
+        said = {"thickness_with_comma": b"1,5 ", "thickness_twice": b"0.5\\0.5 ", "thickness_with_unit": b"1.5mm "}.get(how)
+        assert thickness is None or said in (None, thickness.value)
+    assert {"study_date_is_late", "series_date_is_late", "manufacturer_spelt_otherwise", "thickness_twice", ""} <= met
+    assert {"M", "Y"} <= ages
+
+
+def day(value):
+    return np.datetime64(f"{value[:4]}-{value[4:6]}-{value[6:]}").astype(int)
 
 
 class Kept:

@@ -1,7 +1,7 @@
 """The nation: whatever the batches the same rows; every value as declared; planted answers found by the cohort language."""
 
 import csv
-from datetime import date
+from datetime import date, timedelta
 
 import duckdb
 import numpy as np
@@ -222,8 +222,12 @@ def test_a_trap_is_noted_only_where_it_changed_something():
     assert {"no_body_part", "agent_is_missing", "no_identifier"} <= noted
     assert not noted & {"wrong_body_part", "field_in_gauss"}
     series = {row["study_id"]: row for row in found.tables["series"].to_pylist()}
+    study = {row["study_id"]: row for row in found.tables["study"].to_pylist()}
+    assert {"study_date_is_late", "thickness_with_comma"} <= noted
     for row in found.traps.to_pylist():
-        if row["trap"] == "thickness_with_unit":
+        if row["trap"] in ("thickness_with_unit", "thickness_with_comma"):
             assert series[row["uid"]]["slice_thickness_max"] is None
+        if row["trap"] == "study_date_is_late":
+            assert study[row["uid"]]["study_date"] - study[row["uid"]]["scan_date"] == timedelta(2)
         if row["trap"] == "agent_is_missing":
             assert series[row["uid"]]["contrast"] == "unknown"

@@ -244,7 +244,8 @@ def test_safe_private_data_stays_under_its_creator():
 
 def numbers():
     """(tag, element) of every attribute that the default plan keeps by its value representation, with values that are nobody's."""
-    plain = {"DS": 1.5, "IS": 7, "US": 7, "SS": -7, "UL": 7, "SL": -7, "FL": 0.5, "FD": 0.5, "AT": 0x00209056, "TM": "101500", "CS": "DIS2D"}
+    plain = {"DS": 1.5, "IS": 7, "US": 7, "SS": -7, "UL": 7, "SL": -7, "FL": 0.5, "FD": 0.5, "AT": 0x00209056}
+    plain |= {"TM": "101500", "CS": "DIS2D"}
     for tag, (vr, many, *_) in DicomDictionary.items():
         first = vr.split(" or ")[0]
         least = max(int(many.split("-")[0]), 1)

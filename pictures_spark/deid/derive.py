@@ -200,6 +200,19 @@ def _words(phrases: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("(?<= )(?:" + "|".join(map(re.escape, listed)) + ")(?= )" if listed else r"(?!)")
 
 
+def plain_number(value: float) -> float:
+    """A measure without what single precision leaves of it: with more than nine significant digits it is rounded to seven.
+
+    Devices compute in 24 bits and write what comes out, and then slices of 1.5 mm are not ``<= 1.5``.
+
+    Examples
+    --------
+    >>> plain_number(1.6000000238419), plain_number(1.4999999875777), plain_number(0.48828125), plain_number(-0.0)
+    (1.6, 1.5, 0.48828125, 0.0)
+    """
+    return (value if value == float(f"{value:.9g}") else float(f"{value:.7g}")) + 0.0
+
+
 def description_says(texts: Iterable[str | None]) -> str | None:
     """``yes``, ``no`` or ``conflict`` from descriptions; None where they say nothing.
 
@@ -211,7 +224,7 @@ def description_says(texts: Iterable[str | None]) -> str | None:
     rule = load_schema("derive/contrast.yaml")
     said = set()
     for text in map(normal_text, texts):
-        text = _words(tuple(f"WITHOUT {what}" for what in rule["without_other"])).sub("", text)
+        text = _words((*rule["other"], *(f"WITHOUT {what}" for what in rule["without_other"]))).sub("", text)
         if _words(tuple(rule["both"])).search(text):
             said |= {"yes", "no"}
         if _words(tuple(rule["no"])).search(text):

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
 
-from pictures_spark.deid.derive import body_part_terms
+from pictures_spark.deid.derive import body_part_terms, plain_number
 from pictures_spark.errors import ConfigError
 from pictures_spark.resources import load_schema
 from pictures_spark.schema import vocabulary
@@ -246,8 +246,7 @@ def _safe(rule: TagRule, value: Any) -> Any:
         return code if code in rule.values else None
     found = age_in_years(value) if rule.vr == "AS" else number(value)
     inside = found is not None and rule.range is not None and rule.range[0] <= found <= rule.range[1]
-    # Adding 0.0 makes -0.0 plain 0, so that equal values are one.
-    return found + 0.0 if found is not None and inside else None
+    return plain_number(found) if found is not None and inside else None
 
 
 def _counted(frames: Iterable[Sequence[Any] | None]) -> dict[Any, int]:

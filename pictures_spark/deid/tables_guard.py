@@ -12,6 +12,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from pictures_spark.deid.derive import plain_number
 from pictures_spark.schema import Column as Declared
 from pictures_spark.schema import Table
 from pictures_spark.tables import accepts
@@ -37,7 +38,7 @@ class Border:
     def one(self, value: Any, withheld: list[str]) -> Any:
         """The value, or None where it may not cross; its column's name is then added to ``withheld``."""
         if value is None or self.accepts(value):
-            return value
+            return plain_number(value) if isinstance(value, float) else value
         withheld.append(self.name)
         return None
 
@@ -53,7 +54,7 @@ class Border:
     def each(self, values: Iterable[Any], withheld: list[str]) -> list[Any]:
         """Those of independent values that may cross."""
         found = [value for value in values if value is not None]
-        kept = [value for value in found if self.accepts(value)]
+        kept = [plain_number(value) if isinstance(value, float) else value for value in found if self.accepts(value)]
         if len(kept) < len(found):
             withheld.append(self.name)
         return kept

@@ -2,6 +2,7 @@
 
 from datetime import date, timedelta
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -23,6 +24,14 @@ def birthdays_by(born: date, on: date) -> int:
         birthday = date(year, 3, 1) if (born.month, born.day) == (2, 29) and not leap else born.replace(year=year)
         count += birthday <= on
     return count
+
+
+@given(st.integers(1, 10**6), st.integers(-4, -1))
+def test_what_single_precision_leaves_of_a_measure_goes(digits, power):
+    written = float(f"{digits}e{power}")
+    single = float(np.float32(written))
+    assert derive.plain_number(single) == derive.plain_number(float(f"{single:.14g}")) == float(f"{written:.7g}")
+    assert derive.plain_number(written) == written
 
 
 @given(st.lists(st.tuples(DAYS, DAYS), min_size=50, max_size=50))
@@ -182,6 +191,9 @@ def test_image_kind(image_type, uid, kind):
         ([], ["T1 without fat sat"], [], ("unknown", "none")),
         ([], ["WITHOUT", "CONTRAST"], [], ("no", "description")),
         ([], ["Plain", None], [None], ("unknown", "none")),
+        ([], ["R3.2.2 Enhanced DICOM phantom"], [], ("unknown", "none")),
+        ([], ["Lung 1.0 edge enhanced"], [], ("unknown", "none")),
+        ([], ["Lung enhanced"], [], ("yes", "description")),
     ],
 )
 def test_contrast(agents, texts, study_texts, expected):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HELPERS = {"all", "archive", "measure"}
+HELPERS = {"all", "archive", "measure", "tenfold"}
 
 
 def main() -> None:

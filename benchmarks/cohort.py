@@ -1,10 +1,10 @@
 """Cohorts at the scale of NCI's Imaging Data Commons: facets, a cohort from scratch, edits of it, its freeze.
 
-    python benchmarks/cohort.py [--conf FILE] [--edits 200] [--tenfold FILE]
+    python benchmarks/cohort.py [--conf FILE] [--edits 200] [--growth | --only-growth]
 
 The data are the 1,044,191 real series of `pictures import-idc` (package idc-index-data, extra ``idc``) and ten million drawn events, made
-below .cache once. ``--conf`` names the settings of a house that has them already, ``--tenfold`` those of one made with
-``--times 10 --events 100000000``, for the growth of an edit.
+below .cache once. ``--conf`` names the settings of a house that has them already. ``--growth`` also asks ten copies of it, with people of
+their own (benchmarks/tenfold.py: 5 GB below .cache, and 20 GB of memory).
 
 cohort_facet_ms        a column counted by the held release; the peer is the same count by DuckDB on the Delta table.
 cohort_scratch_ms      six steps and a pick with no answer known, tables held; the peer is hand-written SQL on the Delta tables.
@@ -30,6 +30,7 @@ from typing import Any
 
 import duckdb
 import measure
+from tenfold import grown
 
 from pictures_spark.cohort import commands, duck, live, tally
 from pictures_spark.cohort.codelists import Codes
@@ -65,28 +66,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--conf", type=Path, help="settings of a house that `pictures import-idc` has filled")
     parser.add_argument("--edits", type=int, default=200)
-    parser.add_argument("--tenfold", type=Path, help="settings of a house with ten times as much")
+    parser.add_argument("--growth", action="store_true", help="also ask a house with ten times as much")
+    parser.add_argument("--only-growth", action="store_true", help="ask for edits only, of this house and of one with ten times as much")
     arguments = parser.parse_args()
-    config = load_config(arguments.conf or made(FOLDER))
+    settings = arguments.conf or made(FOLDER)
+    config = load_config(settings)
     zones = Zones(config, "counter")
     question_file = FOLDER / "six-steps.yaml"
     question_file.parent.mkdir(parents=True, exist_ok=True)
     question_file.write_text(QUESTION)
     asked = commands.load(question_file)
-    with live.opened(zones) as held, live.opened(zones) as other:
-        size = held.ask(asked.question, asked.codes).levels[0].kept
-        scratch(zones, held, asked, size)
-        facets(zones, held, size)
-        edit = edits(held, other, asked, arguments.edits, size)
-    freeze(config, asked, size)
-    if arguments.tenfold:
-        with live.opened(Zones(load_config(arguments.tenfold), "counter")) as held:
+    if not arguments.only_growth:
+        with live.opened(zones) as held, live.opened(zones) as other:
             size = held.ask(asked.question, asked.codes).levels[0].kept
-            taken = [timed(lambda one=one: held.ask(one, asked.codes))[0] for one in edited(asked.question, asked.codes, 40)]
-            print(
-                measure.line("cohort_growth", statistics.median(taken) * 1000, edit, "a tenth of the series and events", "ms", size),
-                flush=True,
-            )
+            scratch(zones, held, asked, size)
+            facets(zones, held, size)
+            edits(held, other, asked, arguments.edits, size)
+        freeze(config, asked, size)
+    if arguments.growth or arguments.only_growth:
+        growth(settings, asked)
+
+
+def growth(settings: Path, asked: commands.Asked) -> None:
+    """The same edits of a house and of one with ten times as many people, one after the other in memory."""
+    taken, sizes = {}, {}
+    for times, of in ((1, settings), (10, grown(settings, FOLDER / "tenfold"))):
+        with live.opened(Zones(load_config(of), "counter")) as held:
+            sizes[times] = held.ask(asked.question, asked.codes).levels[0].kept
+            each = [timed(lambda one=one, held=held: held.ask(one, asked.codes))[0] for one in edited(asked.question, asked.codes, 40)]
+            taken[times] = statistics.median(each) * 1000
+    assert sizes[10] == 10 * sizes[1]
+    print(measure.line("cohort_growth", taken[10], taken[1], "a tenth of the series and events", "ms", sizes[10]), flush=True)
 
 
 def made(folder: Path) -> Path:

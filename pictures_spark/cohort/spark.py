@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 _FLAGS = "pictures_cohort_flags"
 # Rows of some hundred bytes that every executor can hold beside its work.
 _SENT = 500_000
+# Tables of a release that are smaller than this together need no plan that is made anew after each exchange of rows: that costs more than
+# it saves, since every new plan is compiled. Of larger ones nobody knows beforehand what a step leaves.
+_SMALL_BYTES = 8 << 30
+_PLANNED_ONCE = {
+    "spark.sql.adaptive.enabled": "false",
+    # Rows that were brought together by person are so for every key that the person is part of.
+    "spark.sql.requireAllClusterKeysForCoPartition": "false",
+}
 
 
 @contextmanager
@@ -66,16 +74,34 @@ def computed(spark: "SparkSession", plan: Plan) -> "Iterator[DataFrame]":
     from pyspark.sql import functions as F
 
     given = _views(plan)
+    former: dict[str, str | None] = {}
+    if _size(spark, plan) < _SMALL_BYTES:
+        former = {name: spark.conf.get(name, None) for name in _PLANNED_ONCE}
+        for name, value in _PLANNED_ONCE.items():
+            spark.conf.set(name, value)
     try:
         for at, (name, view) in enumerate(given.items()):
             stage = plan.reading(dict(list(given.items())[:at]), name)
             rows = spark.sql(stage.sql("spark")).localCheckpoint(eager=True)
-            small = name == "said" and rows.count() <= _SENT
-            (F.broadcast(rows) if small else rows).createOrReplaceTempView(view)
+            if name == "said":
+                # Otherwise both sides of a join of as many rows would be sorted, where to hash the one is enough.
+                rows = F.broadcast(rows) if rows.count() <= _SENT else rows.hint("shuffle_hash") if former else rows
+            rows.createOrReplaceTempView(view)
         yield spark.sql(plan.reading(given).sql("spark")).localCheckpoint(eager=True)
     finally:
         for view in given.values():
             spark.catalog.dropTempView(view)
+        for name, setting in former.items():
+            if setting is None:
+                spark.conf.unset(name)
+            else:
+                spark.conf.set(name, setting)
+
+
+def _size(spark: "SparkSession", plan: Plan) -> int:
+    """Bytes on disk of the plan's tables."""
+    frames = (spark.table(f"{PREFIX}{name}") for name in plan.tables)
+    return sum(int(str(frame._jdf.queryExecution().optimizedPlan().stats().sizeInBytes())) for frame in frames)
 
 
 def pairs(spark: "SparkSession", plan: Plan) -> "DataFrame | None":

@@ -21,7 +21,6 @@ from cohort_cases import (
     questions,
     saved_of,
 )
-from houses import CHAOS
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from sqlglot import exp
@@ -35,8 +34,8 @@ from pictures_spark.cohort.interpreter import World, count, interpret, show
 QUICK = settings(suppress_health_check=list(HealthCheck), max_examples=100, database=None)
 # Each set of tables is asked so many questions: reading them in takes longer than asking.
 EACH = 16
-# Of two thousand questions a quarter in every run, all of them in make chaos: each is planned by DuckDB, which takes 15 ms.
-SHARDS = 4 if CHAOS else 1
+# Two thousand questions in parts: each is planned by DuckDB, which takes 15 ms.
+SHARDS = 4
 
 
 @pytest.fixture(scope="module")
@@ -682,8 +681,7 @@ def test_spark_says_what_the_embedded_reader_says_to_the_rich_question(spark, co
 def test_spark_says_what_the_embedded_reader_says_to_generated_questions(spark, connection):
     asked = Counter()
 
-    # Each takes Spark a second or two: a few in every run, all of them in make chaos.
-    @settings(QUICK, phases=[Phase.generate], max_examples=10 if CHAOS else 1)
+    @settings(QUICK, phases=[Phase.generate], max_examples=10)
     @given(questions=st.lists(questions(), min_size=5, max_size=5), number=st.integers(0, 99))
     def agree(questions, number):
         tables = dense_tables(number)
@@ -696,4 +694,4 @@ def test_spark_says_what_the_embedded_reader_says_to_generated_questions(spark, 
 
     with for_few_rows(spark):
         agree()
-    assert asked["questions"] >= (50 if CHAOS else 5)
+    assert asked["questions"] >= 50

@@ -5,7 +5,6 @@ import duckdb
 import pyarrow as pa
 import pytest
 from cohort_cases import asked_of_spark, expected_rows, for_few_rows, full, into_duckdb, into_spark
-from houses import only_chaos
 
 from pictures_spark.cohort import commands, duck
 from pictures_spark.cohort.compile import DIALECTS, Saved, compiled
@@ -74,7 +73,6 @@ def test_examples_say_in_prose_what_they_ask():
 
 
 @pytest.mark.spark
-@only_chaos
 def test_spark_answers_the_examples_as_the_embedded_reader_does(spark, planted):
     connection, world, saved, _ = planted
     into_spark(spark, dict(world.tables))

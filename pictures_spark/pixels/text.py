@@ -120,16 +120,26 @@ def _judged(frame8: np.ndarray, places: Sequence[Suspect], found: list[Box], unr
 
     Parameters
     ----------
-    found : what is known already.
+    found : what is known already; places that it covers are not read once more.
     unread : see `find_text`.
     """
     rule = rules()["places"]
-    found = found + [box for region in _regions(places, frame8.shape[:2], rule) for box in _read_region(frame8, region, rule, unread)]
+    left = [place for place in places if _share_in(place, found) < rule["known"]] if found else places
+    found = found + [box for region in _regions(left, frame8.shape[:2], rule) for box in _read_region(frame8, region, rule, unread)]
     if not any(map(_says_something, found)):
         return []
     for place in places:
         _cover(found, _longer(place, frame8.shape, rule), rule)
     return sorted(set(found))
+
+
+def _share_in(place: Suspect, boxes: Sequence[Box]) -> float:
+    """Share of a place that lies in boxes."""
+    free = np.ones((place.height, place.width), bool)
+    for box in boxes:
+        if box.touches(place):
+            free[max(0, box.y0 - place.y0) : box.y1 - place.y0, max(0, box.x0 - place.x0) : box.x1 - place.x0] = False
+    return 1 - float(free.mean())
 
 
 def _says_something(box: Box) -> bool:
@@ -237,12 +247,12 @@ def _read_part(part: np.ndarray, region: _Region, certainty: float, frame_rows: 
     )
     factor = min(rule["line"] / region.line, most)
     found = _read(part, factor, frame_rows)
-    if found or certainty < rule["again"]:
+    if found:
         return found
     larger = min(max(factor * rule["again_factor"], rule["line"] / region.core), most_again)
     if larger > factor:
         found = _read(part, larger, frame_rows)
-    if not found and not region.upright:
+    if not found and not region.upright and certainty >= rule["turned"]:
         for quarter in (1, 3):
             turned = np.rot90(part, quarter)
             found = [_turned_back(box, quarter, part.shape) for box in _read(turned, factor, frame_rows)]

@@ -81,6 +81,17 @@ def test_odd_shapes_are_looked_at(shape):
     assert find_text(np.zeros(shape, np.uint8)) == []
 
 
+def test_what_was_read_in_the_whole_frame_is_not_read_again(monkeypatch):
+    again = []
+    real = detector._read_region
+    monkeypatch.setattr(detector, "_read_region", lambda frame8, region, *rest: again.append(region) or real(frame8, region, *rest))
+    text, at, height = PLACES[1]
+    frame = anatomy(1)
+    boxes = find_text(to_8bit(burn(frame, text, at, FONTS[0], height)), whole=True)
+    assert again == []
+    assert uncovered(boxes, inked(frame.shape, text, at, FONTS[0], height)) == 0
+
+
 def test_boxes_stay_inside_the_frame():
     frame = to_8bit(burn(anatomy(1, (64, 128)), "MACDONALD", (0, 0), "outline", 16))
     for box in find_text(frame):

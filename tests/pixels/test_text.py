@@ -10,8 +10,8 @@ from planted import FONTS, anatomy, burn, inked
 
 from pictures_spark.pixels import text as detector
 from pictures_spark.pixels.decode import decode
-from pictures_spark.pixels.heat import clear
-from pictures_spark.pixels.text import Box, engine_version, find_text
+from pictures_spark.pixels.heat import Look, clear, suspects
+from pictures_spark.pixels.text import Box, engine_version, find_text, read_places
 from pictures_spark.pixels.window import to_8bit
 from pictures_spark.resources import load_schema, schemas_dir
 from pictures_spark.synthetic import frames
@@ -120,6 +120,14 @@ def test_what_is_surely_text_is_covered_even_if_nothing_can_be_read(monkeypatch)
     boxes = find_text(frame)
     assert {box.text for box in boxes} == {""}
     assert uncovered(boxes, inked(frame.shape, "GYLLENSPEY JO", (30, 30), height=18)) == 0
+
+
+@pytest.mark.parametrize(("chance", "in_a_frame", "on_a_track"), [(0.91, False, False), (0.95, True, False), (0.98, True, True)])
+def test_what_cannot_be_read_has_to_be_surer_where_many_frames_are_looked_at(monkeypatch, chance, in_a_frame, on_a_track):
+    monkeypatch.setattr(detector, "_read", lambda *_: [])
+    monkeypatch.setattr(detector, "second_look", lambda *_: Look(chance, 3.0))
+    frame = to_8bit(burn(anatomy(1, (200, 260)), "GYLLENSPEY JO", (30, 30), height=18))
+    assert (bool(find_text(frame)), bool(read_places(frame, suspects(frame)))) == (in_a_frame, on_a_track)
 
 
 def test_a_marker_does_not_excuse_what_cannot_be_read(monkeypatch):

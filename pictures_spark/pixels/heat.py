@@ -209,11 +209,7 @@ def _heat(plane: np.ndarray, name: str = "text_heat") -> np.ndarray:
     """The network's answer: (block rows, block columns) uint8."""
     rows, columns = (-size % CELL for size in plane.shape)
     padded = np.pad(plane, ((0, rows), (0, columns)), mode="edge") if rows or columns else plane
-    # The network takes every second pixel of every second row, four times.
-    quarters = np.empty((1, 4, padded.shape[0] // 2, padded.shape[1] // 2), np.uint8)
-    for number in range(4):
-        quarters[0, number] = padded[number // 2 :: 2, number % 2 :: 2]
-    answer: np.ndarray = network(name).run(["heat"], {"frame": quarters})[0][0, 0]
+    answer: np.ndarray = network(name).run(["heat"], {"frame": np.ascontiguousarray(padded)[None, None]})[0][0, 0]
     return answer
 
 

@@ -102,34 +102,46 @@ def find_text(frame8: np.ndarray, whole: bool = False, unread: bool = True) -> l
     whole : read the whole frame too, as if the first stage had seen nothing: some 20 times as slow, and independent of it.
     unread : whether what is surely text counts where it cannot be read. Over many frames, things that move leave traces like text.
     """
-    return _judged(frame8, suspects(frame8), _read(frame8) if whole else [], unread)
+    return _judged(frame8, suspects(frame8), _read(frame8) if whole else [], rules()["heat"]["unread_short"] if unread else None)
 
 
 def read_places(frame8: np.ndarray, places: Sequence[Suspect]) -> list[Box]:
-    """Boxes of text at certain places of a frame; where one is read, what looks much like text elsewhere counts as text too.
+    """Boxes of text at certain places of a frame of many; where one is read, what looks much like text elsewhere counts as text too.
+
+    What cannot be read has to be surer than in a frame by itself: of a place on many frames one is sooner like text by chance.
 
     Parameters
     ----------
     places : from `pictures_spark.pixels.heat.suspects`.
     """
-    return _judged(frame8, places, [], True)
+    return _judged(frame8, places, [], rules()["heat"]["unread_track"])
 
 
-def _judged(frame8: np.ndarray, places: Sequence[Suspect], found: list[Box], unread: bool) -> list[Box]:
+def _judged(frame8: np.ndarray, places: Sequence[Suspect], found: list[Box], unread: float | None) -> list[Box]:
     """Boxes, sorted; none where all that was seen are markers, such as of a side, and single letters.
 
     Parameters
     ----------
-    found : what is known already.
-    unread : see `find_text`.
+    found : what is known already; places that it covers are not read once more.
+    unread : how sure the second look has to be of what cannot be read; None where that never counts.
     """
     rule = rules()["places"]
-    found = found + [box for region in _regions(places, frame8.shape[:2], rule) for box in _read_region(frame8, region, rule, unread)]
+    left = [place for place in places if _share_in(place, found) < rule["known"]] if found else places
+    found = found + [box for region in _regions(left, frame8.shape[:2], rule) for box in _read_region(frame8, region, rule, unread)]
     if not any(map(_says_something, found)):
         return []
     for place in places:
         _cover(found, _longer(place, frame8.shape, rule), rule)
     return sorted(set(found))
+
+
+def _share_in(place: Suspect, boxes: Sequence[Box]) -> float:
+    """Share of a place that lies in boxes."""
+    free = np.ones((place.height, place.width), bool)
+    for box in boxes:
+        if box.touches(place):
+            free[max(0, box.y0 - place.y0) : box.y1 - place.y0, max(0, box.x0 - place.x0) : box.x1 - place.x0] = False
+    return 1 - float(free.mean())
 
 
 def _says_something(box: Box) -> bool:
@@ -201,7 +213,7 @@ def _margin(line: int, rule: dict[str, Any]) -> int:
     return max(int(rule["margin"]), int(rule["margin_share"] * line))
 
 
-def _read_region(frame8: np.ndarray, region: _Region, rule: dict[str, Any], unread: bool) -> list[Box]:
+def _read_region(frame8: np.ndarray, region: _Region, rule: dict[str, Any], unread: float | None) -> list[Box]:
     """Boxes of text in a region; one without words where it surely is text that cannot be read, and that counts."""
     part = clear(frame8[region.y0 : region.y1, region.x0 : region.x1])
     lines = [region.line, region.core] if region.line >= 1.5 * region.core else [region.line]
@@ -216,16 +228,16 @@ def _read_region(frame8: np.ndarray, region: _Region, rule: dict[str, Any], unre
     found = _read_part(part, region, look.chance, frame8.shape[0], rule)
     if found and look.chance + max(box.score for box in found) < rules()["reading"]["together"]:
         found = []
-    if unread and not found and _surely_text(look, heat):
+    if unread is not None and not found and _surely_text(look, heat, unread):
         inner = _margin(region.line, rule) // 2
         found = [Box(inner, inner, part.shape[1] - inner, part.shape[0] - inner, look.chance)]
     return [box.moved(region.x0, region.y0) for box in found]
 
 
-def _surely_text(look: Look, heat: dict[str, Any]) -> bool:
+def _surely_text(look: Look, heat: dict[str, Any], short: float) -> bool:
     """Whether a place counts as text though it cannot be read; long ones have to be surer, for rulers are long."""
     least, most = heat["unread_length"]
-    return look.length >= least and look.chance >= heat["unread" if look.length > most else "unread_short"]
+    return look.length >= least and look.chance >= (heat["unread"] if look.length > most else short)
 
 
 def _read_part(part: np.ndarray, region: _Region, certainty: float, frame_rows: int, rule: dict[str, Any]) -> list[Box]:
@@ -237,12 +249,12 @@ def _read_part(part: np.ndarray, region: _Region, certainty: float, frame_rows: 
     )
     factor = min(rule["line"] / region.line, most)
     found = _read(part, factor, frame_rows)
-    if found or certainty < rule["again"]:
+    if found:
         return found
     larger = min(max(factor * rule["again_factor"], rule["line"] / region.core), most_again)
     if larger > factor:
         found = _read(part, larger, frame_rows)
-    if not found and not region.upright:
+    if not found and not region.upright and certainty >= rule["turned"]:
         for quarter in (1, 3):
             turned = np.rot90(part, quarter)
             found = [_turned_back(box, quarter, part.shape) for box in _read(turned, factor, frame_rows)]

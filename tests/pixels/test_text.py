@@ -10,8 +10,8 @@ from planted import FONTS, anatomy, burn, inked
 
 from pictures_spark.pixels import text as detector
 from pictures_spark.pixels.decode import decode
-from pictures_spark.pixels.heat import clear
-from pictures_spark.pixels.text import Box, engine_version, find_text
+from pictures_spark.pixels.heat import Look, clear, suspects
+from pictures_spark.pixels.text import Box, engine_version, find_text, read_places
 from pictures_spark.pixels.window import to_8bit
 from pictures_spark.resources import load_schema, schemas_dir
 from pictures_spark.synthetic import frames
@@ -81,6 +81,17 @@ def test_odd_shapes_are_looked_at(shape):
     assert find_text(np.zeros(shape, np.uint8)) == []
 
 
+def test_what_was_read_in_the_whole_frame_is_not_read_again(monkeypatch):
+    again = []
+    real = detector._read_region
+    monkeypatch.setattr(detector, "_read_region", lambda frame8, region, *rest: again.append(region) or real(frame8, region, *rest))
+    text, at, height = PLACES[1]
+    frame = anatomy(1)
+    boxes = find_text(to_8bit(burn(frame, text, at, FONTS[0], height)), whole=True)
+    assert again == []
+    assert uncovered(boxes, inked(frame.shape, text, at, FONTS[0], height)) == 0
+
+
 def test_boxes_stay_inside_the_frame():
     frame = to_8bit(burn(anatomy(1, (64, 128)), "MACDONALD", (0, 0), "outline", 16))
     for box in find_text(frame):
@@ -109,6 +120,14 @@ def test_what_is_surely_text_is_covered_even_if_nothing_can_be_read(monkeypatch)
     boxes = find_text(frame)
     assert {box.text for box in boxes} == {""}
     assert uncovered(boxes, inked(frame.shape, "GYLLENSPEY JO", (30, 30), height=18)) == 0
+
+
+@pytest.mark.parametrize(("chance", "in_a_frame", "on_a_track"), [(0.91, False, False), (0.95, True, False), (0.98, True, True)])
+def test_what_cannot_be_read_has_to_be_surer_where_many_frames_are_looked_at(monkeypatch, chance, in_a_frame, on_a_track):
+    monkeypatch.setattr(detector, "_read", lambda *_: [])
+    monkeypatch.setattr(detector, "second_look", lambda *_: Look(chance, 3.0))
+    frame = to_8bit(burn(anatomy(1, (200, 260)), "GYLLENSPEY JO", (30, 30), height=18))
+    assert (bool(find_text(frame)), bool(read_places(frame, suspects(frame)))) == (in_a_frame, on_a_track)
 
 
 def test_a_marker_does_not_excuse_what_cannot_be_read(monkeypatch):

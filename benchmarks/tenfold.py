@@ -5,10 +5,14 @@ here DuckDB copies the Parquet files, row for row in their order, with other ids
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import duckdb
+
+from pictures_spark.config import load_config
+from pictures_spark.zones import Zones
 
 # Tables that tell of the whole: their rows are no more in a larger house.
 WHOLE = ("release", "source_cover")
@@ -19,20 +23,18 @@ def grown(settings: Path, folder: Path, times: int = 10) -> Path:
     target = folder / "conf.yaml"
     if target.exists():
         return target
-    source = settings.parent / "house" / "deidentified" / "tables"
+    source = Zones(load_config(settings), "counter").path("deidentified", "tables")
     shutil.rmtree(folder, ignore_errors=True)
     with duckdb.connect() as connection:
-        # Rows stay in their order, which is that of people: half of memory would be spent on sorting them again.
         connection.execute("SET enable_progress_bar = false")
-        connection.execute("SET preserve_insertion_order = true")
         for table in sorted(source.iterdir()):
-            copy = folder / "house" / "deidentified" / "tables" / table.name
+            copy = folder / "house" / source.parent.name / source.name / table.name
             if table.name in WHOLE:
                 shutil.copytree(table, copy)
             else:
                 copy.mkdir(parents=True)
                 _copied(connection, table, copy, times)
-    shutil.copy(settings, target)
+    target.write_text(re.sub(r"(?m)^home: .*$", "home: house", settings.read_text()))
     return target
 
 

@@ -7,6 +7,8 @@ what the zone holds. All times are UTC and zone-less.
 
 import os
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +71,22 @@ def open_session(config: Config, zones: Zones) -> "SparkSession":
     spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     return spark
+
+
+@contextmanager
+def settings(session: "SparkSession", values: Mapping[str, str]) -> Iterator[None]:
+    """Settings of a session that hold meanwhile; afterwards they are what they were."""
+    before = {name: session.conf.get(name, None) for name in values}
+    for name, value in values.items():
+        session.conf.set(name, value)
+    try:
+        yield
+    finally:
+        for name, old in before.items():
+            if old is None:
+                session.conf.unset(name)
+            else:
+                session.conf.set(name, old)
 
 
 def _master(config: Config) -> str:

@@ -11,6 +11,7 @@ from pictures_spark.cohort.tally import Count
 from pictures_spark.cohort.tally import counts as counted
 from pictures_spark.errors import ChecksFailedError, InputError
 from pictures_spark.job import Job
+from pictures_spark.session import settings
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -74,28 +75,20 @@ def computed(spark: "SparkSession", plan: Plan) -> "Iterator[DataFrame]":
     from pyspark.sql import functions as F
 
     given = _views(plan)
-    former: dict[str, str | None] = {}
-    if _size(spark, plan) < _SMALL_BYTES:
-        former = {name: spark.conf.get(name, None) for name in _PLANNED_ONCE}
-        for name, value in _PLANNED_ONCE.items():
-            spark.conf.set(name, value)
+    small = _size(spark, plan) < _SMALL_BYTES
     try:
-        for at, (name, view) in enumerate(given.items()):
-            stage = plan.reading(dict(list(given.items())[:at]), name)
-            rows = spark.sql(stage.sql("spark")).localCheckpoint(eager=True)
-            if name == "said":
-                # Otherwise both sides of a join of as many rows would be sorted, where to hash the one is enough.
-                rows = F.broadcast(rows) if rows.count() <= _SENT else rows.hint("shuffle_hash") if former else rows
-            rows.createOrReplaceTempView(view)
-        yield spark.sql(plan.reading(given).sql("spark")).localCheckpoint(eager=True)
+        with settings(spark, _PLANNED_ONCE if small else {}):
+            for at, (name, view) in enumerate(given.items()):
+                stage = plan.reading(dict(list(given.items())[:at]), name)
+                rows = spark.sql(stage.sql("spark")).localCheckpoint(eager=True)
+                if name == "said":
+                    # Otherwise both sides of a join of as many rows would be sorted, where to hash the one is enough.
+                    rows = F.broadcast(rows) if rows.count() <= _SENT else rows.hint("shuffle_hash") if small else rows
+                rows.createOrReplaceTempView(view)
+            yield spark.sql(plan.reading(given).sql("spark")).localCheckpoint(eager=True)
     finally:
         for view in given.values():
             spark.catalog.dropTempView(view)
-        for name, setting in former.items():
-            if setting is None:
-                spark.conf.unset(name)
-            else:
-                spark.conf.set(name, setting)
 
 
 def _size(spark: "SparkSession", plan: Plan) -> int:

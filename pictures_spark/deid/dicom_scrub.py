@@ -9,7 +9,7 @@ Each way to find an identifier is a rule with a name, so that a test can turn ea
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import re2
@@ -92,7 +92,6 @@ class Scrub:
         self.rules = rules
         self.names, self.words = own
         self.long = tuple(sorted(word for word in self.words if len(word) >= LONG))
-        self._short: re.Pattern[str] | None = None
 
     def spans(self, text: str) -> list[Span]:
         """Where identifiers are, in order, none overlapping another."""
@@ -116,17 +115,18 @@ class Scrub:
 
         Of a name of five letters anything may be beside it; of shorter ones, which are in many words, known words and a letter or two.
         """
-        if self._short is None:
-            short = (own for own in self.words if GLUED <= len(own) < LONG and own.isalpha())
-            self._short = re.compile("|".join(map(re.escape, sorted(short, key=len, reverse=True))) or r"(?!)")
-        if word in self.words or self._short.search(word) is None:
-            return False
-        if known_word(word):
+        if word in self.words or self._short.search(word) is None or known_word(word):
             return False
         beside = _LETTERS.findall(self._short.sub(" ", word))
         names = sum(map(str.isalpha, word)) - sum(map(len, beside))
         unknown = sum(len(rest) for rest in beside if not known_word(rest))
         return unknown <= (1 if names == GLUED else 2) or any(len(name) == LONG - 1 for name in self._short.findall(word))
+
+    @cached_property
+    def _short(self) -> re.Pattern[str]:
+        """The short names, longer ones first; made when it is first asked for, which many persons' files never do."""
+        short = (own for own in self.words if GLUED <= len(own) < LONG and own.isalpha())
+        return re.compile("|".join(map(re.escape, sorted(short, key=len, reverse=True))) or r"(?!)")
 
     def _is_slip(self, word: str) -> bool:
         first, last, size = word[0], word[-1], len(word)

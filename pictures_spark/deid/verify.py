@@ -52,10 +52,7 @@ _CODE_KEYWORDS = {"CodeValue", "LongCodeValue", "CodingSchemeDesignator", "CodeM
 _FORMS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "AT": "I"}
 _FORMS_OF = {"AT": lambda tag: (int(tag) & 0xFFFF) << 16 | int(tag) >> 16}
 # What is left of an overlay (group 60xx), by element.
-_OVERLAY = {
-    **{0x0010: "US", 0x0011: "US", 0x0015: "IS", 0x0040: "CS", 0x0050: "SS"},
-    **{0x0051: "US", 0x0100: "US", 0x0102: "US", 0x3000: "OW"},
-}
+_OVERLAY = dict.fromkeys((0x0010, 0x0011, 0x0051, 0x0100, 0x0102), "US") | {0x0015: "IS", 0x0040: "CS", 0x0050: "SS", 0x3000: "OW"}
 _PIXELS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
 _CHARSET, _IMPLEMENTATION = 0x00080005, 0x00020012
 # What a result's file meta information may hold.

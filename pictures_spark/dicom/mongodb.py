@@ -23,10 +23,11 @@ from pictures_spark.dicom.scan import Elements, finite_or_text
 from pictures_spark.dicom.templates import rebuild
 from pictures_spark.errors import InputError
 from pictures_spark.resources import load_schema
+from pictures_spark.session import settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
 Document = dict[str, Any]
 PRODUCER = "pictures catalogue"
@@ -197,7 +198,7 @@ def write(found: "DataFrame", uri: str, database: str) -> None:
     # On disk: the columns of a frame are known only once all documents are, and they are made twice as slowly as read back.
     found = found.persist(StorageLevel.DISK_ONLY)
     try:
-        with _settings(session, _SESSION):
+        with settings(session, _SESSION):
             shapes = found.where("keys IS NOT NULL").select("collection", "heavy", "shape", "keys").dropDuplicates(["shape"])
             groups = frames(shapes.orderBy("collection", "heavy", "shape").toLocalIterator(), load_schema("dicom/mongodb.yaml")["columns"])
             numbers = [(shape, number) for number, frame in enumerate(groups) for shape in frame.shapes]
@@ -345,18 +346,6 @@ def _elsewhere(known: "DataFrame") -> "DataFrame":
     own = F.col("collection").isin(collections())
     others = known.where(own).withColumn("other", F.explode(F.array(*map(F.lit, collections()))))
     return others.where("other <> collection").select(F.col("other").alias("collection"), "document_id")
-
-
-@contextmanager
-def _settings(session: "SparkSession", values: dict[str, str]) -> Iterator[None]:
-    before = {name: session.conf.get(name) for name in values}
-    for name, value in values.items():
-        session.conf.set(name, value)
-    try:
-        yield
-    finally:
-        for name, old in before.items():
-            session.conf.set(name, cast("str", old))
 
 
 @contextmanager

@@ -164,9 +164,11 @@ def _protocol(
                 "image", np.full(row["image_count"], lives.people.index[who]), _slots(wanted, place, at, row["image_count"])
             )
             uids = [uid(image) for image in images.to_pylist()]
-            typed_anew = tags | {"SeriesDescription": f"{tags['SeriesDescription']} *"}
-            for takers, said_of_it in ((into, tags), (second if twice[place] else (), typed_anew if changed[place] else tags)):
-                for name, content in _images(said_of_it, entry, uids, row["frame_count"]) if takers else ():
+            written = [(tags, into + (second if twice[place] and not changed[place] else ()))]
+            if changed[place]:
+                written.append((tags | {"SeriesDescription": f"{tags['SeriesDescription']} *"}, second))
+            for said_of_it, takers in written:
+                for name, content in _images(said_of_it, entry, uids, row["frame_count"]):
                     for one in takers:
                         one.add(f"{shared['StudyInstanceUID']}/{at + 1:03d}/{name}", content)
             yield (

@@ -64,7 +64,7 @@ def header(protocol: str, number: int, device: Sequence[Any], trap: str | None) 
     found |= {"StudyDescription": plan["StudyDescription"], **{name: value for name, value in series.items() if name[0].isupper()}}
     if "plane" in series:
         found["ImageOrientationPatient"] = data["planes"][series["plane"]]
-    rule: dict[str, Any] = next((row for row in data["traps"] if row["id"] == trap), {})
+    rule = _rule(trap)
     if series["Modality"] in rule.get("only", [series["Modality"]]):
         found |= rule.get("set", {})
         for keyword, spellings in rule.get("spelt", {}).items():
@@ -94,9 +94,14 @@ def _spoils(protocol: str) -> Flags:
 
 def days_off(trap: str | None, keyword: str) -> int:
     """How many days a trap moves a date of the header."""
-    rule: dict[str, Any] = next((row for row in scanning()["traps"] if row["id"] == trap), {})
-    days: int = rule.get("days", {}).get(keyword, 0)
+    days: int = _rule(trap).get("days", {}).get(keyword, 0)
     return days
+
+
+def _rule(trap: str | None) -> dict[str, Any]:
+    """What a trap does; nothing where it is none."""
+    found: dict[str, Any] = next((row for row in scanning()["traps"] if row["id"] == trap), {})
+    return found
 
 
 @cache

@@ -58,6 +58,7 @@ from pictures_spark.cohort.model import (
 )
 from pictures_spark.cohort.spark import computed, pairs
 from pictures_spark.schema import Column, table
+from pictures_spark.session import settings
 
 TABLES = (
     *("patient", "residence", "source_cover", "study", "series", "image", "event", "stay", "tag", "study_tag", "image_feature"),
@@ -113,17 +114,8 @@ def for_few_rows(spark: Any) -> Iterator[None]:
         "spark.sql.codegen.factoryMode": "NO_CODEGEN",
         "spark.sql.shuffle.partitions": "1",
     }
-    before = {name: spark.conf.get(name, None) for name in quick}
-    for name, value in quick.items():
-        spark.conf.set(name, value)
-    try:
+    with settings(spark, quick):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                spark.conf.unset(name)
-            else:
-                spark.conf.set(name, value)
 
 
 def asked_of_spark(spark: Any, connection: Any, plan: Plan) -> None:

@@ -110,29 +110,33 @@ def _unused_bits(image: Image, declared: set[int]) -> Iterator[Picture]:
     dataset, last = image.dataset, image.frame_count - 1
     allocated, high = int(dataset.get("BitsAllocated", 0)), int(dataset.get("HighBit", 0))
     stored = int(dataset.get("BitsStored", 0))
-    if "PixelData" not in dataset or allocated not in (8, 16) or image.samples != 1:
-        return
-    data = dataset.PixelData
-    count = image.frame_count * image.rows * image.columns
-    if UID(image.transfer_syntax).is_encapsulated or len(data) < count * allocated // 8:
+    count = image.frame_count * image.rows * image.columns * image.samples
+    data = dataset.get("PixelData") or b""
+    if allocated not in (8, 16, 32) or UID(image.transfer_syntax).is_encapsulated or len(data) < count * allocated // 8:
         if declared:
             yield Picture(OVERLAY, 0, last, None)
         return
     order = "<" if dataset.original_encoding[1] is not False else ">"
-    words = np.frombuffer(data, f"{order}u{allocated // 8}", count).reshape(image.frame_count, image.rows, image.columns)
+    words = np.frombuffer(data, f"{order}u{allocated // 8}", count)
+    if image.samples > 1 and int(dataset.get("PlanarConfiguration", 0)):
+        frames = words.reshape(image.frame_count, image.samples, image.rows, image.columns)
+    else:
+        frames = np.moveaxis(words.reshape(image.frame_count, image.rows, image.columns, image.samples), 3, 1)
     unused = [*range(high + 1, allocated), *range(0, high + 1 - stored)]
     mask = sum(1 << position for position in unused)
-    for number, frame in enumerate(words):
-        if not (frame & mask).any():
-            continue
-        sign = (frame >> high) & 1
-        for position in unused:
-            bits = (frame >> position) & 1
-            # Copies of the sign bit are part of a signed value.
-            if bits.any() and not (position > high and np.array_equal(bits, sign)):
-                # Nobody takes undeclared bits out: their text is treated as text of the pixels.
-                name = OVERLAY if position in declared else PIXEL
-                yield Picture(name, number, number, bits.astype(np.uint8) * np.uint8(255))
+    for number, frame in enumerate(frames):
+        # Colours have such bits in each of their samples.
+        for sample in frame:
+            if not (sample & mask).any():
+                continue
+            sign = (sample >> high) & 1
+            for position in unused:
+                bits = (sample >> position) & 1
+                # Copies of the sign bit are part of a signed value.
+                if bits.any() and not (position > high and np.array_equal(bits, sign)):
+                    # Nobody takes undeclared bits out: their text is treated as text of the pixels.
+                    name = OVERLAY if position in declared else PIXEL
+                    yield Picture(name, number, number, bits.astype(np.uint8) * np.uint8(255))
 
 
 def _icon(item: Dataset) -> np.ndarray | None:

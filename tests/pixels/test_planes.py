@@ -128,6 +128,27 @@ def test_an_overlay_in_the_bits_of_compressed_pixels_is_not_clean():
     assert ("overlay", "") in planes(examined(made, RLELossless))
 
 
+@pytest.mark.parametrize("declared", [True, False], ids=["declared", "undeclared"])
+@pytest.mark.parametrize("kind", ["32 bit", "colour", "colour by plane"])
+def test_text_in_unused_bits_of_colours_and_long_words_is_found(kind, declared):
+    values = {"BitsStored": 12, "HighBit": 11}
+    if kind == "32 bit":
+        pixels, position = plain().astype(np.uint32) | INK.astype(np.uint32) << 24, 24
+    else:
+        values |= {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": int(kind == "colour by plane")}
+        values |= {"Rows": SHAPE[0], "Columns": SHAPE[1]}
+        position = 13
+        colours = np.stack([plain(), plain() | INK.astype(np.uint16) << position, plain()], axis=2)
+        pixels = np.moveaxis(colours, 2, 0) if kind == "colour by plane" else colours
+    made = instance(plain(), **values, BitsAllocated=8 * pixels.itemsize, PixelData=np.ascontiguousarray(pixels).tobytes())
+    if declared:
+        for element, value in ((0x0010, SHAPE[0]), (0x0011, SHAPE[1]), (0x0100, 8 * pixels.itemsize), (0x0102, position)):
+            made.add_new(0x60000000 | element, "US", value)
+    result = examined(made)
+    assert ("overlay" if declared else "pixel", NAME) in planes(result)
+    assert covers(result, "overlay" if declared else "pixel")
+
+
 def test_text_of_curves_and_graphic_annotations_is_found():
     made = instance(
         plain(),

@@ -144,3 +144,38 @@ def test_nothing_is_found_where_nothing_is(tmp_path):
     (tmp_path / "noise").write_bytes(b"rrrrrrrrsssssssssttttttttuuuuuu")
     (tmp_path / "d").write_bytes(dicom(lambda d: setattr(d, "PatientName", "Other^Person")))
     assert Scanner({*CANARIES, "12345678"}).scan(tmp_path) == []
+
+
+# What a run writes of itself at the worst of times: its clock, in milliseconds and as a time of day, and what Spark measured.
+METERS = (
+    '{"Launch Time":1796119461103},{"time":1796119461103,"id":"local-1796119461103"}',
+    '{"at":"2026-12-01T19:46:11.03"},{"at":"2026-12-01 20:19:46.1103"}',
+    '{"Name":"peak memory","Update":"7","Value":19461103,"Peak Execution Memory":194611030}',
+)
+
+
+@pytest.mark.parametrize("text", METERS)
+def test_clocks_and_meters_are_no_birth_dates(monkeypatch, text):
+    monkeypatch.setattr("time.time", lambda: 1796119461.103 + 86_400)
+    assert SCANNER.bytes(text.encode()) == set()
+
+
+def test_only_a_clock_of_this_run_is_passed_over(monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 1796119461.103 + 10 * 86_400)
+    assert SCANNER.bytes(METERS[0].encode())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"Value":"19461103"}',
+        '{"Value":19461103 or else}',
+        '{"at":"1946-11-03T00:00:00.000"}',
+        '{"at":"19461103T194611"}',
+        '{"clock":1796119349317,"born":19461103}',
+        '{"Launch Time":1796119349317,"chi":311461236,"text":"0311461236"}',
+    ],
+)
+def test_what_stands_beside_clocks_and_meters_is_found(monkeypatch, text):
+    monkeypatch.setattr("time.time", lambda: 1796119349.317)
+    assert SCANNER.bytes(text.encode())

@@ -71,7 +71,7 @@ def test_no_canary_outside_the_identifiable_zone(house, scanner, zone):
     folder = house.home / zone
     assert any(folder.rglob("*")), "nothing to search"
     hits = scanner.scan(folder)
-    assert sorted({(hit.place, hit.form) for hit in hits}) == []
+    assert sorted({(hit.place, hit.form, hit.shape) for hit in hits}) == []
 
 
 def test_no_canary_in_what_was_printed(house, scanner):
@@ -82,7 +82,7 @@ def test_no_canary_in_what_was_printed(house, scanner):
 def test_no_canary_in_spark_event_logs(house, scanner):
     events = Path(urlparse(house.spark.sparkContext.getConf().get("spark.eventLog.dir")).path)
     assert any(path.is_file() for path in events.rglob("*")), "no event log to search"
-    assert sorted({(hit.place, hit.form) for hit in scanner.scan(events)}) == []
+    assert sorted({(hit.place, hit.form, hit.shape) for hit in scanner.scan(events)}) == []
 
 
 def test_no_true_path_of_the_archive_outside_the_identifiable_zone(house):

@@ -1,8 +1,8 @@
 """Headers as they travel: typed columns, and what each header has of its own beside a base that many share. A chunk of headers at a time.
 
 Pure: headers in, Arrow arrays out. Runs on executors. Headers of one structure have its constants as their base, and their slots' values as
-their own lines (see :mod:`pictures_spark.dicom.templates`); where series come one after the other, what is equal within each of them is in
-its base, too. Values are converted slot by slot, for all headers of the chunk at once. A header without a structure is its own base.
+their own lines (see :mod:`pictures_spark.dicom.templates`); values are converted slot by slot, for all headers of the chunk at once. A
+header without a structure is its own base.
 """
 
 import hashlib
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 SERIES = ("study_uid", "series_uid", "modality")
 # Key of the base; lines of its own; and, on the first row of each base and series that a task meets, the base's lines.
 LINES = ("base_id", "lines", "base")
-# A base for each series is worth its bytes where a series has so many headers in a chunk, on average.
-_HEADERS_A_BASE = 8
 # The whole header as packed JSON, for those who ask for it.
 TEXT = "header"
 
@@ -79,10 +77,9 @@ class Storing:
         for index, header in enumerate(headers):
             groups.setdefault(header.structure, []).append(index)
         members = {structure: [headers[index] for index in indices] for structure, indices in groups.items()}
-        raws = {structure: _slots(structure, of) for structure, of in members.items() if structure is not None}
-        values = _values(raws, chosen)
+        values = _values({structure: of for structure, of in members.items() if structure is not None}, chosen)
         pieces = [
-            self._one_by_one(of, chosen) if structure is None else self._alike(structure, of, chosen, raws[structure], values[structure])
+            self._one_by_one(of, chosen) if structure is None else self._alike(structure, of, chosen, values[structure])
             for structure, of in members.items()
         ]
         if not pieces:
@@ -103,10 +100,8 @@ class Storing:
             rows.append(row)
         return {name: pa.array([row[name] for row in rows], _arrow_type(name)) for name in chosen}
 
-    def _alike(
-        self, structure: Structure, headers: list[Header], chosen: tuple[str, ...], raws: list[pa.BinaryArray], values: "_Values"
-    ) -> dict[str, pa.Array]:
-        """Rows of headers of one structure, of whose slots ``raws`` and ``values`` are known."""
+    def _alike(self, structure: Structure, headers: list[Header], chosen: tuple[str, ...], values: "_Values") -> dict[str, pa.Array]:
+        """Rows of headers of one structure, of whose slots ``values`` are known."""
         count = len(headers)
         with_lines, needed = _needed(chosen)
         found = {
@@ -136,46 +131,28 @@ class Storing:
             elif name not in LINES:
                 made[name] = _repeated(self._constant(structure, name), count)
         if with_lines:
-            series = [found.get(name, self._constant(structure, name)) for name in SERIES]
-            names_of_series = joined([part for value in series for part in (pc.fill_null(value, "\0"), "\n")], count)
-            made |= self._lines(structure, raws, members, names_of_series)
+            made["base_id"] = pa.repeat(structure.base_id, count)
+            lines = itertools.chain.from_iterable(["\n", *pieces] if place else pieces for place, pieces in enumerate(members))
+            made["lines"] = joined([*lines], count)
+            made["base"] = self._bases(structure, [found.get(name, self._constant(structure, name)) for name in SERIES], count)
         return made
-
-    def _lines(
-        self, structure: Structure, raws: list[pa.BinaryArray], members: list[Pieces], series: pa.StringArray
-    ) -> dict[str, pa.Array]:
-        """The columns `LINES`, of slots whose values are ``raws`` and whose members are in pieces; ``series`` says which one each is of."""
-        count, keys = len(series), series.dictionary_encode()
-        which = keys.indices.to_numpy()
-        starts = np.flatnonzero(np.concatenate((np.ones(1, bool), which[1:] != which[:-1])))
-        shared = _equal_within(raws, starts) if len(starts) * _HEADERS_A_BASE <= count else []
-        if shared:
-            found = [piece if isinstance(piece, str) else piece.take(pa.array(starts)) for piece in _lines_of(members[at] for at in shared)]
-            texts = joined(found, len(starts)).to_pylist()
-        else:
-            _, starts = np.unique(which, return_index=True)
-            starts.sort()
-            texts = [""] * len(starts)
-        ids = [hashlib.sha256(f"{structure.base_id}\n{text}".encode()).hexdigest() if text else structure.base_id for text in texts]
-        bases: list[str | None] = [None] * count
-        for start, text, id_ in zip(starts.tolist(), texts, ids, strict=True):
-            key = id_, keys.dictionary[which[start]].as_py()
-            if key not in self._given:
-                self._given.add(key)
-                bases[start] = "\n".join(part for part in (structure.constants, text) if part)
-        lines = _lines_of(of for at, of in enumerate(members) if at not in shared)
-        of_each = pa.array(ids).take(pa.array(np.repeat(np.arange(len(starts)), np.diff(starts, append=count)))) if shared else None
-        return {
-            "base_id": pa.repeat(structure.base_id, count) if of_each is None else of_each,
-            "lines": joined(lines, count),
-            "base": pa.array(bases, pa.string()),
-        }
 
     def _constant(self, structure: Structure, name: str) -> pa.Scalar:
         constants = self._constants.setdefault(structure, {})
         if name not in constants:
             constants[name] = pa.scalar(structure.columns[name], _arrow_type(name))
         return constants[name]
+
+    def _bases(self, structure: Structure, series: list[pa.Array | pa.Scalar], count: int) -> pa.StringArray:
+        """The base's lines for the first header of each series for which this task has not given them before."""
+        keys = joined([part for value in series for part in (pc.fill_null(value, "\0"), "\n")], count).dictionary_encode()
+        bases: list[str | None] = [None] * count
+        _, firsts = np.unique(keys.indices.to_numpy(), return_index=True)
+        for first, key in zip(sorted(firsts.tolist()), keys.dictionary.to_pylist(), strict=True):
+            if (structure.base_id, key) not in self._given:
+                self._given.add((structure.base_id, key))
+                bases[first] = structure.constants
+        return pa.array(bases, pa.string())
 
 
 # By place among a structure's slots: the values' members in pieces, and their typed columns.
@@ -188,34 +165,15 @@ def _needed(chosen: tuple[str, ...]) -> tuple[bool, set[str]]:
     return with_lines, {*chosen, *SERIES} if with_lines else {*chosen}
 
 
-def _lines_of(members: Iterable[Pieces]) -> Pieces:
-    """Members as lines, in pieces."""
-    return [*itertools.chain.from_iterable(["\n", *pieces] if place else pieces for place, pieces in enumerate(members))]
-
-
-def _equal_within(raws: list[pa.BinaryArray], starts: np.ndarray) -> list[int]:
-    """The slots whose value is the same in all headers from each of ``starts`` up to the next."""
-    goes_on = np.ones(len(raws[0]), bool)
-    goes_on[starts] = False
-    # Most that differ somewhere do so between the first two headers of the chunk.
-    pair = int(goes_on.argmax())
-    found = []
-    for place, values in enumerate(raws):
-        if values[pair] == values[pair - 1]:
-            numbers = values.dictionary_encode().indices.to_numpy()
-            if not (goes_on[1:] & (numbers[1:] != numbers[:-1])).any():
-                found.append(place)
-    return found
-
-
-def _values(groups: dict[Structure, list[pa.BinaryArray]], chosen: tuple[str, ...]) -> dict[Structure, _Values]:
+def _values(groups: dict[Structure, list[Header]], chosen: tuple[str, ...]) -> dict[Structure, _Values]:
     """Values of the slots that the chosen columns need; those of one element are converted together, whatever structure they are of."""
     with_lines, needed = _needed(chosen)
     parts: dict[tuple[str, str], list[tuple[Structure, int, pa.BinaryArray]]] = {}
-    for structure, raws in groups.items():
+    for structure, headers in groups.items():
+        raws, count = _raws(headers), len(headers)
         for place, slot in enumerate(structure.slots):
             if with_lines or TEXT in needed or any(column.name in needed for column in slot.columns):
-                parts.setdefault((slot.tag, slot.vr), []).append((structure, place, raws[place]))
+                parts.setdefault((slot.tag, slot.vr), []).append((structure, place, raws.slice(place * count, count)))
     found: dict[Structure, _Values] = {structure: {} for structure in groups}
     for same in parts.values():
         arrays = arrays_of([structure.slots[place] for structure, place, _ in same], [raws for _, _, raws in same])
@@ -233,16 +191,15 @@ def _repeated(value: pa.Scalar, count: int) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(np.arange(count + 1, dtype=np.int32) * length), values).cast(value.type)
 
 
-def _slots(structure: Structure, headers: list[Header]) -> list[pa.BinaryArray]:
-    """Of each slot, the values in headers of one structure."""
+def _raws(headers: list[Header]) -> pa.BinaryArray:
+    """The slots' values of headers of one structure: those of the first slot, one for each header, then those of the second."""
     numbers: dict[Layout, int] = {}
     which = [numbers.setdefault(cast("Layout", header.layout), len(numbers)) for header in headers]
     lengths = np.array([layout.lengths for layout in numbers], dtype=np.int32)[which]
     offsets = pa.py_buffer(np.concatenate((np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32))))
     data = pa.py_buffer(b"".join([header.slots for header in headers]))
     by_header = pa.Array.from_buffers(pa.binary(), lengths.size, [None, offsets, data])
-    by_slot = by_header.take(pa.array(np.arange(lengths.size, dtype=np.int32).reshape(lengths.shape).T.ravel()))
-    return [by_slot.slice(place * len(headers), len(headers)) for place in range(len(structure.slots))]
+    return by_header.take(pa.array(np.arange(lengths.size, dtype=np.int32).reshape(lengths.shape).T.ravel()))
 
 
 def split_type() -> "StructType":

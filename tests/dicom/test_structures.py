@@ -224,24 +224,6 @@ def test_a_base_is_given_once_for_each_series():
     assert len(given) == len(set(given)) < 100
 
 
-def test_what_is_equal_within_each_series_is_in_its_base():
-    files = [data for _, data in instances(400, seed=11)]
-    headers = Headers()
-    for data in files:
-        headers.read(data)
-    read = [header for header in map(headers.read, files) if header.structure is not None]
-    alternating = [header for one in zip(read[::2], read[1::2][::-1], strict=False) for header in one]
-    for headers_given in (read, alternating):
-        order, columns = Storing().columns(headers_given, ["base_id", "lines", "base"])
-        rows = pa.table(columns).to_pylist()
-        bases = {row["base_id"]: row["base"] for row in rows if row["base"] is not None}
-        for row, index in zip(rows, order, strict=True):
-            assert as_json(bases[row["base_id"]], row["lines"]) == headers_given[index].text
-        if headers_given is read:
-            # The accession number and the day of the study differ from series to series only, the instance number within each.
-            assert [sum(f'"{tag}"' in row["lines"] for row in rows) for tag in ("00080050", "00080020", "00200013")] == [0, 0, len(rows)]
-
-
 NUMBERS = st.one_of(
     st.floats().map(repr),
     st.floats(-1e6, 1e6).map(lambda x: f"{x:.4f}"),

@@ -33,6 +33,7 @@ import archive
 import orjson
 import pyarrow as pa
 from measure import CHUNK, ROUNDS, alternate, line, local_session
+from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.datasource import DataSource, DataSourceReader, InputPartition
@@ -313,7 +314,8 @@ def noop(frame: DataFrame) -> None:
 
 def kept(frame: DataFrame) -> DataFrame:
     """Headers as the catalogue keeps them: split series by series, whatever task read them."""
-    read = frame.mapInArrow(full, STORED).withColumn("content_sha256", F.lit(""))
+    # Read once, as the catalogue does: a worker that has learned more in between would give other bases.
+    read = frame.mapInArrow(full, STORED).withColumn("content_sha256", F.lit("")).persist(StorageLevel.DISK_ONLY)
     bases = read.where("base IS NOT NULL").groupBy("base_id", *SERIES).agg(F.min("base").alias("base"))
     both = read.drop("base").unionByName(bases, allowMissingColumns=True)
     type_ = "sop_uid string, template_id string, differences string, series_uid string, elements string, instance_count bigint"

@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from pyspark.sql import SparkSession
 
@@ -18,6 +19,8 @@ CHUNK = 2048
 def local_session() -> SparkSession:
     """Spark on two cores of this machine, with Delta, without its web page."""
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    # Workers import functions of one benchmark that another one uses.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
     builder = SparkSession.builder.master("local[2]").appName("benchmark")
     settings = {
         "spark.ui.enabled": "false",

@@ -64,12 +64,16 @@ def run(job: Job, limit: int | None = None) -> None:
     InputError
         The archive is not there, or is empty though objects of it are known, or its storage fails while it is read; MongoDB does not take
         the documents.
+    NotPermittedError
+        The key is missing, too open, or damaged.
     ChecksFailedError
         Rows do not add up to the plan, or documents to instances.
     QuarantineLimitError
         More than ``quarantine_limit`` of the objects are in quarantine.
     """
     root = _archive(job)
+    # Executors read the key themselves; that it is there is found out before anything is planned.
+    job.key("object").bytes()
     with ExitStack() as stack:
         catalogue = Catalogue(job, root, stack)
         for run_id in catalogue.unfinished():

@@ -17,8 +17,10 @@ from pictures_spark.dicom.scan import pack, scan
 from pictures_spark.dicom.storing import Storing, split_series
 from pictures_spark.dicom.structures import Headers
 from pictures_spark.dicom.templates import rebuild
-from pictures_spark.errors import InputError, QuarantineLimitError
+from pictures_spark.errors import InputError, NotPermittedError, QuarantineLimitError
+from pictures_spark.job import Job
 from pictures_spark.keys import init_key
+from pictures_spark.report import Report
 from pictures_spark.zones import Zones
 
 
@@ -114,6 +116,13 @@ def test_an_unchanged_archive_is_left_alone(made):
     assert made.versions() == before
     assert report.counts == made.report.counts | {"written": 0, "unchanged": 10}
     assert report.quarantined == made.report.quarantined
+
+
+def test_a_house_without_a_key_is_told_so_before_anything_is_planned(tmp_path):
+    config = settings(tmp_path)
+    (config.home / "archive").mkdir()
+    with pytest.raises(NotPermittedError, match="keys init"):
+        catalogue.run(Job("catalogue", config, Zones(config, "identifiable"), Report("catalogue")))
 
 
 @pytest.mark.spark

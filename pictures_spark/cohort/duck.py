@@ -40,7 +40,13 @@ class Release:
 
 @contextmanager
 def reader(zones: Zones) -> "Iterator[duckdb.DuckDBPyConnection]":
-    """A connection that can read the tables of the de-identified zone and no other file."""
+    """A connection that can read the tables of the de-identified zone and no other file.
+
+    Raises
+    ------
+    InputError
+        What is asked of it does not fit into memory, and the role may not let it overflow into the zone.
+    """
     tables = zones.path(ZONE, "tables")
     allowed = [str(tables)]
     settings: dict[str, str | bool | int | float | list[str]] = {
@@ -60,6 +66,12 @@ def reader(zones: Zones) -> "Iterator[duckdb.DuckDBPyConnection]":
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
         yield connection
+    except duckdb.OutOfMemoryException:
+        (limit,) = connection.execute("SELECT current_setting('memory_limit')").fetchone() or ("",)
+        raise InputError(
+            f"the tables that this question needs do not fit into the {limit} of memory that may be used: ask on a machine with more, "
+            "or freeze the cohort with `pictures select`, which Spark answers"
+        ) from None
     finally:
         connection.close()
 

@@ -59,7 +59,9 @@ Answers = npt.NDArray[np.int8]  # one per unit: 0 no, 1 unknown, 2 yes
 _NUMBERED = ("patient", "study", "series")
 # Long tables, of which a question looks at a few rows of each unit: numbered as they are read.
 _READ_THROUGH = ("tag", "study_tag", "image_feature")
-_EVENT_CODE = ("source", "kind", "system", "code")
+_EVENT_CODE = ("source", "kind", "system", "code", "code_root")
+# Events that are sorted at a time: some 200 bytes each until they are packed.
+_SORTED = 8_000_000
 _KEPT_BYTES = 1 << 29
 # A window that is observed takes some ten bytes a person and day.
 _KEPT_WINDOWS = 64
@@ -525,6 +527,7 @@ class Live:
             self.connection.execute(
                 f"CREATE OR REPLACE {kind} live.deidentified_{name} AS SELECT {chosen} FROM memory.main.deidentified_{name} AS t {joins}"
             )
+            self._pack()
         self._there.add(name)
 
     def _load_events(self) -> None:
@@ -534,21 +537,42 @@ class Live:
         rest = [column.name for column in table(ZONE, "event").own if column.name not in (*_EVENT_CODE, "event_id", "patient_id")]
         self.connection.execute(
             "CREATE OR REPLACE TABLE live.event_code AS "
-            f"SELECT (row_number() OVER (ORDER BY kind, system, code, source) - 1)::INTEGER AS code_number, {code} "
-            f"FROM (SELECT DISTINCT {code} FROM memory.main.deidentified_event)"
+            f"SELECT (row_number() OVER (ORDER BY kind, system, code, source, code_root) - 1)::INTEGER AS code_number, {code}, events "
+            f"FROM (SELECT {code}, count(*) AS events FROM memory.main.deidentified_event GROUP BY {code})"
         )
         # People that no unit can have are left out: nothing joins with them.
-        self.connection.execute(
-            "CREATE OR REPLACE TABLE live.event_row AS "
+        rows = (
             f"SELECT c.code_number, n.number AS patient_id, {', '.join(f'e.{name}' for name in rest)} "
             f"FROM memory.main.deidentified_event AS e JOIN live.number_patient AS n ON n.id = e.patient_id "
-            f"JOIN live.event_code AS c ON {same} ORDER BY c.code_number, n.number, e.date"
+            f"JOIN live.event_code AS c ON {same}"
         )
+        self.connection.execute(f"CREATE OR REPLACE TABLE live.event_row AS {rows} LIMIT 0")
+        for first, last, kinds in self._stretches():
+            within = f"c.code_number BETWEEN {first} AND {last} AND e.kind IN ({', '.join(map(duck.quoted, kinds))})"
+            self.connection.execute(f"INSERT INTO live.event_row {rows} WHERE {within} ORDER BY c.code_number, n.number, e.date")
+            self._pack()
         self.connection.execute(
             "CREATE OR REPLACE VIEW live.deidentified_event AS "
             f"SELECT r.* EXCLUDE (code_number), {', '.join(f'c.{name}' for name in _EVENT_CODE)} "
             "FROM live.event_row AS r JOIN live.event_code AS c USING (code_number)"
         )
+
+    def _stretches(self) -> Iterator[tuple[int, int, tuple[str, ...]]]:
+        """The codes in their order, cut so that few enough events can be sorted at a time: first and last number, and kinds of event."""
+        held: list[tuple[int, str]] = []
+        events = 0
+        for number, kind, more in self.connection.execute("SELECT code_number, kind, events FROM live.event_code ORDER BY 1").fetchall():
+            if held and events + more > _SORTED:
+                yield held[0][0], held[-1][0], tuple(sorted({kind for _, kind in held}))
+                held, events = [], 0
+            held.append((number, kind))
+            events += more
+        if held:
+            yield held[0][0], held[-1][0], tuple(sorted({kind for _, kind in held}))
+
+    def _pack(self) -> None:
+        """Compress what was read since: DuckDB does that to tables in memory at a checkpoint, to a fifth or less."""
+        self.connection.execute("CHECKPOINT live")
 
 
 @contextmanager
@@ -571,7 +595,7 @@ def opened(zones: Zones) -> Iterator[Live]:
 
 def held(connection: duckdb.DuckDBPyConnection, release: Release) -> Live:
     """A release whose tables a connection has under their names with `compile.PREFIX`, ready to be asked."""
-    connection.execute("ATTACH ':memory:' AS live")
+    connection.execute("ATTACH ':memory:' AS live (COMPRESS)")
     connection.execute("USE live.main")
     for level in _NUMBERED:
         # Every row that names one: a study's patient may be missing from the table of patients.

@@ -23,6 +23,14 @@ SERIES = """
     s2        | t1       | p1         | +10       | CT
     s3        | t2       | p2         | +10       | MR
 """
+
+
+@pytest.fixture(autouse=True)
+def few_at_a_time(monkeypatch):
+    """Events come into memory in several stretches, as those of a nation do."""
+    monkeypatch.setattr(live, "_SORTED", 5)
+
+
 QUICK = settings(suppress_health_check=list(HealthCheck), max_examples=8, database=None)
 EACH = 12
 
@@ -230,6 +238,26 @@ def test_a_release_is_read_at_its_versions_and_a_new_one_is_seen_when_it_is_open
         assert held.ask(replace(series_question, population="all"), {}).levels[-1].kept == 2
     with live.opened(zones) as held:
         assert held.ask(replace(series_question, population="all"), {}).levels[-1].kept == 3
+
+
+def test_too_little_memory_is_said_in_one_sentence(config, monkeypatch):
+    zones, connect = Zones(config, "counter"), duckdb.connect
+    monkeypatch.setattr(duck.duckdb, "connect", lambda name, config: connect(name, config={**config, "memory_limit": "32MiB"}))
+    with pytest.raises(InputError, match=r"do not fit into the 32\.0 MiB of memory .*`pictures select`"), duck.reader(zones) as connection:
+        connection.execute("CREATE TABLE many AS SELECT range AS number, hash(range) AS other FROM range(10_000_000)")
+
+
+def test_events_are_packed_stretch_by_stretch(held):
+    """No stretch is longer than may be sorted at once unless one code has as many, and none is left out."""
+    held._load("event")
+    sizes = dict(held.connection.execute("SELECT code_number, events FROM live.event_code").fetchall())
+    stretches = list(held._stretches())
+    assert len(stretches) > 2
+    assert [number for first, last, _ in stretches for number in range(first, last + 1)] == sorted(sizes)
+    assert all(first == last or sum(sizes[n] for n in range(first, last + 1)) <= 5 for first, last, _ in stretches)
+    known = "SEMI JOIN (SELECT id FROM live.number_patient) AS n ON n.id = e.patient_id"
+    counted = held.connection.execute(f"SELECT count(*) FROM memory.main.deidentified_event AS e {known}").fetchone()
+    assert held.connection.execute("SELECT count(*) FROM live.deidentified_event").fetchone() == counted
 
 
 def test_events_that_no_source_can_hold_are_refused(held, series_question):

@@ -285,8 +285,8 @@ def verdict(findings: Iterable[Finding]) -> str:
 def conformance(original: bytes, result: bytes) -> list[str] | None:
     """What dicom3tools' ``dciodvfy`` finds wrong with the result and not with the source, by kind.
 
-    None where the program is not installed or does not end, and where the system has no files in memory
-    (other than Linux). The lines name attributes and modules; values are left out.
+    None where it cannot be told: the program is not installed, does not end or cannot read the source to its end (which is deflated or
+    cut short), or the system has no files in memory (other than Linux). The lines name attributes and modules; values are left out.
     """
     program = shutil.which("dciodvfy")
     if program is None or not hasattr(os, "memfd_create"):
@@ -295,7 +295,7 @@ def conformance(original: bytes, result: bytes) -> list[str] | None:
         before, after = (_errors(program, data) for data in (original, result))
     except subprocess.TimeoutExpired:
         return None
-    return sorted((after - before).elements())
+    return None if any("read failed" in line for line in before) else sorted((after - before).elements())
 
 
 def _errors(program: str, data: bytes) -> Counter[str]:

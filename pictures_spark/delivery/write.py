@@ -195,11 +195,12 @@ class _Work:
             raise WithheldError("verification_failed" if review["verdict"] == "found" else "verification_not_determined")
         if result.frames and self.second_look.wanted(image_uid, bool(result.boxes_blanked)):
             first = tuple(frame for box in identity.boxes for frame in range(box.frame_from, box.frame_to + 1))
-            # Not a reason to withhold: it tells whether the image is as well formed as it was, not whether it may leave.
             review["nonconformities"] = conformance(data, result.data)
             review["second_look"] = self.second_look.verdict(result.data, result.frames, first)
             if review["second_look"] != "clean":
                 raise WithheldError("text_left" if review["second_look"] == "text" else "text_not_determined")
+            if review["nonconformities"]:
+                raise WithheldError("conformance_worse")
         self.texts.update(checked.texts)
         if not checked.texts <= self.told:
             self.tell_texts()  # before the image counts as done: a killed run must not lose a text

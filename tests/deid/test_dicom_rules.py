@@ -359,10 +359,10 @@ def test_results_conform_no_worse_than_their_sources():
     odd = dicom_bytes(instance(PatientSex="QUILLFEATHER", Laterality="QUILL <FEATHER> "))
     assert conformance(deidentify(odd, PLAN, IDENTITY).data, odd)
     assert "FEATHER" not in str(conformance(deidentify(odd, PLAN, IDENTITY).data, odd)).upper()
-    looked_at = 0
+    looked_at, untold = 0, set()
     for path in pydicom_files():
-        # One is compressed as a whole and not read by the program, of one the pixels are cut short, and one names its scheme as its person.
-        if path.stat().st_size > 1_000_000 or path.name in ("image_dfl.dcm", "MR_truncated.dcm", "test-SR.dcm"):
+        # A report that names its coding scheme as its person: the scheme goes, and with it what the report is called.
+        if path.stat().st_size > 1_000_000 or path.name == "test-SR.dcm":
             continue
         data = path.read_bytes()
         for plan in (PLAN, DETAILED):
@@ -370,6 +370,12 @@ def test_results_conform_no_worse_than_their_sources():
                 result = deidentify(data, plan, IDENTITY).data
             except WithheldError:
                 continue
-            looked_at += 1
-            assert conformance(data, result) == [], path.name
+            found = conformance(data, result)
+            if found is None:
+                untold.add(path.name)
+            else:
+                looked_at += 1
+                assert found == [], path.name
+    # What the program does not read: compressed as a whole, pixels cut short, implicit where it says explicit.
+    assert untold == {"image_dfl.dcm", "MR_truncated.dcm", "SC_rgb_jpeg.dcm"}
     assert looked_at > 100

@@ -76,19 +76,19 @@ def test_redacted_images_and_a_sample_are_looked_at_again(task, tmp_path, monkey
 
 
 @pytest.mark.parametrize(
-    ("share", "said", "kept", "counted"),
+    ("share", "said", "kept", "reason", "counted"),
     [
-        (1.0, [], [], {"conformance_as_before": 1, "conformance_worse": 0}),
-        (1.0, ["Error - x"], ["Error - x"], {"conformance_as_before": 0, "conformance_worse": 1}),
-        (1.0, None, None, {}),
-        (0.0, ["Error - x"], None, {}),
+        (1.0, [], [], None, {"conformance_as_before": 1, "conformance_worse": 0}),
+        (1.0, ["Error - x"], ["Error - x"], "conformance_worse", {"conformance_as_before": 0, "conformance_worse": 1}),
+        (1.0, None, None, None, {}),
+        (0.0, ["Error - x"], None, None, {}),
     ],
 )
-def test_the_form_of_a_result_is_told_and_withholds_nothing(task, monkeypatch, share, said, kept, counted):
+def test_an_image_that_is_looked_at_leaves_only_as_well_formed_as_it_was(task, monkeypatch, share, said, kept, reason, counted):
     monkeypatch.setattr(SecondLook, "_child", lambda self: Looks([[]]))
     monkeypatch.setattr(writing, "conformance", lambda before, after: said)
     (line,) = write(replace(task, second_look_share=share), {})
-    assert (line["nonconformities"], line["status"]) == (kept, "delivered")
+    assert (line["nonconformities"], line["status"], line["reason"]) == (kept, "withheld" if reason else "delivered", reason)
     told = looked_at(pa.Table.from_pylist([line], writing._schema()))
     assert {name: count for name, count in told.items() if "conformance" in name} == counted
 

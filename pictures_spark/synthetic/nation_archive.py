@@ -30,11 +30,11 @@ from pictures_spark.synthetic.lives import Lives
 from pictures_spark.synthetic.nation_tables import first_board
 from pictures_spark.synthetic.people import mistyped
 from pictures_spark.synthetic.register import Register, numbers_of
-from pictures_spark.synthetic.scanning import Scans, days_off, header, made, scanning
+from pictures_spark.synthetic.scanning import ONE_REQUEST, Scans, days_off, first_image, header, made, request_of, scanning
 
 COLUMNS = (
     *("chi", "patient_id_in_header", "study_id", "series_id", "study_uid", "series_uid", "accession", "modality", "images", "trap"),
-    "second_copy",
+    *("second_copy", ONE_REQUEST),
 )
 _TIME = (2020, 1, 1, 0, 0, 0)
 # Digits of a UID below 2.25: all of one width, so that one can take another's place.
@@ -62,7 +62,7 @@ def uid(name: str) -> str:
 
 
 def accession(study_id: str) -> str:
-    """The accession number of a study."""
+    """The accession number of the request that led to a study; where it led to several, to the first of them."""
     return study_id[:16].upper()
 
 
@@ -130,7 +130,10 @@ def _protocol(
     second: tuple[Into, ...],
 ) -> Iterator[tuple[Any, ...]]:
     found = made(draws, lives.people, ids, board, wanted, clean)
-    traps = dict(zip(found.traps["uid"].to_pylist(), found.traps["trap"].to_pylist(), strict=True))
+    noted = list(zip(found.traps["uid"].to_pylist(), found.traps["trap"].to_pylist(), strict=True))
+    traps = {study: trap for study, trap in noted if trap != ONE_REQUEST}
+    together = {study for study, trap in noted if trap == ONE_REQUEST}
+    requests = draws.names("study", lives.people.index[wanted.who], request_of(wanted)).to_pylist()
     unlinked = {row["id"]: row["unlinked"] for row in scanning()["traps"] if "unlinked" in row}
     plan, count = scanning()["protocols"][wanted.protocol], len(wanted.who)
     studies, series = found.tables["study"].to_pylist(), found.tables["series"].to_pylist()
@@ -148,7 +151,7 @@ def _protocol(
             "PatientBirthDate": _date(int(lives.people.birth[who])),
             "PatientSex": "M" if lives.people.male[who] else "F",
             "StudyInstanceUID": uid(study["study_id"]),
-            "AccessionNumber": accession(study["study_id"]),
+            "AccessionNumber": accession(requests[place]),
             "StudyTime": study["study_time"].replace(":", ""),
             "PatientAge": _age(int(wanted.on[place]) - int(lives.people.birth[who])),
             **{keyword: _date(int(wanted.on[place]) + days_off(trap, keyword)) for keyword in _DATES},
@@ -168,7 +171,7 @@ def _protocol(
             if changed[place]:
                 written.append((tags | {"SeriesDescription": f"{tags['SeriesDescription']} *"}, second))
             for said_of_it, takers in written:
-                for name, content in _images(said_of_it, entry, uids, row["frame_count"]):
+                for name, content in _images(said_of_it, first_image(wanted.protocol, at, trap), entry, uids, row["frame_count"]):
                     for one in takers:
                         one.add(f"{shared['StudyInstanceUID']}/{at + 1:03d}/{name}", content)
             yield (
@@ -179,6 +182,7 @@ def _protocol(
                     row["image_count"],
                     trap or "",
                     "changed" if changed[place] else "yes" if twice[place] else "",
+                    "yes" if study["study_id"] in together else "",
                 ),
             )
 
@@ -211,16 +215,19 @@ def _age(days: int) -> str:
     return ""
 
 
-def _images(tags: dict[str, Any], entry: dict[str, Any], uids: list[str], frames: int) -> Iterator[tuple[str, bytes]]:
-    """(name, bytes) of each image of a series."""
+def _images(
+    tags: dict[str, Any], first: dict[str, Any], entry: dict[str, Any], uids: list[str], frames: int
+) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of each image of a series; ``first`` is what the first one has otherwise."""
     step = float(entry.get("step", 0))
     normal = _normal(tags["ImageOrientationPatient"]) if "ImageOrientationPatient" in tags else None
     if "frames" in entry:
         base = _encoded(_enhanced(dict(tags), step, normal, frames))
     else:
-        base = _encoded(tags | ({"ImagePositionPatient": [_POSITION] * 3} if normal else {}))
+        tags = tags | ({"ImagePositionPatient": [_POSITION] * 3} if normal else {})
+        base = _encoded(tags)
     for number, name in enumerate(uids):
-        data = base.replace(_PLACEHOLDER.encode(), name.encode())
+        data = (_encoded(tags | first) if first and number == 0 else base).replace(_PLACEHOLDER.encode(), name.encode())
         data = data.replace(_NUMBER.encode(), f"{number + 1:06d}".encode(), 1)
         if normal and "frames" not in entry:
             place = "\\".join(f"{part * step * number:+010.3f}" for part in normal)

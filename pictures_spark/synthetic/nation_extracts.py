@@ -232,7 +232,7 @@ def _batches(draws: Draws, count: int, number: int) -> Iterator[Batch]:
     for start in range(number * size, min((number + 1) * size, count), _BATCH):
         index = np.arange(start, min(start + _BATCH, (number + 1) * size, count))
         lives = lead(draws, people(draws, index), first=first_day(), last=last_day())
-        yield Batch(lives, draws.names("patient", index), wanted_scans(lives), {})
+        yield Batch(lives, draws.names("patient", index), wanted_scans(draws, lives), {})
 
 
 class _Writer:

@@ -33,7 +33,7 @@ from pictures_spark.synthetic.nation import (
     source_cover_table,
 )
 from pictures_spark.synthetic.questions import planted
-from pictures_spark.synthetic.scanning import Scans, made, scanning
+from pictures_spark.synthetic.scanning import Scans, made, requested, scanning
 
 PREFIX = "nation"
 _BATCH = 10_000
@@ -64,7 +64,7 @@ def pieces(draws: Draws, count: int, batch: int = _BATCH) -> Iterator[Piece]:
     for start in range(0, count, batch):
         index = np.arange(start, min(start + batch, count))
         lives = lead(draws, people(draws, index), first=first_day(), last=last_day())
-        yield from tables_of(draws, lives, draws.names("patient", index), wanted_scans(lives))
+        yield from tables_of(draws, lives, draws.names("patient", index), wanted_scans(draws, lives))
 
 
 def tables_of(draws: Draws, lives: Lives, ids: pa.Array, scans: tuple[Scans, ...], clean: bool = False) -> Iterator[Piece]:
@@ -94,7 +94,7 @@ def first_board(draws: Draws, group: People) -> Whole:
     return board
 
 
-def wanted_scans(lives: Lives) -> tuple[Scans, ...]:
+def wanted_scans(draws: Draws, lives: Lives) -> tuple[Scans, ...]:
     """The scans that illnesses led to, in the years in which there was an archive."""
     years = scanning()["years"]
     first, last = day(years["from"]), day(years["to"])
@@ -102,7 +102,7 @@ def wanted_scans(lives: Lives) -> tuple[Scans, ...]:
     for wanted in lives.scans:
         keep = (wanted.on >= first) & (wanted.on <= last)
         found.append(Scans(wanted.protocol, wanted.who[keep], wanted.on[keep], np.full(int(keep.sum()), wanted.number)))
-    return tuple(scans for scans in found if len(scans.who))
+    return requested(draws, lives.people, [scans for scans in found if len(scans.who)])
 
 
 def _kept_truth(pieces: Iterator[Piece], folder: Path) -> Iterator[Piece]:

@@ -5,7 +5,7 @@ trap. Pure. Headers are told by publish's own rules, once for each protocol, dev
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -24,13 +24,16 @@ from pictures_spark.synthetic.told import told
 
 # What found the planted text: no detector did.
 PLANTED = "planted"
+# The trap of studies that have one accession number.
+ONE_REQUEST = "one_request"
 
 
 @dataclass(frozen=True)
 class Scans:
     """Studies of a batch of people, all of one protocol: places in the batch, days, and a number that no other study of the person has.
 
-    ``same_as`` is the number of the person's earlier study whose pixels a study shows again under other UIDs, -1 for none.
+    ``same_as`` is the number of the person's earlier study whose pixels a study shows again under other UIDs, -1 for none. ``request`` is
+    the number of the person's study whose accession number several of one day have, -1 where a study has its own.
     """
 
     protocol: str
@@ -38,6 +41,7 @@ class Scans:
     on: Whole
     number: Whole
     same_as: Whole | None = None
+    request: Whole | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,13 @@ def header(protocol: str, number: int, device: Sequence[Any], trap: str | None) 
     return {name: value for name, value in found.items() if value is not None}
 
 
+def first_image(protocol: str, number: int, trap: str | None) -> dict[str, Any]:
+    """What the first image of a protocol's series has otherwise than all others; nothing where it is the only one."""
+    series, rule = scanning()["protocols"][protocol]["series"][number], _rule(trap)
+    several = series["images"][0] > 2 and series["Modality"] in rule.get("only", [series["Modality"]])
+    return dict(rule.get("first", {})) if several else {}
+
+
 @cache
 def _devices(modality: str) -> tuple[tuple[Any, ...], ...]:
     return tuple(tuple(device) for device in scanning()["devices"][modality])
@@ -87,7 +98,10 @@ def _spoils(protocol: str) -> Flags:
     """For each of `_traps` whether it changes anything in studies of a protocol."""
     numbers = range(len(scanning()["protocols"][protocol]["series"]))
     device = ("", "")
-    changes = [any(header(protocol, n, device, trap) != header(protocol, n, device, None) for n in numbers) for trap in _traps()]
+    changes = [
+        any(header(protocol, n, device, trap) != header(protocol, n, device, None) or first_image(protocol, n, trap) for n in numbers)
+        for trap in _traps()
+    ]
     # Of another spelling it depends on the device; all of those that a device's modality is made by have one.
     return np.array(changes) | np.array([False, *(not row.keys().isdisjoint(("unlinked", "spelt", "days")) for row in scanning()["traps"])])
 
@@ -109,7 +123,7 @@ def _look(protocol: str, number: int, device: int, trap: int) -> dict[str, Any]:
     """Columns of ``series`` that a protocol's series on a device has, spoiled by a trap or not."""
     series = scanning()["protocols"][protocol]["series"][number]
     found = header(protocol, number, _devices(series["Modality"])[device], _traps()[trap])
-    return told(found, series.get("frames", series["images"])[0], series.get("step"))
+    return told(found, series.get("frames", series["images"])[0], series.get("step"), first_image(protocol, number, _traps()[trap]))
 
 
 def _looks(protocol: str, number: int, device: Whole, trap: Whole) -> pa.Table:
@@ -129,6 +143,23 @@ def trap_of(draws: Draws, index: Whole, board: Whole, number: Whole) -> Whole:
     ends = np.cumsum(rates, axis=1)
     drawn = draws.uniform("trap", index, number)
     return np.minimum((ends[board % len(profiles)] <= drawn[:, None]).sum(axis=1), len(_traps()) - 1)
+
+
+def requested(draws: Draws, group: People, scans: Sequence[Scans]) -> tuple[Scans, ...]:
+    """The scans of a batch, some of a person's studies of one day under one request."""
+    if not scans:
+        return ()
+    who, on, number = (np.concatenate([getattr(one, name) for one in scans]) for name in ("who", "on", "number"))
+    order = np.lexsort((number, on, who))
+    starts = np.flatnonzero((np.diff(who[order], prepend=-1) != 0) | (np.diff(on[order], prepend=0) != 0))
+    sizes = np.diff(starts, append=len(order))
+    first = order[np.repeat(starts, sizes)]
+    one = np.repeat(sizes, sizes) > 1
+    one &= draws.happens("one_request", group.index[who[order]], scanning()["one_request"], on[order])
+    request = np.empty(len(order), np.int64)
+    request[order] = np.where(one, number[first], -1)
+    parts = np.split(request, np.cumsum([len(one.who) for one in scans])[:-1])
+    return tuple(replace(one, request=part) for one, part in zip(scans, parts, strict=True))
 
 
 def made(draws: Draws, group: People, ids: pa.Array, board: Whole, scans: Scans, clean: bool = False) -> Made:
@@ -176,7 +207,7 @@ def made(draws: Draws, group: People, ids: pa.Array, board: Whole, scans: Scans,
         "study_id": study_id,
         "patient_id": person,
         "unlinked_reason": pa.array(reasons.tolist(), pa.string()),
-        "accession_id": draws.names("accession", index, scans.number),
+        "accession_id": draws.names("accession", index, request_of(scans)),
         "study_date": dates(on + np.array([days_off(name, "StudyDate") for name in _traps()])[trap]),
         "study_time": clock,
         "site": pa.array(boards[board[who]]),
@@ -188,13 +219,24 @@ def made(draws: Draws, group: People, ids: pa.Array, board: Whole, scans: Scans,
         "tag_conflicts": _empty_lists(len(who)),
         **age,
     }
-    spoiled = np.flatnonzero(trap)
+    spoiled, one = np.flatnonzero(trap), np.flatnonzero(shares_request(scans))
     names = np.array([name or "" for name in _traps()])
     series = pa.concat_tables(rows)
+    noted = pa.array([*names[trap[spoiled]], *[ONE_REQUEST] * len(one)], pa.string())
     return Made(
         {"study": pa.table(study), "series": series, **_pixels(plan, rows)},
-        pa.table({"uid": study_id.take(pa.array(spoiled)), "trap": pa.array(names[trap[spoiled]])}),
+        pa.table({"uid": study_id.take(pa.array(np.concatenate([spoiled, one]))), "trap": noted}),
     )
+
+
+def shares_request(scans: Scans) -> Flags:
+    """Which studies have an accession number that others have too."""
+    return np.zeros(len(scans.who), bool) if scans.request is None else scans.request >= 0
+
+
+def request_of(scans: Scans) -> Whole:
+    """Numbers of the studies whose accession numbers the studies have."""
+    return scans.number if scans.request is None else np.where(scans.request >= 0, scans.request, scans.number)
 
 
 def _dup_of(draws: Draws, scans: Scans, index: Whole, number: int) -> pa.Array:

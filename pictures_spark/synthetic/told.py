@@ -18,7 +18,7 @@ from pictures_spark.schema import Column, table
 Header = Mapping[str, Any]
 
 
-def told(header: Header, images: int = 1, step: float | None = None) -> dict[str, Any]:
+def told(header: Header, images: int = 1, step: float | None = None, first: Header | None = None) -> dict[str, Any]:
     """Columns of ``series`` that a header tells; what it does not tell is None, an empty list, or ``unknown``.
 
     Parameters
@@ -26,6 +26,7 @@ def told(header: Header, images: int = 1, step: float | None = None) -> dict[str
     header : DICOM keyword -> value; several values are a list, nothing of it need be there.
     images : images in the series.
     step : distance in mm between neighbouring slices; None where they have no place in space.
+    first : what the first image of more than two has otherwise: numbers whose least and greatest are columns.
 
     Examples
     --------
@@ -41,6 +42,8 @@ def told(header: Header, images: int = 1, step: float | None = None) -> dict[str
     facts: dict[str, list[str]] = {fact.keyword: fact.codes for fact in told_facts(elements, {})}
     columns: dict[str, Any] = {column.name: _rolled(column, header) for column, _ in rolled_columns("series") if column.deid != "pseudonym"}
     columns |= {column.name: _rolled(column, header) for column in listed_columns("series")}
+    ends, differ = _ends(columns, header, first or {})
+    columns |= ends
     grids, at, unplaced = _geometry(header, images, step)
     said = series_facts(
         {
@@ -69,7 +72,7 @@ def told(header: Header, images: int = 1, step: float | None = None) -> dict[str
         "field_tesla": _safe(table("deidentified", "series").by_name["field_tesla"], derive.field_tesla(number(strength))),
         "description_norm": sorted(derive.description_words(header.get("SeriesDescription") or "")),
         "protocol_norm": sorted(derive.description_words(header.get("ProtocolName") or "")),
-        "conflict_flags": said["differs"],
+        "conflict_flags": sorted({*said["differs"], *differ}),
         "tag_conflicts": [],
     }
 
@@ -100,6 +103,17 @@ def _rolled(column: Column, header: Header) -> Any:
     if column.type.startswith("array"):
         return sorted(set(kept))
     return kept[0] if kept else None
+
+
+def _ends(columns: Mapping[str, Any], header: Header, first: Header) -> tuple[dict[str, float], list[str]]:
+    """Least and greatest where the first image differs, and the columns that say so."""
+    found, differ = {}, []
+    for column, _ in rolled_columns("series"):
+        if column.dicom in first:
+            both = [value for value in (columns[column.name], _rolled(column, {**header, **first})) if value is not None]
+            found[column.name] = (min if column.rollup == "min" else max)(both)
+            differ += [column.name] * (len(set(both)) > 1)
+    return found, differ
 
 
 def _safe(column: Column, value: Any) -> Any:

@@ -231,7 +231,7 @@ def test_an_archive_that_was_moved_has_some_studies_twice(monkeypatch):
     index = np.arange(20_000)
     lives = lead(DRAWS, people(DRAWS, index), first=first_day(), last=last_day())
     told = register.register(DRAWS, lives.people, register.ranks(DRAWS, 20_000), homes(DRAWS, lives.people, last_day()))
-    wanted = [scans for scans in wanted_scans(lives) if scans.protocol.startswith("xr_")]
+    wanted = [scans for scans in wanted_scans(DRAWS, lives) if scans.protocol.startswith("xr_")]
     first, second = Kept(), Kept()
     rows = nation_archive.scans_of(DRAWS, lives, DRAWS.names("patient", index), told, tuple(wanted), False, [first], [second]).to_pylist()
     twice = {row["study_uid"] for row in rows if row["second_copy"]}
@@ -249,12 +249,17 @@ def test_headers_are_dirty_as_noted():
     index = np.arange(20_000)
     lives = lead(DRAWS, people(DRAWS, index), first=first_day(), last=last_day())
     told = register.register(DRAWS, lives.people, register.ranks(DRAWS, 20_000), homes(DRAWS, lives.people, last_day()))
-    wanted = tuple(scans for scans in wanted_scans(lives) if scans.protocol.startswith(("xr_", "ct_head_plain_thick")))
+    wanted = tuple(scans for scans in wanted_scans(DRAWS, lives) if scans.protocol.startswith(("xr_", "ct_head_plain_thick")))
     kept = Kept()
     rows = nation_archive.scans_of(DRAWS, lives, DRAWS.names("patient", index), told, wanted, False, [kept], []).to_pylist()
     trap = {row["study_uid"]: row["trap"] for row in rows}
-    met, ages = set(), set()
+    met, ages, thick, requests = set(), set(), {}, {}
     for name, content in kept.files.items():
+        if name.endswith(("000001.dcm", "000002.dcm")):
+            file = dcmread(io.BytesIO(content))
+            if trap[file.StudyInstanceUID] == "one_slice_is_thicker":
+                thick.setdefault(file.SeriesInstanceUID, []).append(file.SliceThickness)
+            requests.setdefault(file.AccessionNumber, set()).add(file.StudyInstanceUID)
         if not name.endswith("000001.dcm"):
             continue
         file = dcmread(io.BytesIO(content))
@@ -268,6 +273,11 @@ def test_headers_are_dirty_as_noted():
         assert thickness is None or said in (None, thickness.value)
     assert {"study_date_is_late", "series_date_is_late", "manufacturer_spelt_otherwise", "thickness_twice", ""} <= met
     assert {"M", "Y"} <= ages
+    assert thick
+    assert all(found == [10, 5] for found in thick.values())
+    # The other study of a request may be of another protocol, which was not asked for.
+    one = {row["study_uid"] for row in rows if row["one_request"]}
+    assert {study for studies in requests.values() if len(studies) > 1 for study in studies} <= one != set()
 
 
 def day(value):

@@ -109,7 +109,7 @@ def test_drawn_events_lie_within_residence_and_life_and_every_source_has_some(na
 
 def test_a_study_has_a_person_unless_a_trap_took_it(nation):
     reasons = {row["id"]: row.get("unlinked") for row in scanning.scanning()["traps"]}
-    trapped = {row["uid"]: row["trap"] for row in nation["truth/traps"].to_pylist()}
+    trapped = {row["uid"]: row["trap"] for row in nation["truth/traps"].to_pylist() if row["trap"] != scanning.ONE_REQUEST}
     assert trapped
     for row in nation["study"].to_pylist():
         wanted = reasons[trapped[row["study_id"]]] if row["study_id"] in trapped else None
@@ -210,6 +210,21 @@ def test_the_key_is_written_as_it_is(tmp_path, nation):
     assert len(rows) == nation["truth/questions"].num_rows
 
 
+def test_studies_of_one_day_that_were_one_request_share_its_accession_number(nation):
+    noted = {row["uid"] for row in nation["truth/traps"].to_pylist() if row["trap"] == scanning.ONE_REQUEST}
+    requests, same_day = {}, {}
+    for row in nation["study"].to_pylist():
+        requests.setdefault(row["accession_id"], []).append(row)
+        same_day.setdefault((row["patient_id"], row["scan_date"]), set()).add(row["accession_id"])
+    shared = [rows for rows in requests.values() if len(rows) > 1]
+    assert {row["study_id"] for rows in shared for row in rows} == noted
+    assert shared
+    for rows in shared:
+        assert len({row["scan_date"] for row in rows}) == len({row["patient_id"] for row in rows} - {None}) == 1
+    # Most days keep a request for each study.
+    assert any(len(several) > 1 for several in same_day.values())
+
+
 def test_a_trap_is_noted_only_where_it_changed_something():
     draws, count = Draws(2), 4_000
     who = np.arange(count)
@@ -223,10 +238,14 @@ def test_a_trap_is_noted_only_where_it_changed_something():
     assert not noted & {"wrong_body_part", "field_in_gauss"}
     series = {row["study_id"]: row for row in found.tables["series"].to_pylist()}
     study = {row["study_id"]: row for row in found.tables["study"].to_pylist()}
-    assert {"study_date_is_late", "thickness_with_comma"} <= noted
+    assert {"study_date_is_late", "thickness_with_comma", "one_slice_is_thicker"} <= noted
     for row in found.traps.to_pylist():
         if row["trap"] in ("thickness_with_unit", "thickness_with_comma"):
             assert series[row["uid"]]["slice_thickness_max"] is None
+        if row["trap"] == "one_slice_is_thicker":
+            thin, thick, flags = (series[row["uid"]][name] for name in ("slice_thickness_min", "slice_thickness_max", "conflict_flags"))
+            assert (thin, thick) == (1, 10)
+            assert {"slice_thickness_min", "slice_thickness_max"} <= set(flags)
         if row["trap"] == "study_date_is_late":
             assert study[row["uid"]]["study_date"] - study[row["uid"]]["scan_date"] == timedelta(2)
         if row["trap"] == "agent_is_missing":

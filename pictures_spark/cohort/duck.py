@@ -70,7 +70,7 @@ def reader(zones: Zones) -> "Iterator[duckdb.DuckDBPyConnection]":
         (limit,) = connection.execute("SELECT current_setting('memory_limit')").fetchone() or ("",)
         raise InputError(
             f"the tables that this question needs do not fit into the {limit} of memory that may be used: ask on a machine with more, "
-            "or freeze the cohort with `pictures select`, which Spark answers"
+            "or freeze the cohort with `pictures cohort freeze`, which Spark answers"
         ) from None
     finally:
         connection.close()

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.pixels import get_decoder
+from pydicom.pixels import convert_color_space, get_decoder
 from pydicom.pixels.encoders import JPEG2000LosslessEncoder, JPEGLSLosslessEncoder, RLELosslessEncoder
 from pydicom.pixels.utils import get_expected_length
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
@@ -265,8 +265,12 @@ def _decoded(dataset: Dataset, syntax: str, boxes: Sequence[Box], mask: bool) ->
     for index in range(count):
         frame, about = decoder.as_array(dataset, index=index, raw=True)
         photometric = str(about["photometric_interpretation"])
-        if frame.ndim == 3 and photometric.startswith("YBR_") and photometric.endswith(("422", "420")):
-            photometric = "YBR_FULL"  # the decoder has given every pixel its own colour
+        if frame.ndim == 3 and photometric.startswith(("YBR_FULL", "YBR_PARTIAL")):
+            # The decoder has given every pixel its own colour, over the full range whatever the header says (ITU-T T.871). Native samples
+            # have to be RGB in ultrasound and visible light (PS3.3 C.8.5.6.1.2, C.8.12.1.1.1), and every viewer shows that.
+            photometric = "YBR_FULL"
+            if frame.dtype == np.uint8:
+                frame, photometric = convert_color_space(frame, photometric, "RGB"), "RGB"
         shape = _Shape(
             frames=count,
             rows=int(about["rows"]),

@@ -858,7 +858,8 @@ def compare_pixels(original: bytes, result: bytes, boxes: Sequence[Box], frames:
     """Whether every pixel outside the boxes is what it was, and those inside are blank; ``frames`` is for those who limit its time."""
     source, checked = dcmread(BytesIO(original), force=True), dcmread(BytesIO(result))
     try:
-        was, now = _frames(source), _frames(checked)
+        # Where colours were decoded, the result has them as they are shown.
+        was, now = _frames(source, raw=not _is_rgb(checked) or _is_rgb(source)), _frames(checked)
         if was.shape != now.shape:
             return [Finding("pixels")]
         outside = np.ones(was.shape[:3], bool)
@@ -866,9 +867,9 @@ def compare_pixels(original: bytes, result: bytes, boxes: Sequence[Box], frames:
             area = (slice(box.frame_from, box.frame_to + 1), slice(max(box.y0, 0), box.y1), slice(max(box.x0, 0), box.x1))
             outside[area] = False
             for frame in now[area]:
-                if not _subsampled(source) and (frame != frame[0, 0]).any():
+                if not _subsampled(checked) and (frame != frame[0, 0]).any():
                     return [Finding("pixels", "box")]
-        if _subsampled(source) and boxes:
+        if _subsampled(checked) and boxes:
             outside &= np.roll(outside, 1, 2) & np.roll(outside, -1, 2)  # colour is shared by two pixels side by side
         # Bits above those stored are no part of a pixel: an overlay may have been cleared there.
         return [] if (_shown(source, was)[outside] == _shown(checked, now)[outside]).all() else [Finding("pixels")]
@@ -908,12 +909,16 @@ def _scans(value: bytes) -> list[bytes]:
     return found
 
 
-def _frames(dataset: Dataset) -> np.ndarray:
-    """Samples as they are coded: (frames, rows, columns[, samples])."""
+def _is_rgb(dataset: Dataset) -> bool:
+    return str(dataset.get("PhotometricInterpretation", "")) == "RGB"
+
+
+def _frames(dataset: Dataset, raw: bool = True) -> np.ndarray:
+    """Samples as they are coded, or else as colours are shown: (frames, rows, columns[, samples])."""
     syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
     if syntax is None:
         syntax = dataset.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2" if dataset.original_encoding[0] else "1.2.840.10008.1.2.1")
-    array, about = get_decoder(str(syntax)).as_array(dataset, raw=True)
+    array, about = get_decoder(str(syntax)).as_array(dataset, raw=raw)
     return array if int(about["number_of_frames"]) > 1 else array[np.newaxis]
 
 

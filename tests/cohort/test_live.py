@@ -243,7 +243,10 @@ def test_a_release_is_read_at_its_versions_and_a_new_one_is_seen_when_it_is_open
 def test_too_little_memory_is_said_in_one_sentence(config, monkeypatch):
     zones, connect = Zones(config, "counter"), duckdb.connect
     monkeypatch.setattr(duck.duckdb, "connect", lambda name, config: connect(name, config={**config, "memory_limit": "32MiB"}))
-    with pytest.raises(InputError, match=r"do not fit into the 32\.0 MiB of memory .*`pictures select`"), duck.reader(zones) as connection:
+    with (
+        pytest.raises(InputError, match=r"do not fit into the 32\.0 MiB of memory .*`pictures cohort freeze`"),
+        duck.reader(zones) as connection,
+    ):
         connection.execute("CREATE TABLE many AS SELECT range AS number, hash(range) AS other FROM range(10_000_000)")
 
 

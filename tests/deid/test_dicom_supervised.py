@@ -18,9 +18,9 @@ DYING = """
 import os, pathlib
 from pictures_spark.deid import {module}, pixels_child
 real, mark = {module}.{name}, pathlib.Path({mark!r})
-def once(*given):
+def once(*given, **named):
     if mark.exists():
-        return real(*given)
+        return real(*given, **named)
     mark.touch()
     os._exit(9)
 {module}.{name} = once

@@ -27,8 +27,9 @@ def write_review(folder: Path, results: pa.Table) -> int:
 
     ``inventory.parquet``: element (path of keywords), value, images (how many hold it; fewer than there are where a run was killed).
     ``verdicts.parquet``: object_id, image_uid (the project's), verdict (clean, found, not_determined, null where it was withheld before the
-    check), second_look (clean, text, not_determined, null where it was not looked at again), findings, nonconformities (what dciodvfy finds
-    wrong with it and not with its source; null where it was not looked at again, or dicom3tools is not installed), status, reason.
+    check), second_look (clean, text, not_determined, null where it was not looked at again), looks (how often it was looked at: what any
+    look but the last finds beside blanked text is blanked, too), findings, nonconformities (what dciodvfy finds wrong with it and not
+    with its source; null where it was not looked at again, or dicom3tools is not installed), status, reason.
     """
     folder.mkdir(parents=True, exist_ok=True)
     texts: Counter[tuple[str, str]] = Counter()
@@ -46,7 +47,9 @@ def write_review(folder: Path, results: pa.Table) -> int:
     rows = [{"element": element, "value": value, "images": images} for (element, value), images in sorted(texts.items())]
     schema = pa.schema([("element", pa.string()), ("value", pa.string()), ("images", pa.int64())])
     pq.write_table(pa.Table.from_pylist(rows, schema), folder / INVENTORY)
-    verdicts = results.select(["object_id", "image_uid", "verdict", "second_look", "findings", "nonconformities", "status", "reason"])
+    verdicts = results.select(
+        ["object_id", "image_uid", "verdict", "second_look", "looks", "findings", "nonconformities", "status", "reason"]
+    )
     pq.write_table(verdicts.sort_by("image_uid"), folder / VERDICTS)
     for log in logs:
         log.unlink()
@@ -95,6 +98,8 @@ def looked_at(results: pa.Table) -> dict[str, int]:
         for entry in pc.value_counts(results[column]).to_pylist():
             if entry["values"] is not None:
                 counts[f"{column}_{entry['values']}"] = entry["counts"]
+    if again := sum((looks or 0) > 1 for looks in results["looks"].to_pylist()):
+        counts["blanked_again"] = again
     faults = [found for found in results["nonconformities"].to_pylist() if found is not None]
     if faults:
         worse = sum(map(bool, faults))

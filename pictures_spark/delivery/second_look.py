@@ -1,6 +1,6 @@
 """A second look for text in the pixels of what is about to be delivered: every redacted image, and a sample of the others.
 
-What enters: the bytes of a result. What leaves: whether text was found, in the supervised child that does the same for the archive
+What enters: the bytes of a result. What leaves: where text was found, by the supervised child that does the same for the archive
 (`pictures_spark.pixels`), on the redacted pixels as they would be delivered. Executors; the child starts with the first look.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 from pictures_spark.pixels.examine import Locator, Looks
 from pictures_spark.pixels.faults import PixelFault
 from pictures_spark.pixels.supervise import Limits, Supervised
+from pictures_spark.pixels.text import Box
 
 # Frames of a sampled image that are looked at, at most, spread over all of them; of a redacted one those with boxes come first.
 _FRAMES = 8
@@ -40,8 +41,8 @@ class SecondLook:
         number = int.from_bytes(hashlib.sha256(image_uid.encode()).digest()[:4], "big")
         return number < self.share * (1 << 32)
 
-    def verdict(self, data: bytes, frames: int, first: tuple[int, ...] = ()) -> str:
-        """``clean``, ``text``, or ``not_determined`` where the child could not tell.
+    def boxes(self, data: bytes, frames: int, first: tuple[int, ...] = ()) -> list[Box] | None:
+        """Where text is, in any of the frames that are looked at; None where the child could not tell.
 
         ``first`` are frames that are looked at whatever else is.
         """
@@ -53,12 +54,12 @@ class SecondLook:
             scratch.write_bytes(data)
             place = Locator(scratch.name, None, None, None, hashlib.sha256(data).hexdigest())
             # Throughout, so that what the first stage of the first look passed over may be found here.
-            boxes = self._child().read_frames(place, dict.fromkeys(wanted))
+            found = self._child().read_frames(place, dict.fromkeys(wanted))
         except PixelFault:
-            return "not_determined"
+            return None
         finally:
             scratch.unlink(missing_ok=True)
-        return "text" if any(boxes.values()) else "clean"
+        return [box for frame in sorted(found) for box in found[frame]]
 
     def close(self) -> None:
         """End the child."""

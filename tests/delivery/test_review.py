@@ -1,11 +1,14 @@
 """What is written down of a delivery for those who review it: verdicts in three states, second looks, and every text that is left."""
 
 from dataclasses import replace
+from io import BytesIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from located import BOX, DATA, new_task, write
+from pydicom import dcmread
 
 from pictures_spark.deid.verify import Checked, Finding
 from pictures_spark.delivery import write as writing
@@ -71,7 +74,9 @@ def test_redacted_images_and_a_sample_are_looked_at_again(task, tmp_path, monkey
     monkeypatch.setattr(SecondLook, "_child", lambda self: looks)
     (line,) = write(replace(task, second_look_share=share), changes)
     assert (line["second_look"], line["reason"]) == (second_look, reason)
-    assert len(looks.asked) == (second_look is not None)
+    # What is found beside what was blanked is blanked, and looked at again, but not for ever.
+    assert len(looks.asked) == (0 if second_look is None else 3 if reason == "text_left" and "boxes" in changes else 1)
+    assert line["looks"] == (len(looks.asked) or None)
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.parent.suffix == ".look"]
 
 
@@ -93,6 +98,28 @@ def test_an_image_that_is_looked_at_leaves_only_as_well_formed_as_it_was(task, m
     assert {name: count for name, count in told.items() if "conformance" in name} == counted
 
 
+def test_what_a_look_finds_beside_blanked_text_is_blanked_too(task, tmp_path, monkeypatch):
+    class Each(Looks):
+        def read_frames(self, locator, places):
+            answers = [[Found(1, 6, 3, 8)], []]
+            self.answer = [answers[len(self.asked)]]
+            return super().read_frames(locator, places)
+
+    looks = Each(None)
+    monkeypatch.setattr(SecondLook, "_child", lambda self: looks)
+    (line,) = write(task, {"verdict": "text", "boxes": [BOX]})
+    assert (line["second_look"], line["looks"], line["status"], line["boxes_blanked"]) == ("clean", 2, "delivered", 2)
+    (path,) = (tmp_path / "staging").rglob("*.dcm")
+    made, source = dcmread(path).pixel_array, dcmread(BytesIO(DATA)).pixel_array
+    changed = made != source
+    outside = np.ones(made.shape, bool)
+    outside[BOX["y0"] : BOX["y1"], BOX["x0"] : BOX["x1"]] = outside[6:8, 1:3] = False
+    assert not changed[outside].any()
+    assert len(np.unique(made[6:8, 1:3])) == 1
+    told = looked_at(pa.Table.from_pylist([line], writing._schema()))
+    assert told["blanked_again"] == 1
+
+
 def test_the_child_looks_at_the_redacted_pixels(task):
     """With the real models: nothing is left to be read where the box was."""
     (line,) = write(task, {"verdict": "text", "boxes": [BOX]})
@@ -102,7 +129,7 @@ def test_the_child_looks_at_the_redacted_pixels(task):
 def test_frames_with_boxes_come_first_and_the_others_are_spread(tmp_path):
     looks = Looks([[]])
     look = SecondLook(tmp_path / "look", None, 0.25, looks)
-    assert look.verdict(b"data", 100, (77,)) == "clean"
+    assert look.boxes(b"data", 100, (77,)) == []
     assert looks.asked[0][1] == [0, 13, 26, 39, 52, 65, 77, 78, 91]
     wanted = [look.wanted(f"2.25.{number}", redacted=False) for number in range(2000)]
     assert 400 < sum(wanted) < 600

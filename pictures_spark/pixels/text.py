@@ -130,9 +130,23 @@ def _judged(frame8: np.ndarray, places: Sequence[Suspect], found: list[Box], unr
     found = found + [box for region in _regions(left, frame8.shape[:2], rule) for box in _read_region(frame8, region, rule, unread)]
     if not any(map(_says_something, found)):
         return []
+    heights = [box.y1 - box.y0 for box in found]
     for place in places:
-        _cover(found, _longer(place, frame8.shape, rule), rule)
+        longer = _longer(place, frame8.shape, rule)
+        if not _widened(found, heights, longer, rule) and _is_text_unread(frame8, place, rule):
+            found.append(Box(*longer.sides, place.heat))
+            heights.append(longer.height)
     return sorted(set(found))
+
+
+def _is_text_unread(frame8: np.ndarray, place: Suspect, rule: dict[str, Any]) -> bool:
+    """Whether a place beside text is text, too, though nothing was read in it: as sure as one alone, and no higher than a line can be."""
+    if place.heat < rule["sure_heat"] or min(place.width, place.height) > _highest(frame8.shape[0], rules()["box"]):
+        return False
+    (region,) = _regions([place], frame8.shape[:2], rule)
+    part = clear(frame8[region.y0 : region.y1, region.x0 : region.x1])
+    heat = rules()["heat"]
+    return any(_surely_text(second_look(part, line), heat, heat["unread_short"]) for line in {place.line, place.core})
 
 
 def _share_in(place: Suspect, boxes: Sequence[Box]) -> float:
@@ -159,15 +173,18 @@ def _longer(place: Suspect, shape: tuple[int, ...], rule: dict[str, Any]) -> Sus
     return replace(place, y0=max(0, place.y0 - more), y1=min(shape[0], place.y1 + more))
 
 
-def _cover(found: list[Box], place: Suspect, rule: dict[str, Any]) -> None:
-    """Widen the box that is about where a place is, or add one without text if it is sure."""
+def _widened(found: list[Box], heights: Sequence[int], place: Suspect, rule: dict[str, Any]) -> bool:
+    """Whether a box is about where a place is; it then has the place in it. ``heights`` are those of the boxes before any was widened.
+
+    A place that is much higher than the line has run together with something else: with anatomy, which would be blanked, or with other
+    lines, which are places of their own.
+    """
     for number, box in enumerate(found):
-        if place.line <= rule["cover_line"] * (box.y1 - box.y0) and overlap(place, box) >= rule["same"]:
+        if min(place.width, place.height) <= rule["cover_line"] * heights[number] and overlap(place, box) >= rule["same"]:
             sides = min(place.x0, box.x0), min(place.y0, box.y0), max(place.x1, box.x1), max(place.y1, box.y1)
             found[number] = replace(box, x0=sides[0], y0=sides[1], x1=sides[2], y1=sides[3])
-            return
-    if place.heat >= rule["sure_heat"]:
-        found.append(Box(*place.sides, place.heat))
+            return True
+    return False
 
 
 @dataclass(frozen=True)
@@ -343,8 +360,13 @@ def _has_shape_of_text(box: np.ndarray, rows: int, rule: dict[str, Any]) -> bool
     """Whether the sides are those of a horizontal line of text of at least a few letters."""
     width = float(np.linalg.norm(box[0] - box[1]))
     height = float(np.linalg.norm(box[0] - box[3]))
-    highest = max(rule["max_height"], rule["max_height_share"] * rows)
-    return rule["min_height"] <= height <= highest and width >= rule["min_aspect"] * height and width >= rule["min_width"]
+    return rule["min_height"] <= height <= _highest(rows, rule) and width >= rule["min_aspect"] * height and width >= rule["min_width"]
+
+
+def _highest(rows: int, rule: dict[str, Any]) -> float:
+    """How high a line of text is, at most, in a frame of so many rows."""
+    highest: float = max(rule["max_height"], rule["max_height_share"] * rows)
+    return highest
 
 
 def _belongs_to(box: np.ndarray, line: np.ndarray, rule: dict[str, float]) -> bool:

@@ -10,7 +10,7 @@ from planted import FONTS, anatomy, burn, inked
 
 from pictures_spark.pixels import text as detector
 from pictures_spark.pixels.decode import decode
-from pictures_spark.pixels.heat import Look, clear, suspects
+from pictures_spark.pixels.heat import Look, Suspect, clear, suspects
 from pictures_spark.pixels.text import Box, engine_version, find_text, read_places
 from pictures_spark.pixels.window import to_8bit
 from pictures_spark.resources import load_schema, schemas_dir
@@ -61,6 +61,25 @@ def test_real_burned_in_text_is_read():
     frame = next(decode(path.read_bytes(), 10**7).frames())
     found = " ".join(box.text for box in find_text(to_8bit(frame[:120, :160])))
     assert "BAPTIST" in found
+
+
+def test_anatomy_beside_text_is_not_blanked():
+    """Colour flow in ultrasound is hot to the networks, and scales and banners around it are text."""
+    frame = to_8bit(next(decode(pydicom_file("examples_rgb_color.dcm"), 10**7).frames()))
+    flow = np.zeros(frame.shape[:2], bool)
+    flow[80:140, 46:272] = True
+    boxes = find_text(frame)
+    assert {"PUR"} <= {box.text for box in boxes}
+    assert uncovered(boxes, flow) > 0.99
+
+
+def test_a_place_widens_a_box_by_its_height_when_it_was_read():
+    """Else the first place would make room for a higher one, and that for the frame."""
+    rule = detector.rules()["places"]
+    boxes = [Box(0, 40, 60, 56, 0.9, "PWR")]
+    for place in (Suspect(0, 32, 70, 72, 0.9, 40, 16), Suspect(0, 0, 200, 120, 0.9, 48, 16)):
+        detector._widened(boxes, [16], place, rule)
+    assert boxes == [Box(0, 32, 70, 72, 0.9, "PWR")]
 
 
 CLEAN = ["CT_small.dcm", "MR_small.dcm", "rtdose_1frame.dcm", "SC_rgb_jpeg_gdcm.dcm"]

@@ -130,10 +130,10 @@ def _judged(frame8: np.ndarray, places: Sequence[Suspect], found: list[Box], unr
     found = found + [box for region in _regions(left, frame8.shape[:2], rule) for box in _read_region(frame8, region, rule, unread)]
     if not any(map(_says_something, found)):
         return []
-    heights = [box.y1 - box.y0 for box in found]
+    heights, highest = [box.y1 - box.y0 for box in found], _highest(frame8.shape[0], rules()["box"])
     for place in places:
         longer = _longer(place, frame8.shape, rule)
-        if not _widened(found, heights, longer, rule) and _is_text_unread(frame8, place, rule):
+        if not _widened(found, heights, longer, rule, highest) and _is_text_unread(frame8, place, rule):
             found.append(Box(*longer.sides, place.heat))
             heights.append(longer.height)
     return sorted(set(found))
@@ -173,14 +173,17 @@ def _longer(place: Suspect, shape: tuple[int, ...], rule: dict[str, Any]) -> Sus
     return replace(place, y0=max(0, place.y0 - more), y1=min(shape[0], place.y1 + more))
 
 
-def _widened(found: list[Box], heights: Sequence[int], place: Suspect, rule: dict[str, Any]) -> bool:
+def _widened(found: list[Box], heights: Sequence[int], place: Suspect, rule: dict[str, Any], highest: float) -> bool:
     """Whether a box is about where a place is; it then has the place in it. ``heights`` are those of the boxes before any was widened.
 
-    A place that is much higher than the line has run together with something else: with anatomy, which would be blanked, or with other
-    lines, which are places of their own.
+    A place that is much higher than the line, or than any, has run together with something else: with anatomy, which would be blanked, or
+    with other lines, which are places of their own.
     """
     for number, box in enumerate(found):
-        if min(place.width, place.height) <= rule["cover_line"] * heights[number] and overlap(place, box) >= rule["same"]:
+        if (
+            min(place.width, place.height) <= min(rule["cover_line"] * heights[number], max(highest, heights[number]))
+            and overlap(place, box) >= rule["same"]
+        ):
             sides = min(place.x0, box.x0), min(place.y0, box.y0), max(place.x1, box.x1), max(place.y1, box.y1)
             found[number] = replace(box, x0=sides[0], y0=sides[1], x1=sides[2], y1=sides[3])
             return True
@@ -327,7 +330,10 @@ def _read_anew(part: np.ndarray, factor: float | None, frame_rows: int | None) -
         # A row of one letter is a zigzag or a ruler.
         sure = sure and len(set(text.strip())) > 1
         (lines if sure and _has_shape_of_text(box, frame_rows or rows, rule["box"]) else others).append((box, text, score))
-    others = [other for other in others if any(_belongs_to(other[0], line[0], rule["companion"]) for line in lines)]
+    most = _highest(frame_rows or rows, rule["box"])
+    others = [
+        other for other in others if _height(other[0]) <= most and any(_belongs_to(other[0], line[0], rule["companion"]) for line in lines)
+    ]
     return sorted(
         replace(_grown(box, rows, columns, rule["box"]), score=round(float(score), 4), text=text) for box, text, score in lines + others
     )
@@ -359,8 +365,13 @@ def _detected(models: "RapidOCR", colour: np.ndarray, rule: dict[str, Any], fact
 def _has_shape_of_text(box: np.ndarray, rows: int, rule: dict[str, Any]) -> bool:
     """Whether the sides are those of a horizontal line of text of at least a few letters."""
     width = float(np.linalg.norm(box[0] - box[1]))
-    height = float(np.linalg.norm(box[0] - box[3]))
+    height = _height(box)
     return rule["min_height"] <= height <= _highest(rows, rule) and width >= rule["min_aspect"] * height and width >= rule["min_width"]
+
+
+def _height(box: np.ndarray) -> float:
+    """Pixels across a line whose corners these are."""
+    return float(np.linalg.norm(box[0] - box[3]))
 
 
 def _highest(rows: int, rule: dict[str, Any]) -> float:
@@ -371,7 +382,7 @@ def _highest(rows: int, rule: dict[str, Any]) -> float:
 
 def _belongs_to(box: np.ndarray, line: np.ndarray, rule: dict[str, float]) -> bool:
     """Whether a box is part of the text around a line that was read."""
-    height, other = (float(np.linalg.norm(corners[0] - corners[3])) for corners in (line, box))
+    height, other = _height(line), _height(box)
     if not height / rule["height_factor"] <= other <= height * rule["height_factor"]:
         return False
     gaps = np.maximum(0, np.maximum(line.min(axis=0) - box.max(axis=0), box.min(axis=0) - line.max(axis=0)))
@@ -380,7 +391,7 @@ def _belongs_to(box: np.ndarray, line: np.ndarray, rule: dict[str, float]) -> bo
 
 def _grown(box: np.ndarray, rows: int, columns: int, rule: dict[str, Any]) -> Box:
     """The upright rectangle around a detected one, with the margin of the rules, inside the frame."""
-    height = float(np.linalg.norm(box[0] - box[3]))
+    height = _height(box)
     margin = np.array([max(rule["pad"], rule["pad_share_along"] * height), max(rule["pad"], rule["pad_share_across"] * height)])
     x0, y0 = np.floor(box.min(axis=0) - margin).astype(int)
     x1, y1 = np.ceil(box.max(axis=0) + 1 + margin).astype(int)

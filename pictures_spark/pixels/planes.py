@@ -4,13 +4,15 @@ Overlays (PS3.3 C.9.2), icons (C.7.6.1.1.6) and bits above High Bit are pictures
 graphic annotations (C.10.5) hold their text as text. What cannot be decoded counts as text: nobody has looked at it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from pydicom import Dataset
-from pydicom.uid import UID
+from pydicom.pixels import get_decoder
+from pydicom.uid import UID, RLELossless
 
 from pictures_spark.pixels.decode import Image
 
@@ -106,25 +108,29 @@ def _overlay(dataset: Dataset, group: int, last: int) -> Iterator[Picture]:
 
 
 def _unused_bits(image: Image, declared: set[int]) -> Iterator[Picture]:
-    """What lies in the bits of native samples that are no part of the value: an overlay (retired, PS3.5 8.1.2), declared or not."""
+    """What lies in the bits of samples that are no part of the value: an overlay (retired, PS3.5 8.1.2), declared or not.
+
+    JPEG, JPEG-LS and JPEG 2000 hold no such bits, or decode with them, and the frame itself shows them.
+    """
     dataset, last = image.dataset, image.frame_count - 1
-    allocated, high = int(dataset.get("BitsAllocated", 0)), int(dataset.get("HighBit", 0))
-    stored = int(dataset.get("BitsStored", 0))
-    count = image.frame_count * image.rows * image.columns * image.samples
-    data = dataset.get("PixelData") or b""
-    if allocated not in (8, 16, 32) or UID(image.transfer_syntax).is_encapsulated or len(data) < count * allocated // 8:
+    allocated, high, stored = (int(dataset.get(name) or 0) for name in ("BitsAllocated", "HighBit", "BitsStored"))
+    unused = [*range(high + 1, allocated), *range(0, high + 1 - stored)]
+    mask = sum(1 << position for position in unused)
+    frames: Iterable[np.ndarray | None] | None
+    if allocated not in (8, 16, 32) or not unused:
+        frames = None
+    elif image.transfer_syntax == RLELossless:
+        frames = _run_lengths(image, allocated)
+    else:
+        frames = _native_words(image, allocated)
+    if frames is None:
         if declared:
             yield Picture(OVERLAY, 0, last, None)
         return
-    order = "<" if dataset.original_encoding[1] is not False else ">"
-    words = np.frombuffer(data, f"{order}u{allocated // 8}", count)
-    if image.samples > 1 and int(dataset.get("PlanarConfiguration", 0)):
-        frames = words.reshape(image.frame_count, image.samples, image.rows, image.columns)
-    else:
-        frames = np.moveaxis(words.reshape(image.frame_count, image.rows, image.columns, image.samples), 3, 1)
-    unused = [*range(high + 1, allocated), *range(0, high + 1 - stored)]
-    mask = sum(1 << position for position in unused)
     for number, frame in enumerate(frames):
+        if frame is None:
+            yield Picture(OVERLAY if declared else PIXEL, number, number, None)
+            continue
         # Colours have such bits in each of their samples.
         for sample in frame:
             if not (sample & mask).any():
@@ -137,6 +143,38 @@ def _unused_bits(image: Image, declared: set[int]) -> Iterator[Picture]:
                     # Nobody takes undeclared bits out: their text is treated as text of the pixels.
                     name = OVERLAY if position in declared else PIXEL
                     yield Picture(name, number, number, bits.astype(np.uint8) * np.uint8(255))
+
+
+def _native_words(image: Image, allocated: int) -> np.ndarray | None:
+    """Whole words, (frames, samples, rows, columns); None of what is compressed or cut short."""
+    dataset = image.dataset
+    count = image.frame_count * image.rows * image.columns * image.samples
+    data = dataset.get("PixelData") or b""
+    if UID(image.transfer_syntax).is_encapsulated or len(data) < count * allocated // 8:
+        return None
+    order = "<" if dataset.original_encoding[1] is not False else ">"
+    words = np.frombuffer(data, f"{order}u{allocated // 8}", count)
+    if image.samples > 1 and int(dataset.get("PlanarConfiguration", 0)):
+        return words.reshape(image.frame_count, image.samples, image.rows, image.columns)
+    return np.moveaxis(words.reshape(image.frame_count, image.rows, image.columns, image.samples), 3, 1)
+
+
+def _run_lengths(image: Image, allocated: int) -> Iterator[np.ndarray | None]:
+    """Whole words of each run-length coded frame, (samples, rows, columns); None where it does not decode.
+
+    pydicom clears what is not stored, so all bits are said to be.
+    """
+    whole = copy(image.dataset)
+    whole.BitsStored, whole.HighBit, whole.PixelRepresentation = allocated, allocated - 1, 0
+    for index in range(image.frame_count):
+        try:
+            frame, _ = get_decoder(RLELossless).as_array(whole, index=index, raw=True)
+        except MemoryError:
+            raise
+        except Exception:  # noqa: BLE001 - decoders raise anything, and their messages quote the input
+            yield None
+            continue
+        yield np.moveaxis(frame.reshape(image.rows, image.columns, image.samples), 2, 0)
 
 
 def _icon(item: Dataset) -> np.ndarray | None:

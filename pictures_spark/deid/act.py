@@ -72,6 +72,7 @@ _FUNCTIONAL_GROUPS = (0x52009229, 0x52009230)
 _CONTENT_SEQUENCE = 0x0040A730
 _REPORTS = "1.2.840.10008.5.1.4.1.1.88."
 _CODE_VALUE, _CODE_SCHEME, _CODE_MEANING, _LONG_CODE, _URN_CODE = 0x00080100, 0x00080102, 0x00080104, 0x00080119, 0x00080120
+_CODE_MACRO = range(0x00080100, 0x00080125)
 _WORD = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8, "AT": 4, "OW": 2, "OF": 4, "OD": 8, "OV": 8, "OB": 1}
 _PERSONAL = (Action.UID, Action.SHIFT, Action.ACCESSION)
 _REPLACED = (("UI", Action.UID), ("UI", Action.KEEP), ("DA", Action.SHIFT), ("SH", Action.ACCESSION))
@@ -995,8 +996,9 @@ class _Treatment:
         scheme = _ascii(item[_CODE_SCHEME]) if _CODE_SCHEME in item else ""
         value = next((_ascii(item[tag]) for tag in (_CODE_VALUE, _LONG_CODE) if tag in item), "")
         code = _code_items(scheme or "", value or "") or self._local_code(item, charsets)
-        # Of the rest of a code item only its sequences (modifiers, equivalent codes) mean something without the source's own scheme.
-        return None if code is None else [*code, *(e for e in elements if e.vr == "SQ")]
+        # What else is said of a code (PS3.3 8.8: versions, the source's own context groups) means nothing without the source; sequences in
+        # it (modifiers, equivalent codes) do, and what the item says of the thing that the code names, such as the volume of an agent.
+        return None if code is None else [*code, *(e for e in elements if e.vr == "SQ" or e.tag not in _CODE_MACRO)]
 
     def _local_code(self, item: dict[int, Node], charsets: list[str]) -> Items | None:
         """A code that no published scheme has, under a policy whose texts somebody reads: its meaning cleaned, the rest only unchanged."""
@@ -1118,10 +1120,10 @@ class _Treatment:
             days = self._days() if action is Action.SHIFT else 0
             return shift_date(value, days) if vr == "DA" else shift_date_time(value, days)
         if vr == "CS":
-            if not _CODE_STRING.fullmatch(value) or self.values.in_text(value):
+            if not _CODE_STRING.fullmatch(value):
                 return None
             # The other values of the attribute keep their places.
-            return value if self.any_word or known_code(value) else ""
+            return value if not self.values.in_text(value) and (self.any_word or known_code(value)) else ""
         if vr == "TM":
             return value if _TIME.fullmatch(value) else None
         if vr == "AS":

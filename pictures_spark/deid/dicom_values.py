@@ -32,6 +32,17 @@ _DIGITS = re.compile(r"[0-9]+")
 _WORDS = re.compile(r"[A-Za-z0-9]+")
 
 
+def _in_order(letters: bytes) -> bool:
+    """Whether letters come in the order of the alphabet, or backwards: a ramp of grey values, and no name.
+
+    Examples
+    --------
+    >>> _in_order(b"AABBCCDDEE"), _in_order(b"zyxwvutsrq"), _in_order(b"Quillfeather")
+    (True, True, False)
+    """
+    return list(letters) in (sorted(letters), sorted(letters, reverse=True))
+
+
 class Values:
     """Looks for a person's own identifiers, and for what reads like a date or a long number, in codes and numbers that would stay."""
 
@@ -66,7 +77,9 @@ class Values:
         if len(value) < LONG:
             return False
         low = value.lower()
-        return any(word in low for word in self.encoded) or (not table and _LETTERS.search(value) is not None)
+        return any(word in low for word in self.encoded) or (
+            not table and any(not _in_order(found[0]) for found in _LETTERS.finditer(value))
+        )
 
     def in_numbers(self, vr: str, value: bytes) -> bool:
         """Whether one of some binary numbers is an identifier, reads as a date, or is no measurement."""

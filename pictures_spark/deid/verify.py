@@ -35,6 +35,7 @@ from pydicom.filereader import read_dataset
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID, UID_dictionary
 
+from pictures_spark.deid.derive import manufacturer_norm
 from pictures_spark.deid.dicom_codes import standard_code
 from pictures_spark.deid.dicom_identity import Box, Identity
 from pictures_spark.deid.dicom_scrub import known_code, known_word
@@ -342,6 +343,9 @@ def _facts(raw: "Iterable[tuple[int, str, bytes]]", identifying: frozenset) -> _
     names: set[str] = set()
     texts: dict[int, set[str]] = {}
     for tag, vr, value in raw:
+        if vr == "UN" and dictionary_has_tag(tag):
+            # Whoever wrote it did not know the attribute (PS3.5 6.2.2).
+            vr = dictionary_VR(tag)
         if vr in _BULK_VRS and tag not in identifying:
             continue
         parts = [part.strip(" \0") for part in value.decode("latin-1").split("\\")]
@@ -391,9 +395,12 @@ class _Wanted:
         bare = {_bare(word) for word in source.identifiers | identity.known}
         self.known = {word for word in bare if len(word) >= shortest}
         self.short = {value.upper() for value in known}
-        self.in_bytes = [needle for value in known if len(value) >= _SEARCH_IN_BYTES for needle in dict.fromkeys(_encodings(value))]
+        # A number of zeros, or a row of hyphens, names nobody, and pixels of one value read like it.
+        told = [value for value in known if len(value) >= _SEARCH_IN_BYTES and len(set(value)) > 1]
+        self.in_bytes = [needle for value in told for needle in dict.fromkeys(_encodings(value))]
         letters = {_bare(value) for value in known} | bare_names
-        self.letters = [word.encode(form) for word in letters if len(word) >= 6 for form in ("utf-8", "utf-16-le", "utf-16-be")]
+        letters = {word for word in letters if len(word) >= 6 and len(set(word)) > 1}
+        self.letters = [word.encode(form) for word in letters for form in ("utf-8", "utf-16-le", "utf-16-be")]
         self.all_uids = "uids" not in policy["options"]
         self.classes = frozenset(policy["private_classes"])
         # A text of the source whose attribute is not in the result.
@@ -811,7 +818,9 @@ def _values_elsewhere(elements: list, wanted: _Wanted) -> list[Finding]:
         if str(element.VR) not in _TEXT_VRS | {"CS"} or element.tag.is_private:
             continue
         of_code = element.keyword in _CODE_KEYWORDS and _is_published(holder)
-        if wanted.gone & {str(value).casefold() for value in _values(element)} and not of_code:
+        # A maker's name is told by the policy's list, whatever else of the source was called so.
+        of_maker = element.keyword == "Manufacturer" and manufacturer_norm(str(element.value)) not in (None, "OTHER")
+        if wanted.gone & {str(value).casefold() for value in _values(element)} and not (of_code or of_maker):
             findings.append(Finding("value", str(element.keyword)))
     return findings
 
@@ -997,7 +1006,9 @@ def _as_bytes(element: DataElement) -> bytes:
 
 
 def _reads_as_text(vr: str, written: bytes) -> bool:
-    return vr in _FORMS and re.search(rb"[a-z]{6}[a-z^ ]{4}", written) is not None
+    found = re.finditer(rb"[a-z]{6}[a-z^ ]{4,}", written) if vr in _FORMS else ()
+    # Letters in the order of the alphabet are a ramp of grey values.
+    return any(bytes(sorted(run[0])) not in (run[0], run[0][::-1]) for run in found)
 
 
 def _encodings(value: str) -> Iterator[bytes]:

@@ -378,6 +378,24 @@ def test_originals_inside_modified_attributes_go():
     assert "OriginalAttributesSequence" not in made
 
 
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_ramp_of_grey_values_is_no_text(backwards):
+    """Sixteen-bit entries of which both bytes are the same, as eight-bit tables are widened: AABBCCDD and so on."""
+    ramp = (np.arange(256, dtype=np.uint16) * 257)[:: -1 if backwards else 1].tolist()
+    table = item(LUTDescriptor=[256, 0, 16])
+    table.add_new(0x00283006, "US", ramp)
+    made = through(instance(VOILUTSequence=[table]))
+    assert list(made.VOILUTSequence[0].LUTData) == ramp
+    table[0x00283006].value = list(struct.unpack("<128H", b"Ottoline Vandersnoot ".ljust(256)))
+    made = through(instance(VOILUTSequence=[table]))
+    assert not made.VOILUTSequence[0].LUTData
+
+
+def test_a_word_of_the_person_in_a_code_string_costs_that_value_alone():
+    made = through(instance(PatientName="Perfusion^Mca", ImageType=["DERIVED", "PRIMARY", "PERFUSION", "RCBF"]))
+    assert list(made.ImageType) == ["DERIVED", "PRIMARY", "", "RCBF"]
+
+
 def test_a_label_typed_into_a_code_string():
     made = through(instance(ContentLabel="OTTOLINE", ImageType=["DERIVED", "SECONDARY", "VANDERSNOOT"], BodyPartExamined="CHEST"))
     assert made["ContentLabel"].is_empty

@@ -353,6 +353,33 @@ def test_who_verified_a_report_is_not_told_but_when():
     assert len(left.VerifyingObserverIdentificationCodeSequence) == len(made.ReferencedPerformedProcedureStepSequence) == 0
 
 
+def test_what_an_item_says_beside_its_code_stays():
+    code = {"CodeValue": "C-B0322", "CodingSchemeDesignator": "SRT", "CodeMeaning": "Omnipaque given by Jane"}
+    agent = item(**code, MappingResource="JANE", CodingSchemeVersion="Jane 1")
+    agent.ContrastBolusVolume, agent.ContrastBolusAgentNumber, agent.ContrastBolusAgent = 150, 1, "Jane's"
+    data = dicom_bytes(instance(ContrastBolusAgentSequence=[agent]))
+    result = deidentify(data, PLAN, IDENTITY).data
+    assert verify(data, result, PLAN.policy, IDENTITY) == []
+    (left,) = dcmread(BytesIO(result)).ContrastBolusAgentSequence
+    assert (left.CodeValue, left.CodeMeaning, left.ContrastBolusVolume, left.ContrastBolusAgentNumber) == ("C-B0322", "Iohexol", 150, 1)
+    assert not {"MappingResource", "CodingSchemeVersion"} & set(left.dir())
+    assert b"Jane" not in result
+
+
+@pytest.mark.parametrize(
+    ("value", "stays"),
+    [("ml/100ml/s", True), ("10*9/L", True), ("mmol/(l.min)", True), ("JANE", False), ("ml{JANE}", False), ("m0104501236", False)],
+)
+def test_units_stay_that_are_put_together_from_published_ones(value, stays):
+    units = item(CodeValue=value, CodingSchemeDesignator="UCUM", CodeMeaning="as Jane wrote it")
+    data = dicom_bytes(instance(RealWorldValueMappingSequence=[item(RealWorldValueSlope=1.0, MeasurementUnitsCodeSequence=[units])]))
+    result = deidentify(data, PLAN, IDENTITY).data
+    assert verify(data, result, PLAN.policy, IDENTITY) == []
+    (mapping,) = dcmread(BytesIO(result)).RealWorldValueMappingSequence
+    left = [(one.CodeValue, one.CodeMeaning) for one in mapping.get("MeasurementUnitsCodeSequence") or []]
+    assert left == ([(value, value)] if stays else [])
+
+
 def test_results_conform_no_worse_than_their_sources():
     if conformance(b"", b"") is None:
         pytest.skip("dciodvfy is not installed")

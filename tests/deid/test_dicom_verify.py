@@ -3,11 +3,14 @@
 import struct
 from io import BytesIO
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from instances import dicom_bytes, instance, item, pydicom_files
 from pydicom import dcmread
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_data_element
 from pydicom.sequence import Sequence
 
 from pictures_spark.deid.act import WithheldError, deidentify
@@ -77,6 +80,63 @@ LEAKS = [
 @pytest.mark.parametrize(("change", "code"), LEAKS)
 def test_a_planted_leak_is_found(change, code):
     assert code in codes(change)
+
+
+def unknown_vrs(data):
+    """The same file by somebody who knew no attribute above group 0008: explicit, VR UN (PS3.5 6.2.2)."""
+    dataset = dcmread(BytesIO(data))
+    position = 132
+    (length,) = struct.unpack_from("<I", data, position + 8)
+    position += 12 + length
+    made = bytearray(data[:position])
+    for element in dataset:
+        raw = dicom_element(element)
+        if element.tag >= 0x00200000 and element.tag.group != 0x7FE0 and element.VR in ("UI", "DA", "LO", "SH", "DS", "IS", "CS"):
+            value = raw[8:]
+            raw = raw[:4] + b"UN\0\0" + struct.pack("<I", len(value)) + value
+        made += raw
+    return bytes(made)
+
+
+def dicom_element(element):
+    """An element in explicit little endian."""
+    buffer = DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, False
+    write_data_element(buffer, element)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("plan", [PLAN, DETAILED], ids=["default", "detailed"])
+def test_attributes_that_their_writer_did_not_know_are_read_as_what_they_are(plan):
+    data = unknown_vrs(dicom_bytes(instance(FrameOfReferenceUID="1.2.840.99.5.1", StudyID="77-1234")))
+    assert b"UN\0\0" in data
+    result = deidentify(data, plan, IDENTITY).data
+    assert verify(data, result, plan.policy, IDENTITY) == []
+    assert dcmread(BytesIO(result)).StudyInstanceUID == dcmread(BytesIO(deidentify(SOURCE, plan, IDENTITY).data)).StudyInstanceUID
+    # Nothing of it that is left is passed over.
+    assert verify(data, data, plan.policy, IDENTITY)
+
+
+@pytest.mark.parametrize(
+    ("values", "pixels"),
+    [
+        # Zeros, or one letter again and again, name nobody: sixteen-bit pixels of value 48 read as a row of zeros.
+        ({"PatientID": "000000000", "OtherPatientIDs": "XXXXXXXXX"}, "0" * 64),
+        # What a maker is called may be what a site is called.
+        ({"Manufacturer": "TOSHIBA", "InstitutionName": "TOSHIBA"}, "z" * 64),
+    ],
+)
+def test_what_tells_nobody_is_no_finding(values, pixels):
+    data = dicom_bytes(instance(np.frombuffer(pixels.encode("utf-16-le"), np.uint16).reshape(8, 8).copy(), **values))
+    assert verify(data, deidentify(data, PLAN, IDENTITY).data, PLAN.policy, IDENTITY) == []
+
+
+def test_a_site_that_is_called_as_a_maker_of_its_own_is_found():
+    data = dicom_bytes(instance(Manufacturer="Glen Infirmary", InstitutionName="Glen Infirmary"))
+    made = dcmread(BytesIO(deidentify(data, PLAN, IDENTITY).data))
+    assert "Glen" not in str(made.get("Manufacturer", ""))
+    made.Manufacturer = "Glen Infirmary"
+    assert "value" in {finding.code for finding in verify(data, dicom_bytes(made), PLAN.policy, IDENTITY)}
 
 
 def test_a_truncated_result_is_unreadable_or_found():

@@ -168,7 +168,7 @@ def cell(text: str, column: Column) -> Any:
 # Tables from a seed
 
 PEOPLE, STUDIES = ("p1", "p2", "p3", "p4", "p5"), ("t1", "t2", "t3", "t4", "t5", "t6")
-SERIES = tuple(f"s{n}" for n in range(1, 15))
+SERIES = tuple(f"s{n}" for n in range(1, 19))
 TEXTS = ("plain", "it's", "back\\slash", "per%cent", "Größe", "10")
 PATTERNS = ("^p", "a", "(?i)PLAIN|^IT", "[0-9]+$", r"\\", "n$", "[^a-z]", "(?:ai|er).", "^.{4,5}$", r"\d\d")
 CODES = {
@@ -500,8 +500,8 @@ def _predicate(ask: Asking) -> Predicate:
     if ask.depth >= 2:
         return ask.node(ask.one_of(*simple))
     node = ask.node(ask.one_of(*simple, AllOf, AnyOf, NoneOf))
-    # Most conditions hold for few, so that as many hold for most.
-    return NoneOf((node,)) if ask.one_of(False, False, True) else node
+    # Most conditions hold for few, so that as many hold for most; of some it would be the other way round.
+    return NoneOf((node,)) if not isinstance(node, Lacks | NoneOf) and ask.one_of(False, False, True) else node
 
 
 def _parts(ask: Asking) -> tuple[Predicate, ...]:
@@ -736,7 +736,7 @@ def _shared_levels(unit: str, other: str) -> list[str]:
 
 
 def _match(ask: Asking) -> Match:
-    fits = [(name, level) for name in ("few-series", "few-people") for level in _shared_levels(ask.unit, SAVED[name])]
+    fits = [(name, level) for name in SAVED for level in _shared_levels(ask.unit, SAVED[name])]
     member = Member(*ask.one_of(*fits))
     names = _sortable(ask.unit, "text", "choice", "whole", "flag", "date")
     exact = tuple(ask.some(names, 0, 1)) if ask.one_of(True, False) else ()

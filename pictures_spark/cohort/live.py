@@ -33,6 +33,7 @@ from pictures_spark.cohort.faults import QuestionError
 from pictures_spark.cohort.model import (
     AllOf,
     AnyOf,
+    Change,
     Events,
     Finding,
     Gap,
@@ -196,6 +197,7 @@ class Live:
         """
         found = domain.fields(unit)[column]
         assert found.keyword is None, "a facet counts a column, not a header tag or a pixel feature"
+        assert found.part is None, "a facet counts a column, not a part of it"
         with self._turn:
             self._load(unit)
             self._load(found.table)
@@ -306,7 +308,11 @@ class Live:
         size = len(self._all(case.question.unit).there)
         asks = case.leaves()
         predicate = case.question.steps[0].predicate if case.question.steps else None
-        if any(members_in(predicate)) or (isinstance(predicate, Nearest) and isinstance(predicate.among, Events)):
+        if (
+            any(members_in(predicate))
+            or isinstance(predicate, Change)
+            or (isinstance(predicate, Nearest) and isinstance(predicate.among, Events))
+        ):
             return self._said_by_tables(case, asks, size)
         if isinstance(predicate, Related | Nearest | Gap | Finding):
             return self._said(asks, {}, size)[0], True
@@ -596,7 +602,7 @@ def _numbered(ids: str) -> str:
 
 def _is_about_days(leaf: Predicate) -> bool:
     """Whether a condition depends on person and day alone."""
-    return not isinstance(leaf, Where | Related | Nearest | Gap | Finding | Member) and not in_hours(leaf)
+    return not isinstance(leaf, Where | Related | Change | Nearest | Gap | Finding | Member) and not in_hours(leaf)
 
 
 def _scattered(rows: Mapping[str, npt.NDArray[Any]], size: int) -> list[Answers]:

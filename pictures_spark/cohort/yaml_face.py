@@ -22,6 +22,7 @@ from pictures_spark.cohort.model import (
     AnyOf,
     Breakdown,
     Chain,
+    Change,
     CodeList,
     Cover,
     EventPredicate,
@@ -75,7 +76,7 @@ _EVENT_STEPS: dict[str, type[Has | Lacks | First | Last | Chain | Cover]] = {
 # What says which events, apart from when and how many.
 _NAMED = ("event", "codes", "position", "source", "where")
 _NESTS: dict[str, type[Nest]] = {"all": AllOf, "any": AnyOf, "none": NoneOf}
-_PREDICATES = ("where", *_EVENT_STEPS, "stay", "nearest", "related", "gap", "report", "in", *_NESTS)
+_PREDICATES = ("where", *_EVENT_STEPS, "stay", "change", "nearest", "related", "gap", "report", "in", *_NESTS)
 _WORDS = {kind: word for word, kind in (_EVENT_STEPS | _NESTS).items()}
 # A megabyte of codes has not so many; aliases of aliases soon do.
 _MOST_NODES = 500_000
@@ -231,6 +232,8 @@ def _predicate_tree(predicate: Predicate) -> dict[str, Any]:
             return {"related": _related_tree(predicate)}
         case Stay():
             return {"stay": _stay_tree(predicate)}
+        case Change():
+            return {"change": _change_tree(predicate)}
         case Nearest():
             return {"nearest": _nearest_tree(predicate)}
         case Gap():
@@ -301,6 +304,15 @@ def _nearest_tree(nearest: Nearest) -> dict[str, Any]:
     if nearest.then is not None:
         tree["then"] = _where_tree(nearest.then.tests)
     return tree
+
+
+def _change_tree(change: Change) -> dict[str, Any]:
+    tree = _events_tree(change.events, False)
+    if change.gap != EVER:
+        tree["gap"] = _window_tree(change.gap)
+    if change.take != "any":
+        tree["take"] = change.take
+    return tree | {"then": _where_tree(change.then.tests)}
 
 
 def _gap_tree(gap: Gap) -> dict[str, Any]:
@@ -523,6 +535,8 @@ class _Reader:
                 return self._related(found[word], f"{where}: related")
             case "stay":
                 return self._stay(found[word], f"{where}: stay")
+            case "change":
+                return self._change(found[word], f"{where}: change")
             case "nearest":
                 return self._nearest(found[word], f"{where}: nearest")
             case "gap":
@@ -587,6 +601,17 @@ class _Reader:
             among, fields = self._dated_events(rest, where, "nearest"), domain.event_fields()
         then = self._where(found["then"], f"{where}: then", fields) if "then" in found else None
         return Nearest(among, cast(Any, take), cast(Where | None, then)) if among is not None else None
+
+    def _change(self, tree: Any, where: str) -> Change | None:
+        found = self._mapping(tree, self.schema["$defs"]["change"], where)
+        if not found:
+            return None
+        rest = {name: value for name, value in found.items() if name not in ("gap", "take", "then")}
+        events = self._dated_events(rest, where, "change")
+        gap = self._window(found["gap"], f"{where}: gap", "gap") or _UNREAD if "gap" in found else EVER
+        take = self._text(found.get("take", "any"), f"{where}: take") or "any"
+        then = self._where(found["then"], f"{where}: then", domain.changes()) if "then" in found else None
+        return Change(events, cast(Where, then), gap, cast(Any, take)) if events is not None and then is not None else None
 
     def _gap(self, tree: Any, where: str) -> Gap | None:
         found = self._mapping(tree, self.schema["$defs"]["gap"], where)

@@ -172,11 +172,41 @@ REFUSED = {
     "hours from a stay": (event("event: lab, window: [0h, 4h], from: end_of_stay", codelists=""), "which has no time of day"),
     "hours of the first ever": (
         event("event: lab, window: [0h, 4h], ever: true", word="first", codelists=""),
-        "hours go with has, lacks, nearest, related and gap alone; give whole days",
+        "hours go with has, lacks, change, nearest, related and gap alone; give whole days",
     ),
     "hours of a chain": (
         event("event: lab, window: [-9d, 0d], at_least: 2, gap: [1h, 4h]", word="chain", codelists=""),
         "hours go with has, lacks",
+    ),
+    "a change of what has no number": (
+        step("change: {event: attendance, ever: true, then: {change: {ge: 1}}}"),
+        "change: no record source gives attendance events a number, only lab",
+    ),
+    "a change backwards": (
+        step("change: {event: lab, ever: true, gap: [-2d, 2d], then: {change: {ge: 1}}}"),
+        "change: gap is from the earlier to the later, so 1d at least",
+    ),
+    "a change of the ends in hours": (
+        step("change: {event: lab, ever: true, take: ends, gap: [0h, 48h], then: {change: {ge: 1}}}"),
+        "the first and the last of a window go by days",
+    ),
+    "a change of nothing": (step("change: {event: lab, ever: true}"), "change: needs then"),
+    "a change of another name": (
+        step("change: {event: lab, ever: true, then: {rise: {ge: 1}}}"),
+        "change: then: unknown column 'rise'",
+    ),
+    "a change that is none": (step("change: {event: lab, ever: true, then: {change: {gt: 1, lt: 0}}}"), "change: nothing lies between"),
+    "a change of one take": (
+        step("change: {event: lab, ever: true, take: first, then: {change: {ge: 1}}}"),
+        "change: take: unknown value 'first'",
+    ),
+    "no such day of the week": (step("where: {scan_date.weekday: Sunday}"), "scan_date.weekday: unknown value 'Sunday'"),
+    "no such hour": (step("where: {scan_time.hour: {ge: 24}}"), "scan_time.hour: ge 24 is met by nothing: it lies between 0 and 23"),
+    "an hour of a date": (step("where: {scan_date.hour: 9}"), "scan_date.hour: hour is of a time of day, which scan_date is not"),
+    "a part that is none": (step("where: {scan_date.week: 9}"), "unknown column 'scan_date.week'"),
+    "a day of the week shown": (
+        output("column: scan_date.weekday"),
+        "scan_date.weekday: a part of a column is not shown; show scan_date, or",
     ),
     "hours of a stay": (step("stay: {has: [{event: diagnosis}], begins: [-4h, 0h]}"), "stay: hours go with has"),
     "hours of a report": (step("report: {finding: mass, window: [0h, 4h]}"), "report: hours go with has"),

@@ -529,6 +529,8 @@ def _where(
     for column, tests in by_column.items():
         if column not in fields:
             known = f"unknown column {column!r}{nearest(column, fields)}" if unit is None else _unknown_column(unit, column)
+            if column == domain.GAP and place.endswith(": then"):
+                known = "gap is not a condition of then: say how far it may be by window, such as [-90d, 90d]"
             yield f"{place}: {known}"
             continue
         operators = [test.operator for test in tests]

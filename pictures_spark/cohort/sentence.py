@@ -97,7 +97,7 @@ def _predicate(question: Question, predicate: Predicate, codes: Mapping[str, Cod
         case Last(events):
             return f"the person's last {_what(events, codes)} until the record source ends lies {_window(question, events.window)}"
         case Chain(events, gap, within):
-            days = f"the person has a {_what(events, codes)} on {events.at_least} days in a row".replace(" a a", " an a", 1)
+            days = f"the person has a {_what(events, codes)} on {events.at_least} days that follow one another".replace(" a a", " an a", 1)
             apart = "" if gap == EVER else f", each {_span(gap)} after the one before"
             close = "" if within is None else f", the last at most {_days(within)} after the first"
             return f"{days}{apart}{close}, {_window(question, events.window)}"
@@ -127,10 +127,10 @@ def _predicate(question: Question, predicate: Predicate, codes: Mapping[str, Cod
 
 def _related(unit: str, related: Related, index: str) -> str:
     least = related.at_least
-    counted = f"{'other ' if related.unit in domain.levels(unit) else ''}{_PLURAL[related.unit]}"
-    what = f"studies with {counted}" if related.count != related.unit else counted
-    number = "there is at least one of" if least == 1 else f"there are at least {least} of"
-    text = f"{number} the {what} of the {'' if unit == related.of else 'same '}{related.of}"
+    other, several = "other " if related.unit in domain.levels(unit) else "", least > 1
+    counted = f"{other}{_PLURAL[related.unit] if several or related.unit == 'series' else related.unit}"
+    what = f"{'studies' if several else 'study'} with {counted}" if related.count != related.unit else counted
+    text = f"the {related.of} has at least {least if several else 'one'} {what}"
     close = "" if related.within is None else f", all within {_days(related.within)} of one another"
     far = "" if related.apart is None else f", the first and the last at least {_days(related.apart)} apart"
     return f"{text}{_of_which(related, index)}{close}{far}"
@@ -151,13 +151,16 @@ def _of_which(related: Related, index: str) -> str:
         conditions += [_times(related.unit, test) for test in related.ratio.tests]
     if related.window != EVER:
         date = "scan date" if related.window.unit == "day" else "scan time"
-        conditions.append(f"the {date} lies {_between(related.window, index).replace('the record source', 'the archive')}")
+        conditions.append(f"its {date} lies {_between(related.window, index).replace('the record source', 'the archive')}")
     if related.among is not None:
         conditions.append(f"the {related.among.level} is that of a member of the frozen cohort {related.among.cohort}")
     if related.related is not None:
-        its = "its scan date" if related.related.window.unit == "day" else "its scan time"
+        its = f"the former's scan {'date' if related.related.window.unit == 'day' else 'time'}"
         conditions.append(f"for which {_related(related.unit, related.related, its)}")
-    return f" of which {', and '.join(conditions)}" if conditions else ""
+    if not conditions:
+        return ""
+    first, *more = conditions
+    return ", and ".join([f" whose {first.removeprefix('its ')}" if first.startswith("its ") else f" of which {first}", *more])
 
 
 def _times(unit: str, test: Test) -> str:

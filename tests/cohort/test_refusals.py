@@ -208,6 +208,10 @@ REFUSED = {
         output("column: scan_date.weekday"),
         "scan_date.weekday: a part of a column is not shown; show scan_date, or",
     ),
+    "how far the nearest is": (
+        step("nearest: {unit: series, of: patient, then: {gap: {le: 9}}}"),
+        "nearest: then: gap is not a condition of then: say how far it may be by window",
+    ),
     "hours of a stay": (step("stay: {has: [{event: diagnosis}], begins: [-4h, 0h]}"), "stay: hours go with has"),
     "hours of a report": (step("report: {finding: mass, window: [0h, 4h]}"), "report: hours go with has"),
     "hours of a follow-up": (output("follow_up: {event: death, window: [1h, 4h]}"), "follow_up: hours go with has"),

@@ -101,7 +101,7 @@ def faults(question: Question, whole: bool = True) -> list[str]:
     if whole:
         found += _missing(question)
     if question.unit in domain.UNITS:
-        found += [*_index(question), *_steps(question)]
+        found += [*_index(question, whole), *_steps(question)]
         found += _pick(question, question.pick) if question.pick is not None else []
         found += _match(question, question.match) if question.match is not None else []
         found += _sample(question, question.sample) if question.sample is not None else []
@@ -182,14 +182,15 @@ def _codelists(question: Question) -> Iterator[str]:
     for where, events in asked_events(question):
         for name in events.codes:
             if name not in names:
-                yield f"{where}: there is no code list {name!r}{nearest(name, names) or '; declare it under codelists'}"
+                declare = "; declare it under codelists, such as {my_list: {system: icd10, codes: [I63]}}, and name that list here"
+                yield f"{where}: there is no code list {name!r}{nearest(name, names) or declare}"
     for codelist in question.codelists:
         if not re.fullmatch(pattern, codelist.name):
             yield f"code list {codelist.name[:40]}: the name must be lower-case letters, digits, - and _, starting with a letter"
         yield from _one_of(f"code list {codelist.name}: expand", codelist.expand, ("prefix", "exact"))
 
 
-def _index(question: Question) -> Iterator[str]:
+def _index(question: Question, whole: bool) -> Iterator[str]:
     fields, index = domain.fields(question.unit), question.index
     dates = [name for name, field in fields.items() if field.kind == "date"]
     if isinstance(index, IndexEvent):
@@ -199,7 +200,10 @@ def _index(question: Question) -> Iterator[str]:
         yield from _events(question, index, events, f"index: {index.which}")
     elif isinstance(index, str):
         if index not in dates:
-            yield f"index: {index!r} is not a date column of {question.unit}{nearest(index, dates)}"
+            written = "; a date is written year first, such as 2016-01-31" if index[:1].isdigit() else nearest(index, dates)
+            yield f"index: {index!r} is not a date column of {question.unit}{written}"
+    elif index is None and not whole:
+        return  # one that could not be read may be there
     elif index is None and question.unit != "patient":
         yield f"index: a cohort of {question.unit} units needs one, such as scan_date"
     elif index is None:
@@ -544,13 +548,17 @@ def _unknown_column(unit: str, column: str) -> str:
     fields = domain.fields(unit)
     if part and name in fields:
         return f"{column}: {_no_part(part, name)}" if part in domain.PARTS else f"unknown column {column!r}{nearest(column, fields)}"
+    if name == domain.AGE and unit == "patient":
+        return (
+            f"{column}: a patient has an age at a scan or an event: ask with unit: study, or {{age_years: {{ge: 16}}}} in an event's where"
+        )
     lower = domain.below(unit, name)
     if lower is not None:
-        return (
-            f"{column} is a column of {lower}: going up from {lower} to {unit} needs an aggregate, which is not available yet; "
-            f"ask with unit: {lower} and pick one per {unit}"
-        )
-    return f"unknown column {column!r}{nearest(column, fields) or f' of {unit}; docs/data-dictionary.md lists the columns'}"
+        where = f"{{{name}: ...}}"
+        asked = f"ask related: {{unit: {lower}, of: {unit}, where: {where}}}, or the whole question " if lower != "image" else "ask "
+        return f"{column} is a column of {lower}, of which a {unit} may have several: {asked}with unit: {lower}"
+    whole = [name for name, field in fields.items() if field.part is None]
+    return f"unknown column {column!r}{nearest(column, whole) or f' of {unit}; docs/data-dictionary.md lists the columns'}"
 
 
 def _test(index: str | date | IndexEvent | None, test: Test, field: Field) -> Iterator[str]:
@@ -564,7 +572,9 @@ def _test(index: str | date | IndexEvent | None, test: Test, field: Field) -> It
             "list": "a list of numbers, which can only be missing or not",
             "span": "numbers that may vary inside a series",
         }
-        yield f"{column}: {test.operator} does not go with {what.get(field.kind, f'a {field.kind}')}; use {', '.join(allowed)}"
+        parts = [f"{column}.{part}" for part, about in domain.PARTS.items() if about.of == "time" and field.column.pattern == "time"]
+        instead = f", or ask of {', '.join(parts)}" if parts else ""
+        yield f"{column}: {test.operator} does not go with {what.get(field.kind, f'a {field.kind}')}; use {', '.join(allowed)}{instead}"
         return
     wanted = 2 if test.operator == "between" else 1
     if len(test.values) != wanted and (test.operator not in ("in", "ne") or not test.values):
@@ -585,6 +595,10 @@ def _test(index: str | date | IndexEvent | None, test: Test, field: Field) -> It
             yield f"{column}: {value!r} is not a {field.kind}"
         elif field.has_unknown and value == domain.UNKNOWN:
             yield f"{column}: unknown is no value but a missing one; ask {{is_missing: true}}, or say unknown: include for the step"
+        elif field.part == "weekday" and value not in domain.WEEKDAYS:
+            yield f"{column}: {value!r} is no day of the week; there is {', '.join(domain.WEEKDAYS)}"
+        elif (field.part == "month" or field.column.pattern == "month") and not re.fullmatch(_MONTH, str(value)):
+            yield f"{column}: {value!r} is not a month such as 2016-01{_of_any_year(column)}"
         elif field.choices is not None and value not in field.choices:
             yield f"{column}: unknown value {value!r}{nearest(str(value), field.choices)}"
         elif impossible(test.operator, value, field) and test.operator not in ("in", "between"):
@@ -592,6 +606,11 @@ def _test(index: str | date | IndexEvent | None, test: Test, field: Field) -> It
             yield f"{column}: {test.operator} {value} is met by nothing: it lies between {low:g} and {high:g}{_unit_of(field)}"
     if len(test.values) != len(set(test.values)) and test.operator != "between":
         yield f"{column}: {test.operator} names a value twice"
+
+
+def _of_any_year(column: str) -> str:
+    part = f"{column.partition('.')[0]}.month_of_year"
+    return f"; a month of any year is {part}, 1 to 12" if column.endswith(".month") else ""
 
 
 def _is_age(name: str) -> bool:
@@ -743,6 +762,7 @@ def _apart(predicate: Any, events: Events, where: str) -> Iterator[str]:
 
 
 _DEATHS = {"death", "death_cause"}
+_MONTH = "[0-9]{4}-(0[1-9]|1[0-2])"
 
 
 def _chain(chain: Chain, where: str) -> Iterator[str]:

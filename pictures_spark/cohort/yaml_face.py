@@ -89,6 +89,7 @@ _LOOKS_LIKE = {
     "date": "a date such as 2016-01-31",
     "flag": "true or false",
 }
+_SIGNS = {"<=": "le", ">=": "ge", "<": "lt", ">": "gt", "=": "eq"}
 # Words and day counts that no reader of YAML takes for anything but text; everything else is written in quotes.
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*|-?[a-z][a-z0-9_]*|[+-]?[0-9]+d")
 _NOT_PLAIN = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
@@ -124,7 +125,8 @@ def read(text: str) -> tuple[Question | None, list[str]]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""
-        return None, [f"it is not valid YAML{where}: {getattr(error, 'problem', None) or 'it holds a character that YAML does not allow'}"]
+        problem = getattr(error, "problem", None) or "it holds a character that YAML does not allow"
+        return None, [f"it is not valid YAML{where}: {problem}{_mended(problem, text)}"]
     except RecursionError:
         return None, ["it is nested too deeply"]
     if not isinstance(tree, dict):
@@ -134,6 +136,19 @@ def read(text: str) -> tuple[Question | None, list[str]]:
     if question is None:
         return None, reader.faults
     return question, reader.faults + check.faults(question, whole=not reader.faults)
+
+
+def _mended(problem: str, text: str) -> str:
+    """What to do about text that is no YAML."""
+    if "\t" in problem or "'\\t'" in problem:
+        return "; indent with spaces, not with tabs"
+    if "another document" in problem:
+        return "; a file holds one question, without ---"
+    if "\u00a0" in text:
+        return "; there are no-break spaces in it, as word processors write them: type plain ones"
+    if problem.startswith("expected ',' or"):
+        return "; a bracket is not closed, or a text that holds a colon or comma is not in quotes"
+    return ""
 
 
 def to_yaml(question: Question) -> str:
@@ -506,7 +521,7 @@ class _Reader:
         if tree is None:
             return
         if not isinstance(tree, list):
-            return self._fault("steps", f"must be a list, not {_shown(tree)}")
+            return self._fault("steps", f"must be a list, each step beginning with -, not {_shown(tree)}")
         for number, entry in enumerate(tree, start=1):
             name = entry.get("id") if isinstance(entry, dict) else None
             where = f"step {name}" if isinstance(name, str) and name else f"step {number}"
@@ -524,7 +539,11 @@ class _Reader:
         predicates = [word for word in _PREDICATES if word in found]
         if len(predicates) != 1:
             # A word that is not known, or not yet, is what the step was meant to have.
-            if len(predicates) > 1 or whole:
+            if len(predicates) > 1:
+                self._fault(
+                    where, f"has {' and '.join(predicates)}, and needs exactly one: make each a step of its own, or put them under all"
+                )
+            elif whole:
                 self._fault(where, f"needs exactly one of {', '.join(_PREDICATES)}")
             return None
         (word,) = predicates
@@ -686,7 +705,9 @@ class _Reader:
 
     def _where(self, tree: Any, where: str, fields: dict[str, Field]) -> Predicate | None:
         if not isinstance(tree, dict) or not tree:
-            return self._fault(where, f"where must be a mapping from columns to values, not {_shown(tree)}")
+            what = "must be conditions" if where.endswith(": then") else "where must be a mapping from columns to values"
+            such = f" such as {{{next(iter(fields))}: {{ge: 1}}}}" if where.endswith(": then") and fields else ""
+            return self._fault(where, f"{what}{such}, not {_shown(tree)}")
         tests: list[Test] = []
         for column, value in tree.items():
             place = f"{where}: {column}"
@@ -735,7 +756,7 @@ class _Reader:
         elif kind not in _LOOKS_LIKE:
             value = text
         if value is None:
-            self._fault(place, f"{_shown(text)} is not {_LOOKS_LIKE[kind]}")
+            self._fault(place, f"{_shown(text)} is not {_LOOKS_LIKE[kind]}{_meant(text)}")
         return value
 
     def _event(self, found: dict[str, Any], where: str) -> Events | None:
@@ -920,8 +941,21 @@ class _Reader:
                 yield Breakdown(self._texts(found["by"], "count: by"))
 
 
+def _meant(text: str) -> str:
+    """How a value that cannot be read may have been meant."""
+    compared = re.fullmatch(r"(<=|>=|<|>|=)\s*([^<>=]+)", text)
+    if compared is not None:
+        return f"; write {{{_SIGNS[compared[1]]}: {compared[2]}}}"
+    if re.fullmatch(r"[+-]?[0-9]+,[0-9]+", text):
+        return f"; write {text.replace(',', '.')}"
+    between = re.fullmatch(r"([0-9.]+)\s*(?:-|to)\s*([0-9.]+)", text)
+    return f"; write {{between: [{between[1]}, {between[2]}]}}" if between is not None else ""
+
+
 def _shown(value: Any) -> str:
     """A value of a question as a message shows it, never long."""
+    if value == "":
+        return "nothing"
     if isinstance(value, str):
         return repr(value if len(value) <= 40 else value[:40] + "…")
     if isinstance(value, list):

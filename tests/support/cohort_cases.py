@@ -91,9 +91,14 @@ def _arrow_schema(name: str) -> pa.Schema:
 def into_duckdb(connection: Any, tables: Tables, names: Iterable[str] = TABLES) -> None:
     """Make the tables of a plan, in memory."""
     for name in names:
-        schema, given = _arrow_schema(name), tables.get(name, [])
-        columns = [pa.array([row.get(column.name) for row in given], column.type) for column in schema]
-        connection.register(f"{PREFIX}{name}", pa.Table.from_arrays(columns, schema=schema))
+        connection.register(f"{PREFIX}{name}", into_arrow(name, tables.get(name, [])))
+
+
+def into_arrow(name: str, given: list[dict[str, Any]]) -> pa.Table:
+    """Rows of a table with every declared column."""
+    schema = _arrow_schema(name)
+    columns = [pa.array([row.get(column.name) for row in given], column.type) for column in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def into_spark(spark: Any, tables: Tables, names: Iterable[str] = TABLES) -> None:

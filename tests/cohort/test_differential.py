@@ -429,8 +429,14 @@ steps:
   - {id: lasting, has: {event: [diagnosis, dispensing], window: [-20d, 20d], at_least: 2, apart: 9d}, unknown: include}
   - {id: stays, stay: {has: [{event: diagnosis}], begins: [-40d, 40d], days: [1d, ever], at_least: 2}, unknown: include}
   - {id: told, where: {tag.SeriesDescription: {matches: "^[A-Z]2|5"}, description_norm: {matches: "a"}}, unknown: include}
-pick: {one_per: study, order: [-slice_thickness_max, scan_time]}
-sample: {size: 2, seed: one, strata: [modality]}
+  - id: parts
+    where: {scan_date.weekday: {ne: [SUN]}, scan_date.month_of_year: {ge: 2}, scan_date.month: {ne: 2010-04}, study_time.hour: {le: 22}}
+    unknown: include
+  - {id: rose, change: {event: lab, window: [-40d, 40d], gap: [0h, 300h], then: {change: {gt: 0}}}, unknown: include}
+  - {id: fell, change: {event: lab, ever: true, gap: [1d, 20d], then: {ratio: {le: 2}, change: {ne: 0.5}}}, unknown: include}
+  - {id: ends, change: {event: lab, where: {date.weekday: {ne: WED}}, ever: true, take: ends, then: {change: {le: 9}}}, unknown: include}
+pick: {one_per: study, order: [-slice_thickness_max, scan_date.weekday, scan_time]}
+sample: {size: 2, seed: one, strata: [modality, scan_date.year]}
 split: {parts: {a: 60, b: 40}, seed: one}
 output:
   - {id: dementia, follow_up: {event: [diagnosis, dispensing], codes: [strokes, drug], window: [1d, 30d], until: 2010-03-05}}

@@ -335,7 +335,8 @@ def _output(question: Question, output: Output, codes: Mapping[str, Codes]) -> s
         case Nearest() as nearest:
             window = nearest.among.window
             gap = f"{window.unit}s from {_index(question, window)}"
-            names = [gap if name == domain.GAP else name.replace("_", " ") for name in output.give]
+            among = domain.taken_fields() if isinstance(nearest.among, Events) else domain.fields(nearest.among.unit)
+            names = [gap if name == domain.GAP else domain.label(among[name]).lower() for name in output.give]
             return f"{' and '.join(names)} of {_one_taken(question, nearest, codes)}"
         case FollowUp(outcome, until):
             ends = [

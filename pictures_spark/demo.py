@@ -40,7 +40,7 @@ def run(config: Config) -> list[Report]:
     freeze = import_module("pictures_spark.cohort.commands").freeze
     # Exact counts where the settings let anybody see them; the demo runs without, too.
     role = "data_manager" if config.values.get("readers", {}).get("data_manager") else None
-    reader = import_module("pictures_spark.readers").reader(config, role, "demo on synthetic people", PROJECT)
+    reader = import_module("pictures_spark.readers").reader(config, role, "demo on synthetic people", PROJECT if role else None)
     extract = import_module("pictures_spark.delivery.extract").run
     progress(f"{len(JOBS) + 1} of {len(JOBS) + 2}: select, freeze the cohort {COHORT}")
     reports.append(run_job("select", config, "deidentified", lambda job: freeze(job, asked, reader)))

@@ -9,6 +9,7 @@ __all__ = [
     "any_of",
     "between",
     "chain",
+    "change",
     "cover",
     "day_of",
     "eq",

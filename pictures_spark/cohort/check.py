@@ -18,6 +18,7 @@ from pictures_spark.cohort.model import (
     AllOf,
     AnyOf,
     Chain,
+    Change,
     Cover,
     Events,
     Finding,
@@ -100,7 +101,7 @@ def faults(question: Question, whole: bool = True) -> list[str]:
     if whole:
         found += _missing(question)
     if question.unit in domain.UNITS:
-        found += [*_index(question), *_steps(question)]
+        found += [*_index(question, whole), *_steps(question)]
         found += _pick(question, question.pick) if question.pick is not None else []
         found += _match(question, question.match) if question.match is not None else []
         found += _sample(question, question.sample) if question.sample is not None else []
@@ -181,14 +182,15 @@ def _codelists(question: Question) -> Iterator[str]:
     for where, events in asked_events(question):
         for name in events.codes:
             if name not in names:
-                yield f"{where}: there is no code list {name!r}{nearest(name, names) or '; declare it under codelists'}"
+                declare = "; declare it under codelists, such as {my_list: {system: icd10, codes: [I63]}}, and name that list here"
+                yield f"{where}: there is no code list {name!r}{nearest(name, names) or declare}"
     for codelist in question.codelists:
         if not re.fullmatch(pattern, codelist.name):
             yield f"code list {codelist.name[:40]}: the name must be lower-case letters, digits, - and _, starting with a letter"
         yield from _one_of(f"code list {codelist.name}: expand", codelist.expand, ("prefix", "exact"))
 
 
-def _index(question: Question) -> Iterator[str]:
+def _index(question: Question, whole: bool) -> Iterator[str]:
     fields, index = domain.fields(question.unit), question.index
     dates = [name for name, field in fields.items() if field.kind == "date"]
     if isinstance(index, IndexEvent):
@@ -198,7 +200,10 @@ def _index(question: Question) -> Iterator[str]:
         yield from _events(question, index, events, f"index: {index.which}")
     elif isinstance(index, str):
         if index not in dates:
-            yield f"index: {index!r} is not a date column of {question.unit}{nearest(index, dates)}"
+            written = "; a date is written year first, such as 2016-01-31" if index[:1].isdigit() else nearest(index, dates)
+            yield f"index: {index!r} is not a date column of {question.unit}{written}"
+    elif index is None and not whole:
+        return  # one that could not be read may be there
     elif index is None and question.unit != "patient":
         yield f"index: a cohort of {question.unit} units needs one, such as scan_date"
     elif index is None:
@@ -249,7 +254,7 @@ def _window(predicate: Predicate) -> Window:
             return begins
         case Has(events) | Lacks(events) | First(events) | Last(events) | Cover(events):
             return events.window
-        case Chain():
+        case Chain() | Change():
             return predicate.events.window
         case _:
             return EVER
@@ -275,6 +280,8 @@ def _predicate(question: Question, predicate: Predicate, where: str) -> Iterator
                 yield f"{where}: gap needs days, such as [-1d, 1d]"
         case Stay():
             yield from _stay(question, predicate, f"{where}: stay")
+        case Change():
+            yield from _change(question, predicate, f"{where}: change")
         case Nearest():
             yield from _nearest(question, predicate, f"{where}: nearest")
         case Finding():
@@ -334,6 +341,24 @@ def _nearest(question: Question, asked: Nearest, where: str) -> Iterator[str]:
         yield f"{where}: it is one of them: leave out at_least, count, within, apart and related"
     if asked.then is not None and not wrong:
         yield from _where(domain.AGE_DATE, asked.then, f"{where}: then", domain.fields(among.unit), among.unit)
+
+
+def _change(question: Question, asked: Change, where: str) -> Iterator[str]:
+    events, gap = asked.events, asked.gap
+    yield from _one_of(f"{where}: take", asked.take, load_schema("cohort.yaml")["$defs"]["change"]["properties"]["take"]["enum"])
+    yield from _events(question, asked, events, where)
+    valued, known = domain.valued_kinds(), vocabulary("event_kind")
+    for kind in (kind for kind in events.kinds if kind in known and kind not in valued):
+        yield f"{where}: no record source gives {kind} events a number, only {_listed(valued)}"
+    if events.at_least != 1:
+        yield f"{where}: a change is of two measurements: at_least does not go with change"
+    yield from _window_order(gap, where, "gap")
+    least = 0 if gap.unit == "hour" else 1
+    if any(end is not None and end < least for end in (gap.low, gap.high)):
+        yield f"{where}: gap is from the earlier to the later, so {least}{gap.unit[0]} at least"
+    if asked.take == "ends" and "hour" in (gap.unit, events.window.unit):
+        yield f"{where}: the first and the last of a window go by days; give window and gap in days, or leave out take"
+    yield from _where(None, asked.then, f"{where}: then", domain.changes())
 
 
 def _finding(question: Question, asked: Finding, where: str) -> Iterator[str]:
@@ -451,13 +476,15 @@ def _hours(question: Question, node: Any, where: str) -> Iterator[str]:
     if not in_hours(node):
         return
     match node:
-        case Has(events) | Lacks(events) | Nearest(Events() as events):
-            if events.anchor != "index":
+        case Has(events) | Lacks(events) | Nearest(Events() as events) | Change(events):
+            if events.anchor != "index" and events.window.unit == "hour":
                 yield f"{where}: hours do not count from a hospital stay, which has no time of day; give the window in days"
             timed = domain.timed_kinds()
             known = vocabulary("event_kind")
             for kind in (kind for kind in events.kinds if kind in known and kind not in timed):
                 yield f"{where}: no record source says at what time of day {kind} events happen, only {_listed(timed)}; give days"
+            if not in_hours(events):
+                return  # only the time from the one to the other does
         case Related() | Nearest(Related()):
             related = node if isinstance(node, Related) else node.among
             assert isinstance(related, Related)
@@ -472,7 +499,7 @@ def _hours(question: Question, node: Any, where: str) -> Iterator[str]:
             if domain.INDEX not in (start, end):
                 return
         case Stay() | Finding() | FollowUp() | First() | Last() | Chain() | Cover():
-            yield f"{where}: hours go with has, lacks, nearest, related and gap alone; give whole days, such as [0d, 1d]"
+            yield f"{where}: hours go with has, lacks, change, nearest, related and gap alone; give whole days, such as [0d, 1d]"
             return
         case _:
             return
@@ -506,6 +533,8 @@ def _where(
     for column, tests in by_column.items():
         if column not in fields:
             known = f"unknown column {column!r}{nearest(column, fields)}" if unit is None else _unknown_column(unit, column)
+            if column == domain.GAP and place.endswith(": then"):
+                known = "gap is not a condition of then: say how far it may be by window, such as [-90d, 90d]"
             yield f"{place}: {known}"
             continue
         operators = [test.operator for test in tests]
@@ -515,18 +544,26 @@ def _where(
 
 
 def _unknown_column(unit: str, column: str) -> str:
-    lower = domain.below(unit, column)
-    if lower is not None:
+    name, _, part = column.partition(".")
+    fields = domain.fields(unit)
+    if part and name in fields:
+        return f"{column}: {_no_part(part, name)}" if part in domain.PARTS else f"unknown column {column!r}{nearest(column, fields)}"
+    if name == domain.AGE and unit == "patient":
         return (
-            f"{column} is a column of {lower}: going up from {lower} to {unit} needs an aggregate, which is not available yet; "
-            f"ask with unit: {lower} and pick one per {unit}"
+            f"{column}: a patient has an age at a scan or an event: ask with unit: study, or {{age_years: {{ge: 16}}}} in an event's where"
         )
-    return f"unknown column {column!r}{nearest(column, domain.fields(unit)) or f' of {unit}; docs/data-dictionary.md lists the columns'}"
+    lower = domain.below(unit, name)
+    if lower is not None:
+        where = f"{{{name}: ...}}"
+        asked = f"ask related: {{unit: {lower}, of: {unit}, where: {where}}}, or the whole question " if lower != "image" else "ask "
+        return f"{column} is a column of {lower}, of which a {unit} may have several: {asked}with unit: {lower}"
+    whole = [name for name, field in fields.items() if field.part is None]
+    return f"unknown column {column!r}{nearest(column, whole) or f' of {unit}; docs/data-dictionary.md lists the columns'}"
 
 
 def _test(index: str | date | IndexEvent | None, test: Test, field: Field) -> Iterator[str]:
     column = test.column
-    if column == domain.AGE and index != domain.AGE_DATE:
+    if _is_age(column) and index != domain.AGE_DATE:
         yield f"{column}: ages were computed on {domain.AGE_DATE}, so it needs index: {domain.AGE_DATE}"
     allowed = OPERATORS[field.kind]
     if test.operator not in allowed:
@@ -535,7 +572,9 @@ def _test(index: str | date | IndexEvent | None, test: Test, field: Field) -> It
             "list": "a list of numbers, which can only be missing or not",
             "span": "numbers that may vary inside a series",
         }
-        yield f"{column}: {test.operator} does not go with {what.get(field.kind, f'a {field.kind}')}; use {', '.join(allowed)}"
+        parts = [f"{column}.{part}" for part, about in domain.PARTS.items() if about.of == "time" and field.column.pattern == "time"]
+        instead = f", or ask of {', '.join(parts)}" if parts else ""
+        yield f"{column}: {test.operator} does not go with {what.get(field.kind, f'a {field.kind}')}; use {', '.join(allowed)}{instead}"
         return
     wanted = 2 if test.operator == "between" else 1
     if len(test.values) != wanted and (test.operator not in ("in", "ne") or not test.values):
@@ -556,18 +595,37 @@ def _test(index: str | date | IndexEvent | None, test: Test, field: Field) -> It
             yield f"{column}: {value!r} is not a {field.kind}"
         elif field.has_unknown and value == domain.UNKNOWN:
             yield f"{column}: unknown is no value but a missing one; ask {{is_missing: true}}, or say unknown: include for the step"
+        elif field.part == "weekday" and value not in domain.WEEKDAYS:
+            yield f"{column}: {value!r} is no day of the week; there is {', '.join(domain.WEEKDAYS)}"
+        elif (field.part == "month" or field.column.pattern == "month") and not re.fullmatch(_MONTH, str(value)):
+            yield f"{column}: {value!r} is not a month such as 2016-01{_of_any_year(column)}"
         elif field.choices is not None and value not in field.choices:
             yield f"{column}: unknown value {value!r}{nearest(str(value), field.choices)}"
         elif impossible(test.operator, value, field) and test.operator not in ("in", "between"):
-            low, high = field.column.range or (None, None)
+            low, high = field.range or (None, None)
             yield f"{column}: {test.operator} {value} is met by nothing: it lies between {low:g} and {high:g}{_unit_of(field)}"
     if len(test.values) != len(set(test.values)) and test.operator != "between":
         yield f"{column}: {test.operator} names a value twice"
 
 
+def _of_any_year(column: str) -> str:
+    part = f"{column.partition('.')[0]}.month_of_year"
+    return f"; a month of any year is {part}, 1 to 12" if column.endswith(".month") else ""
+
+
+def _is_age(name: str) -> bool:
+    """Whether a column is the age on the index date, or a part of it."""
+    return name.partition(".")[0] == domain.AGE
+
+
+def _no_part(part: str, column: str) -> str:
+    of = {"date": "date", "time": "time of day", "whole": "whole number"}[domain.PARTS[part].of]
+    return f"{part} is of a {of}, which {column} is not"
+
+
 def impossible(operator: str, value: Value, field: Field) -> bool:
     """Whether no number that the column may hold compares so."""
-    span = field.column.range
+    span = field.range
     if span is None or isinstance(value, str | bool | date):
         return False
     match operator:
@@ -704,6 +762,7 @@ def _apart(predicate: Any, events: Events, where: str) -> Iterator[str]:
 
 
 _DEATHS = {"death", "death_cause"}
+_MONTH = "[0-9]{4}-(0[1-9]|1[0-2])"
 
 
 def _chain(chain: Chain, where: str) -> Iterator[str]:
@@ -772,7 +831,7 @@ def _match(question: Question, match: Match) -> Iterator[str]:
     for name in names:
         if name not in fields:
             yield f"match: {_unknown_column(question.unit, name)}"
-        elif name == domain.AGE and question.index != domain.AGE_DATE:
+        elif _is_age(name) and question.index != domain.AGE_DATE:
             yield f"match: {name}: ages were computed on {domain.AGE_DATE}, so it needs index: {domain.AGE_DATE}"
     for name in match.exact:
         if name in fields and fields[name].kind in ("set", "list", "span"):
@@ -848,9 +907,11 @@ def _output(question: Question, output: Output, where: str) -> Iterator[str]:
             fields = domain.fields(question.unit)
             if name not in fields:
                 yield f"{where}: {_unknown_column(question.unit, name)}"
+            elif fields[name].part is not None:
+                yield f"{where}: {name}: a part of a column is not shown; show {name.partition('.')[0]}, or count by {name}"
             elif name not in domain.shown(question.unit):
                 yield f"{where}: {name} has several values, which are never shown as one"
-            elif name == domain.AGE and question.index != domain.AGE_DATE:
+            elif _is_age(name) and question.index != domain.AGE_DATE:
                 yield f"{where}: ages were computed on {domain.AGE_DATE}, so it needs index: {domain.AGE_DATE}"
         case Gap() as gap:
             yield from _gap(question, gap, f"{where}: gap")
@@ -885,12 +946,7 @@ def _breakdowns(question: Question) -> Iterator[str]:
             yield "count: by must name a column"
         yield from (f"count: by names {n} twice" for n in dict.fromkeys(n for n in by if by.count(n) > 1))
         for name in by:
-            if (
-                name in names
-                and names[name][0].column.name == domain.AGE_COLUMN
-                and name.startswith(domain.AGE)
-                and question.index != domain.AGE_DATE
-            ):
+            if name in names and _is_age(name) and question.index != domain.AGE_DATE:
                 yield f"count: {name}: ages were computed on {domain.AGE_DATE}, so it needs index: {domain.AGE_DATE}"
             if name not in names and name not in outputs:
                 shown = {column for output in question.outputs for column in output_columns(output)}
@@ -920,5 +976,5 @@ def _no_group(unit: str, name: str) -> str:
     if column not in fields and name not in fields:
         return _unknown_column(unit, name)
     if part in domain.PARTS:
-        return f"{name}: {part} is of a {'date' if domain.PARTS[part] == 'date' else 'whole number'}, which {column} is not"
+        return f"{name}: {_no_part(part, column)}"
     return f"{name} makes no groups; use a column of single words, whole numbers, dates or flags"

@@ -330,8 +330,8 @@ def freeze(job: Job, question_path: Path, reader: Reader = ANALYST) -> None:
     if done is None:
         job.say("asking it of Spark")
         with spark.flags(job, plan, release, tally.tables(plan)) as rows:
-            computed = spark.answer(plan, rows)
             spark_counts = spark.counts(plan, rows)
+            computed = spark.answer(plan, rows, spark_counts)
             try:
                 _agree(counted, computed)
                 _agree_at_all_levels(plan, duck_counts, spark_counts)

@@ -41,6 +41,7 @@ from pictures_spark.cohort.model import (
     Anchor,
     AnyOf,
     Chain,
+    Change,
     Cover,
     Events,
     Finding,
@@ -136,6 +137,8 @@ _LAST_DAY = 2932896  # 9999-12-31: a residence that lasts
 _NO_DAY = -(1 << 30)  # stands for no index date in a key, where NULL would equal nothing
 _NO_MOMENT = -(1 << 60)  # the same where a key has the time of day too
 _HOUR, _DAY = 3600, 86400  # seconds
+_MEASURE = "value_std"
+_WEEK, _EPOCH_WEEKDAY = 7, 3  # days; 1970-01-01 was a Thursday, three days after a Monday
 _OTHER_TIME = 100_000  # seconds that no day has, so that a day and a second are one number
 ASKED = ("patient_id", "asked_day")  # the key of what is said of a person and day
 HELD = ("unit_id",)  # the same where each has a number
@@ -347,10 +350,10 @@ class _Rows:
             joins.append((subquery(_homes(), "home"), all_of(*on), "left"))
         for name, field in self.used.items():
             if field.table == domain.RESIDENCE:
-                columns.append(named(col(field.name, "home"), name))
+                columns.append(named(_part(col(field.column.name, "home"), field.part), name))
                 continue
             if field.keyword is None:
-                columns.append(named(_present(col(field.name, field.table), field), name))
+                columns.append(named(_present(_part(col(field.column.name, field.table), field.part), field), name))
                 continue
             below = {"study_tag": "study", "tag": "series", domain.TEXTS: "study" if unit == "study" else "series"}
             key = domain.key(below.get(field.table, unit))
@@ -485,7 +488,7 @@ class _Compiler:
         for breakdown in self.question.breakdowns:
             for name in breakdown.by:
                 if name in grouped:
-                    groups.setdefault(name, _part(self.rows.value(grouped[name][0]), grouped[name][1]))
+                    groups.setdefault(name, self.rows.value(grouped[name]))
                 else:
                     groups.setdefault(name, dict(found)[name])
             keys.append(tuple(f"by_{list(groups).index(name)}" for name in breakdown.by))
@@ -655,6 +658,8 @@ class _Compiler:
                 return self._observed(events)
             case Stay():
                 return self._stay(predicate)
+            case Change():
+                return self._change(predicate)
             case Nearest():
                 return self._nearest(predicate)
             case Related():
@@ -1154,6 +1159,70 @@ class _Compiler:
             NULL,
         )
 
+    def _change(self, asked: Change) -> Node:
+        events, n = asked.events, self._next("changed")
+        measured, changed, ends = f"measured_{n}", f"changed_{n}", asked.take == "ends"
+        self.event_columns[_MEASURE] = _EventRow().value(domain.event_fields()[_MEASURE])
+        row, timed = ["day", _MEASURE], asked.gap.unit == "hour"
+        if timed:
+            self._event_moment()
+            row += ["least", "most"]
+        if ends:
+            self.event_columns["event_id"] = col("event_id", "event")
+            row.append("event_id")
+        sure, inside = self._is_found(events), self._is_found(events, possible=True)
+        same_person = eq(col("patient_id", "event"), col("patient_id", "asked"))
+        columns = [*cols(self.key, "asked"), *cols(row, "event"), named(case([(sure, TRUE)], NULL), "says")]
+        # A record that arrives twice is one measurement.
+        self.ctes.append((measured, select(columns, "asked", [(relation("event"), same_person, "")], [inside], distinct=True)))
+        if ends:
+            order = [[exp.Ordered(this=value), exp.Ordered(this=col("event_id"))] for value in (col("day"), exp.Neg(this=col("day")))]
+            places = [named(over(exp.RowNumber(), cols(self.key), by), name) for by, name in zip(order, ("first", "last"), strict=True)]
+            self.ctes.append((f"placed_{n}", select([*cols((*self.key, *row, "says")), *places], measured)))
+            measured = f"placed_{n}"
+        level = exp.Max(this=self._changed(asked))
+        on: list[Node] = [eq(*_of_both(name)) for name in self.key]
+        if ends:
+            on += [eq(col("first", "earlier"), number(1)), eq(col("last", "later"), number(1))]
+        else:
+            on += self._may_be_both(asked)
+        joins: list[Join] = [(relation(measured, "later"), all_of(*on), "")]
+        key = cols(self.key, "earlier")
+        self.ctes.append((changed, select([*key, named(level, "level")], relation(measured, "earlier"), joins, group=key)))
+        self._join_asked(changed)
+        found = col("level", changed)
+        branches = [(eq(found, number(2)), TRUE), (eq(found, number(1)), NULL), (eq(found, number(0)), FALSE)]
+        return case([*branches, (self._observed(events), FALSE)], NULL)
+
+    def _may_be_both(self, asked: Change) -> list[Node]:
+        """What surely holds of two measurements that may be asked for, in words that leave out most of them."""
+        days = _days_between()
+        if asked.gap.unit == "day":
+            return _within(days, replace(asked.gap, low=max(asked.gap.low or 1, 1)))
+        known = all_of(*(eq(*_of_both(name)) for name in ("day", "least", "most")))
+        no_value = all_of(*(is_null(value) for value in _of_both(_MEASURE)))
+        found = [not_(all_of(known, coalesce(any_of(eq(*_of_both(_MEASURE)), no_value), FALSE))), ge(days, number(0))]
+        return found + ([le(days, number(asked.gap.high // 24 + 1))] if asked.gap.high is not None else [])
+
+    def _changed(self, asked: Change) -> Node:
+        """Of two measurements 2 where they are such, 1 where they may be, 0 where they would decide but are not, else -1."""
+        says = _tests(_Pair(*_of_both(_MEASURE)), asked.then.tests)
+        sure = all_of(*_of_both("says"))
+        if asked.take == "ends":
+            such = all_of(*_within(_days_between(), asked.gap), says)
+            branches = [
+                (is_null(sure), number(1)),
+                (lt(_days_between(), number(1)), number(-1)),
+                (such, number(2)),
+                (is_null(such), number(1)),
+            ]
+            return case(branches, number(0))
+        if asked.gap.unit == "hour":
+            moments = [_Moment(*cols(("day", "least", "most"), name)) for name in ("earlier", "later")]
+            says = all_of(says, _hours_within(moments[0], moments[1], asked.gap, after=1))
+        such = all_of(sure, says)
+        return case([(such, number(2)), (is_null(such), number(1))], number(-1))
+
     def _nearest(self, nearest: Nearest) -> Node:
         then = [test.column for test in nearest.then.tests] if nearest.then is not None else []
         taken, none = self._taken(nearest, then)
@@ -1165,11 +1234,11 @@ class _Compiler:
         columns = [name for name in dict.fromkeys(columns) if name != domain.GAP]
         n = self._next("taken")
         if isinstance(nearest.among, Events):
-            source, fields, key = self._near_events(nearest.among, n, columns), domain.shown("event"), "event_id"
+            source, fields, key = self._near_events(nearest.among, n, columns), domain.taken_fields(), "event_id"
             of: tuple[str, ...] = self.key
             missing = is_null(self._anchor_day(nearest.among.anchor, "unit"))
             none = case([(missing, NULL), (self._observed(nearest.among), FALSE)], NULL)
-            names = list(columns)
+            names = [fields[name].name for name in columns]
         else:
             related = nearest.among
             source, others = self._pairs(related, self._own_rows(), dated=True, carried=columns)
@@ -1199,8 +1268,8 @@ class _Compiler:
     def _near_events(self, events: Events, n: int, columns: Sequence[str]) -> str:
         """Events in the window of each unit, with their distance from the day that it counts from."""
         self.event_columns["event_id"] = col("event_id", "event")
-        for name in columns:
-            self.event_columns[name] = _EventRow().value(domain.shown("event")[name])
+        taken = {field.name: _EventRow().value(field) for field in (domain.taken_fields()[name] for name in columns)}
+        self.event_columns |= taken
         distance: Node = exp.Sub(this=col("day", "event"), expression=self._anchor_day(events.anchor, "asked"))
         # Without the day that a window counts from, nothing is near it.
         inside = all_of(self._is_found(events, possible=True), not_null(self._anchor_day(events.anchor, "asked")))
@@ -1212,7 +1281,15 @@ class _Compiler:
         same_person = eq(col("patient_id", "event"), col("patient_id", "asked"))
         name = f"near_{n}"
         self.ctes.append(
-            (name, select([*row, *cols(("event_id", *columns), "event")], "asked", [(relation("event"), same_person, "")], [inside]))
+            (
+                name,
+                select(
+                    [*row, *cols(("event_id", *taken), "event")],
+                    "asked",
+                    [(relation("event"), same_person, "")],
+                    [inside],
+                ),
+            )
         )
         return name
 
@@ -1643,11 +1720,38 @@ class _EventRow:
     fields = domain.event_fields()
 
     def value(self, field: Field) -> Node:
-        value = col(field.name, "event")
+        value = _part(col(field.column.name, "event"), field.part)
         if field.name not in domain.EVENT_NUMBERS:
             return value
         comparator = col("comparator", "event")
         return case([(any_of(is_null(comparator), eq(comparator, text("="))), value)], NULL)
+
+    most = value
+
+
+def _of_both(name: str) -> tuple[Node, Node]:
+    """A column of the earlier and of the later of two measurements."""
+    return col(name, "earlier"), col(name, "later")
+
+
+def _days_between() -> Node:
+    """Days from the earlier to the later of two measurements."""
+    earlier, later = _of_both("day")
+    return exp.Sub(this=later, expression=earlier)
+
+
+class _Pair:
+    """What two measurements make."""
+
+    fields = domain.changes()
+
+    def __init__(self, earlier: Node, later: Node) -> None:
+        self.earlier, self.later = earlier, later
+
+    def value(self, field: Field) -> Node:
+        if field.name == domain.RATIO:
+            return _Ratio(self.earlier, self.later).ratio
+        return exp.Sub(this=self.later, expression=self.earlier)
 
     most = value
 
@@ -1744,13 +1848,17 @@ def _seconds_between(start: _Moment, end: _Moment) -> Node:
     return case([(eq(least, most), most)], NULL)
 
 
-def _hours_within(start: _Moment, end: _Moment, window: Window) -> Node:
-    """Whether the hours from the one to the other lie in a window; unknown where times that are not known decide."""
+def _hours_within(start: _Moment, end: _Moment, window: Window, after: int | None = None) -> Node:
+    """Whether the hours from the one to the other lie in a window; unknown where times that are not known decide.
+
+    ``after`` is how many seconds the other is later at least, whatever the window says.
+    """
     least, most = _between(start, end, start.most, end.least), _between(start, end, start.least, end.most)
+    lows = [bound for bound in (after, None if window.low is None else window.low * _HOUR) if bound is not None]
     sure, possible = [], []
-    if window.low is not None:
-        sure.append(ge(least, number(window.low * _HOUR)))
-        possible.append(ge(most, number(window.low * _HOUR)))
+    if lows:
+        sure.append(ge(least, number(max(lows))))
+        possible.append(ge(most, number(max(lows))))
     if window.high is not None:
         sure.append(le(most, number(window.high * _HOUR)))
         possible.append(le(least, number(window.high * _HOUR)))
@@ -1773,12 +1881,23 @@ def _within(days: Node, window: Window) -> list[Node]:
 
 
 def _part(value: Node, part: str | None) -> Node:
-    """The year or month of a date, the ten or five that a whole number is in."""
+    """A part of a date, a time of day or a whole number; of a number the ten or five that it is in."""
     match part:
         case "year":
             return exp.cast(exp.Year(this=value), "bigint")
         case "month":
             return exp.Substring(this=exp.cast(value, "varchar"), start=number(1), length=number(7))
+        case "month_of_year":
+            return exp.cast(exp.Month(this=value), "bigint")
+        case "weekday":
+            since_monday = exp.Paren(this=plus(day(value), _EPOCH_WEEKDAY))
+            after = plus(exp.Paren(this=exp.Mod(this=since_monday, expression=number(_WEEK))), _WEEK)
+            place = exp.Mod(this=exp.Paren(this=after), expression=number(_WEEK))
+            return case([(eq(place, number(n)), text(name)) for n, name in enumerate(domain.WEEKDAYS)], NULL)
+        case "hour":
+            return exp.TryCast(
+                this=exp.Substring(this=value, start=number(1), length=number(2)), to=exp.DataType.build("bigint"), safe=True
+            )
         case "decade" | "five":
             width = number(10 if part == "decade" else 5)
             over = exp.Mod(this=value, expression=width)

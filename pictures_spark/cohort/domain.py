@@ -10,10 +10,14 @@ images, or its own value where it was measured of the whole series. ``health_boa
 began last on or before the index date, if it contains it, and ``text_verdict`` says whether text was found in the pixels of an image, or of
 any image of a series.
 
+A date, a time of day and a whole number have parts that are named behind a dot: ``scan_date.weekday``, ``scan_time.hour``,
+``age_at.decade`` (`PARTS`). They may stand where the column may, but are not shown of members: beside a date that was moved they would tell
+by how much.
+
 A condition inside an event, ``{event: lab, where: {value_std: {lt: 30}}}``, names columns of the table of events.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
 
@@ -70,6 +74,8 @@ RATIO = "ratio"
 _LONGEST_CS = 16  # characters of a code string, PS3.5
 _PERSONAL_TAGS = frozenset({"PatientSex", "PatientAge"})
 
+# The days of the week, Monday first.
+WEEKDAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 Kind = Literal["text", "choice", "set", "number", "whole", "flag", "date", "id", "list", "span"]
 _ANY = ("eq", "ne", "in", "is_missing")
 _ORDERED = ("eq", "ne", "in", "lt", "le", "gt", "ge", "between", "is_missing")
@@ -88,25 +94,51 @@ OPERATORS: dict[Kind, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of a value: what sort of value it is part of, what it is itself, and how it is called in a sentence."""
+
+    of: Kind | Literal["time"]
+    kind: Kind
+    said: str
+    range: tuple[float, float] | None = None
+    given: tuple[str, ...] | None = None
+
+
+PARTS = {
+    "year": Part("date", "whole", "year"),
+    "month": Part("date", "text", "month"),
+    "month_of_year": Part("date", "whole", "month of the year", (1, 12)),
+    "weekday": Part("date", "choice", "day of the week", given=WEEKDAYS),
+    "hour": Part("time", "whole", "hour", (0, 23)),
+    "decade": Part("whole", "whole", "decade"),
+    "five": Part("whole", "whole", "five"),
+}
+
+
+@dataclass(frozen=True)
 class Field:
     """A column, header tag or pixel feature that a question about some unit may name.
 
-    ``keyword`` is the tag, or ``(feature, version, aggregate)``; ``given`` are the values that may cross for a tag that is a set.
+    ``keyword`` is the tag, or ``(feature, version, aggregate)``; ``given`` are the values that there may be of a tag that is a set, or of a
+    part. With ``part`` it is that of the column of the table, one of `PARTS`.
     """
 
     table: str
     column: Column
     keyword: str | tuple[str, str, str] | None = None
     given: tuple[str, ...] | None = None
+    part: str | None = None
 
     @property
     def name(self) -> str:
-        """Name in the table; of a tag or feature, a name that no column has."""
-        return self.column.name
+        """Name in the table; of a tag, feature or part, a name that no column has."""
+        return f"{self.column.name}_{self.part}" if self.part is not None else self.column.name
 
     @property
     def kind(self) -> Kind:
         """What sort of value it has; decides which operators and which texts make sense."""
+        if self.part is not None:
+            return PARTS[self.part].kind
         if self.column.deid == "pseudonym":
             return "id"
         if self.table in TAG_TABLES:
@@ -126,13 +158,18 @@ class Field:
     @property
     def choices(self) -> tuple[str, ...] | None:
         """The closed list a value must be from. ``unknown`` is no value but a missing one, so it is left out."""
-        allowed = self.given or self.column.allowed
+        allowed = self.given or (self.column.allowed if self.part is None else None)
         return tuple(v for v in allowed if v != UNKNOWN) if allowed is not None else None
 
     @property
     def has_unknown(self) -> bool:
         """Whether ``unknown`` is how the column writes a missing value."""
-        return UNKNOWN in (self.column.allowed or ())
+        return self.part is None and UNKNOWN in (self.column.allowed or ())
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """The least and the most that a number may be."""
+        return self.column.range if self.part is None else PARTS[self.part].range
 
     @property
     def empty_is_missing(self) -> bool:
@@ -143,7 +180,7 @@ class Field:
     @property
     def personal(self) -> bool:
         """Whether it is about a person, so that it asks for somebody alive and resident unless the question says otherwise."""
-        return self.table in ("patient", RESIDENCE) or self.name in PERSONAL or self.keyword in _PERSONAL_TAGS
+        return self.table in ("patient", RESIDENCE) or self.column.name in PERSONAL or self.keyword in _PERSONAL_TAGS
 
 
 def levels(unit: str) -> tuple[str, ...]:
@@ -167,7 +204,17 @@ def fields(unit: str) -> dict[str, Field]:
             VERDICT, "string", "Whether text was found in the pixels.", vocabulary="verdict", deid="derived", label="Text in pixels"
         )
         found[VERDICT] = Field(TEXT, verdict, VERDICT)
-    return found | _tags(unit) | _features(unit)
+    return found | _parts(found) | _tags(unit) | _features(unit)
+
+
+def _parts(fields: dict[str, Field]) -> dict[str, Field]:
+    """The parts of columns."""
+    found: dict[str, Field] = {}
+    for name, field in fields.items():
+        kind = "time" if field.column.pattern == "time" else field.kind
+        of_it = {part: about for part, about in PARTS.items() if about.of == kind}
+        found |= {f"{name}.{part}": replace(field, given=about.given, part=part) for part, about in of_it.items()}
+    return found
 
 
 @cache
@@ -193,7 +240,14 @@ def timed_kinds() -> tuple[str, ...]:
 @cache
 def event_fields() -> dict[str, Field]:
     """Columns that a condition inside an event may name."""
-    return {name: Field("event", table(ZONE, "event").by_name[name]) for name in EVENT_COLUMNS}
+    found = {name: Field("event", table(ZONE, "event").by_name[name]) for name in EVENT_COLUMNS}
+    return found | _parts(found)
+
+
+@cache
+def taken_fields() -> dict[str, Field]:
+    """Columns of an event that a nearest takes which may be shown, or be in a condition."""
+    return shown("event") | event_fields()
 
 
 @cache
@@ -201,7 +255,7 @@ def shown(unit: str) -> dict[str, Field]:
     """Columns that an output may show, of a unit or, with ``event``, of an event."""
     if unit == "event":
         return {name: Field("event", table(ZONE, "event").by_name[name]) for name in EVENT_SHOWN}
-    return {name: field for name, field in fields(unit).items() if field.kind not in ("set", "list", "span")}
+    return {name: field for name, field in fields(unit).items() if field.kind not in ("set", "list", "span") and field.part is None}
 
 
 def groups(field: Field) -> bool:
@@ -209,19 +263,11 @@ def groups(field: Field) -> bool:
     return field.kind not in ("id", "number")
 
 
-# Suffixes of a column in a breakdown, and the kind of column each goes with.
-PARTS: dict[str, Kind] = {"year": "date", "month": "date", "decade": "whole", "five": "whole"}
-
-
 @cache
-def grouped(unit: str) -> dict[str, tuple[Field, str | None]]:
-    """What members may be counted by: columns of few values, the year or month of a date, the decade of an age or another whole number."""
-    found: dict[str, tuple[Field, str | None]] = {}
-    for name, field in shown(unit).items():
-        if groups(field):
-            found[name] = (field, None)
-        found |= {f"{name}.{part}": (field, part) for part, kind in PARTS.items() if field.kind == kind}
-    return found
+def grouped(unit: str) -> dict[str, Field]:
+    """What members may be counted by: columns of few values, and parts such as the year of a date or the decade of an age."""
+    parts = {name: field for name, field in fields(unit).items() if field.part is not None}
+    return {name: field for name, field in shown(unit).items() if groups(field)} | parts
 
 
 def _tags(unit: str) -> dict[str, Field]:
@@ -264,6 +310,20 @@ def _features(unit: str) -> dict[str, Field]:
     return found
 
 
+@cache
+def changes() -> dict[str, Field]:
+    """What two measurements make."""
+    said = {"change": "The later value less the earlier.", RATIO: "How many times the earlier value the later is."}
+    return {name: Field("", Column(name, "double", meaning, label=f"the {name} of the value")) for name, meaning in said.items()}
+
+
+@cache
+def valued_kinds() -> tuple[str, ...]:
+    """Kinds of events that some record source gives a number with a unit."""
+    found = {event.kind for name in source_names() for event in source(name).events if event.unit is not None}
+    return tuple(sorted(found))
+
+
 def ratio() -> Field:
     """What a condition on a ratio compares: a number of its own."""
     return Field("", Column(RATIO, "double", "How many times a number is another."))
@@ -282,7 +342,8 @@ def key(unit: str) -> str:
 
 def label(field: Field) -> str:
     """The column in words, as a page or a sentence shows it."""
-    return field.column.label or field.name.replace("_", " ")
+    said = field.column.label or field.column.name.replace("_", " ")
+    return said if field.part is None else f"{said} ({PARTS[field.part].said})"
 
 
 def pick_order(unit: str, pick: Pick) -> tuple[Order, ...]:

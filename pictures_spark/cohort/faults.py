@@ -7,6 +7,8 @@ from pictures_spark.errors import ConfigError
 
 # A message may not be longer than somebody would read.
 _TOLD = 40
+# Words of other languages for conditions.
+_MEANT = {"not": "none", "and": "all", "or": "any", "exclude": "none", "without": "lacks", "filter": "where", "before": "window"}
 
 
 class QuestionError(ConfigError):
@@ -22,7 +24,9 @@ class QuestionError(ConfigError):
 def nearest(name: str, names: Iterable[str]) -> str:
     """``", did you mean X?"`` where a known name is near, else ``", it is one of …"`` where there are few, else nothing."""
     known = [str(n) for n in names]
-    close = get_close_matches(name, known, n=1, cutoff=0.6) or get_close_matches(name.upper(), known, n=1, cutoff=0.6)
-    if close:
-        return f", did you mean {close[0]}?"
+    meant = [_MEANT[name]] if _MEANT.get(name) in known else []
+    for spelt in (name, name.upper(), name.lower()):
+        meant = meant or get_close_matches(spelt, known, n=1, cutoff=0.6)
+    if meant:
+        return f", did you mean {meant[0]}?"
     return f"; there is {', '.join(known)}" if 0 < len(known) <= 16 else ""

@@ -24,7 +24,7 @@ cohort: 1
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import date
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from pictures_spark.cohort import check, domain, shape, yaml_face
 from pictures_spark.cohort.domain import Field
@@ -36,6 +36,7 @@ from pictures_spark.cohort.model import (
     AnyOf,
     Breakdown,
     Chain,
+    Change,
     CodeList,
     Cover,
     Events,
@@ -79,6 +80,7 @@ __all__ = [
     "any_of",
     "between",
     "chain",
+    "change",
     "cover",
     "day_of",
     "eq",
@@ -281,6 +283,13 @@ def nearest(among: Events | Related, *, take: Take = "nearest", then: Where | No
     return Nearest(among, take, then)
 
 
+def change(
+    kinds: Names, *, window: Days | Window, then: Where, gap: Days | Window = ever, take: Literal["any", "ends"] = "any", **more: Any
+) -> Change:
+    """Of two measurements the later is so much more, or so many times, the earlier: ``then=where(change=ge(26))``."""
+    return Change(events(kinds, window=window, **more), then, _window(gap), take)
+
+
 def gap(start: str, end: str, days: Days | Window = ever) -> Gap:
     """Days from one date column to another."""
     return Gap(start, end, _window(days))
@@ -470,6 +479,8 @@ def _typed(node: Any, columns: Mapping[str, Field]) -> Any:
             unit = among.unit if isinstance(among, Related) else ""
             others = domain.event_fields() if isinstance(among, Events) else domain.fields(unit) if unit in domain.UNITS else {}
             return replace(node, among=_typed(among, columns), then=_typed(then, others))
+        case Change():
+            return replace(node, events=_typed(node.events, columns), then=_typed(node.then, domain.changes()))
         case AllOf(parts) | AnyOf(parts) | NoneOf(parts):
             return replace(node, parts=tuple(_typed(part, columns) for part in parts))
         case Has() | Lacks() | First() | Last() | Chain() | IndexEvent():
@@ -558,6 +569,9 @@ def _written(node: Any) -> str:
         case Stay():
             least = None if node.at_least == 1 else node.at_least
             return _call("stay", *node.holds, begins=_ends(node.begins), ends=_ends(node.ends), days=_ends(node.days), at_least=least)
+        case Change():
+            take = None if node.take == "any" else node.take
+            return _written_events("change", node.events, then=node.then, gap=_ends(node.gap), take=take)
         case Nearest():
             return _call("nearest", node.among, take=None if node.take == "nearest" else node.take, then=node.then)
         case Related():

@@ -22,6 +22,7 @@ from pictures_spark.cohort.model import (
     AllOf,
     AnyOf,
     Chain,
+    Change,
     Cover,
     Events,
     Finding,
@@ -152,6 +153,9 @@ class One:
             return self._verdict()
         if name in ("health_board", "simd_quintile"):
             return self._lived().get(name)
+        name, _, part = name.partition(".")
+        if part:
+            return _part(self.value(name), part)
         if name == "age_at":
             name = "age_years"
         for level, row in self.rows.items():
@@ -199,6 +203,27 @@ class One:
             and row["value"] is not None
         ]
         return (max if aggregate == "max" else min)(values, default=None)
+
+
+def _part(value: Any, part: str) -> Any:
+    """A part of a date, a time of day or a whole number; None of what is missing."""
+    if value is None:
+        return None
+    match part:
+        case "year":
+            return value.year
+        case "month":
+            return value.isoformat()[:7]
+        case "month_of_year":
+            return value.month
+        case "weekday":
+            return ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")[value.weekday()]
+        case "hour":
+            second = _second(value)
+            return None if second is None else second // 3600
+        case _:
+            width = {"decade": 10, "five": 5}[part]
+            return value // width * width
 
 
 @dataclass
@@ -289,7 +314,7 @@ def count(
         for row in rows:
             if row.passed == last:
                 own = dict(zip(names, (shown or {}).get(row.one.id, ()), strict=False))
-                values = tuple(own[name] if name in own else _part(row.one, name) for name in breakdown.by)
+                values = tuple(own[name] if name in own else row.one.value(name) for name in breakdown.by)
                 cells.setdefault(values, []).append(row.one)
         levels = [level for level in ("patient", "study") if level in _PARENTS[question.unit]]
         counts = {key: [len({one.own(level) for one in ones} - {None}) for level in levels] for key, ones in cells.items()}
@@ -297,21 +322,6 @@ def count(
             counts = {key: [*counts[key], sum(one.value("image_count") or 0 for one in ones)] for key, ones in cells.items()}
         found.append({key: (len(ones), *counts[key]) for key, ones in cells.items()})
     return found
-
-
-def _part(one: One, name: str) -> Any:
-    name, _, part = name.partition(".")
-    value = one.value(name)
-    if value is None or not part:
-        return value
-    match part:
-        case "year":
-            return value.year
-        case "month":
-            return value.isoformat()[:7]
-        case _:
-            width = {"decade": 10, "five": 5}[part]
-            return value // width * width
 
 
 def _columns(output: Output) -> list[str]:
@@ -407,6 +417,8 @@ def _answer(predicate: Predicate, one: One, lists: Lists) -> Said:
             return _observed(events, one)
         case Stay():
             return _stay(predicate, one, lists)
+        case Change():
+            return _change(predicate, one, lists)
         case Nearest():
             return _nearest(predicate, one, lists)
         case Related():
@@ -491,6 +503,9 @@ def _says(where: Where | None, row: Row) -> Said:
 
 def _of_event(row: Row, column: str) -> Any:
     """A value of an event; a number that is only a bound is no number."""
+    column, _, part = column.partition(".")
+    if part:
+        return _part(_of_event(row, column), part)
     bound = column in ("value", "value_std") and row["comparator"] not in (None, "=")
     return None if bound else row[column]
 
@@ -698,6 +713,49 @@ def _stay(asked: Stay, one: One, lists: Lists) -> Said:
     events = events_of(asked)
     assert events is not None
     return False if _observed(events, one) else None
+
+
+def _change(asked: Change, one: One, lists: Lists) -> Said:
+    said = [(row, _all([_says(asked.events.where, row), _lies(asked.events, one, row)])) for row in _such(asked.events, one, lists)]
+    found = [(row, sure) for row, sure in said if sure is not False]
+    pairs = [(earlier, later) for earlier in found for later in found]
+    if asked.take == "ends":
+        if not found:
+            return False if _observed(asked.events, one) else None
+        first = min(found, key=lambda row: (row[0]["date"], row[0]["event_id"]))
+        last = min(found, key=lambda row: (-row[0]["date"].toordinal(), row[0]["event_id"]))
+        if not (first[1] and last[1]):
+            return None
+        if first[0]["date"] < last[0]["date"]:
+            return _changed(asked, first, last)
+        pairs = []
+    answers = [_changed(asked, earlier, later) for earlier, later in pairs]
+    if True in answers:
+        return True
+    return None if None in answers or not _observed(asked.events, one) else False
+
+
+def _changed(asked: Change, earlier: tuple[Row, Said], later: tuple[Row, Said]) -> Said:
+    """Whether two events are the measurements that are asked for."""
+    (before, sure), (after, surely) = earlier, later
+    was, has_become = _of_event(before, "value_std"), _of_event(after, "value_std")
+    if asked.gap.unit == "hour":
+        moments = [(row["date"], _second(row["time"])) for row in (before, after)]
+        if moments[0] == moments[1] and was == has_become:
+            return False
+        waits = _waits((before["date"], before["time"]), (after["date"], after["time"]))
+        assert waits is not None
+        in_time = _all([_hours(asked.gap, (before["date"], before["time"]), (after["date"], after["time"])), _positive(*waits)])
+    else:
+        days = (after["date"] - before["date"]).days
+        in_time = days > 0 and _in(asked.gap, days)
+    known = was is not None and has_become is not None
+    made = {"change": has_become - was if known else None, "ratio": has_become / was if known and was > 0 else None}
+    return _all([sure, surely, in_time, *(_test(test, made[test.column]) for test in asked.then.tests)])
+
+
+def _positive(fewest: int, most: int) -> Said:
+    return True if fewest > 0 else False if most <= 0 else None
 
 
 @dataclass(frozen=True)

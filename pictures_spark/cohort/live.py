@@ -33,6 +33,7 @@ from pictures_spark.cohort.faults import QuestionError
 from pictures_spark.cohort.model import (
     AllOf,
     AnyOf,
+    Change,
     Events,
     Finding,
     Gap,
@@ -198,6 +199,7 @@ class Live:
         """
         found = domain.fields(unit)[column]
         assert found.keyword is None, "a facet counts a column, not a header tag or a pixel feature"
+        assert found.part is None, "a facet counts a column, not a part of it"
         with self._turn:
             self._load(unit)
             self._load(found.table)
@@ -308,7 +310,7 @@ class Live:
         size = len(self._all(case.question.unit).there)
         asks = case.leaves()
         predicate = case.question.steps[0].predicate if case.question.steps else None
-        if any(members_in(predicate)) or (isinstance(predicate, Nearest) and isinstance(predicate.among, Events)):
+        if any(members_in(predicate)) or _takes_an_event(predicate):
             return self._said_by_tables(case, asks, size)
         if isinstance(predicate, Related | Nearest | Gap | Finding):
             return self._said(asks, {}, size)[0], True
@@ -620,7 +622,19 @@ def _numbered(ids: str) -> str:
 
 def _is_about_days(leaf: Predicate) -> bool:
     """Whether a condition depends on person and day alone."""
-    return not isinstance(leaf, Where | Related | Nearest | Gap | Finding | Member) and not in_hours(leaf)
+    about_units = isinstance(leaf, Where | Related | Nearest | Gap | Finding | Member)
+    return not about_units and not _takes_an_event(leaf) and not in_hours(leaf)
+
+
+def _takes_an_event(leaf: Predicate | None) -> bool:
+    """Whether of several events of a day their ids say which is taken."""
+    match leaf:
+        case Nearest(among):
+            return isinstance(among, Events)
+        case Change():
+            return leaf.take == "ends"
+        case _:
+            return False
 
 
 def _scattered(rows: Mapping[str, npt.NDArray[Any]], size: int) -> list[Answers]:

@@ -242,6 +242,26 @@ class Nearest:
 
 
 @dataclass(frozen=True)
+class Change:
+    """Two measurements of the person in the window, the later on a later day: yes where what they make meets the conditions of ``then``.
+
+    A measurement is an event that has a ``value_std``. ``then`` is about ``change``, the later value less the earlier, and ``ratio``, how
+    many times the earlier the later is (missing where the earlier is not above 0). ``gap`` is the days from the earlier to the later, or
+    the hours, in which case they may be of one day but not of one second; of one day and value, and without a time, they are one. With
+    ``take: any`` any two may be it; with ``ends`` they are the first and the last in the window, of those of one day the one whose
+    event_id comes first.
+
+    Where it depends on a value, a time or a condition that is unknown, the answer is unknown. Where no two are such: no where the window
+    is observed, else unknown; two that are taken as ``ends`` and are not such are no.
+    """
+
+    events: Events
+    then: Where
+    gap: Window = EVER
+    take: Literal["any", "ends"] = "any"
+
+
+@dataclass(frozen=True)
 class Finding:
     """What reports say: yes where one says so, no where there is one that does not, unknown where there is none.
 
@@ -288,7 +308,7 @@ class NoneOf:
 
 EventPredicate = Has | Lacks | First | Last | Chain | Cover
 Nest = AllOf | AnyOf | NoneOf
-Predicate = Where | EventPredicate | Stay | Nearest | Related | Gap | Finding | Member | Nest
+Predicate = Where | EventPredicate | Change | Stay | Nearest | Related | Gap | Finding | Member | Nest
 
 
 @dataclass(frozen=True)
@@ -469,7 +489,7 @@ def events_of(predicate: Predicate) -> Events | None:
     match predicate:
         case Has(events) | Lacks(events) | First(events) | Last(events) | Cover(events):
             return events
-        case Chain():
+        case Chain() | Change():
             return predicate.events
         case Nearest(Events() as events):
             return events
@@ -526,6 +546,8 @@ def _counts_hours(node: object) -> bool:
         case Related() | Nearest(Related()):
             related = node if isinstance(node, Related) else node.among
             return related.window.unit == "hour"
+        case Change(events):
+            return in_hours(events)
         case _:
             return in_hours(node)
 

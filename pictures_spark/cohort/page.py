@@ -32,9 +32,9 @@ default) leaves such a unit out, `include` keeps it as if the step held, `report
 **Days.** A window such as `[-90d, -1d]` is whole days from the index date, both ends included; `ever` as an end is where the record source
 begins or ends. **Hours.** `[-4h, 0h]` counts by the clock, to the second, where both sides have a time of day: the index date is scan_date
 of series or images, study_date, or the day of an event of a kind that has times (attendance, lab), and what is looked for is such an event
-or another series. A time that was not recorded may be any of its day; where that decides, the answer is unknown. **Order.** Every order
-ends in the unit's own id, and missing values come last, so that the same question has the same answer everywhere. **Codes** match by prefix
-unless a list says `expand: exact`.
+or another series; also from one measurement to the next (`change`). A time that was not recorded may be any of its day; where that decides,
+the answer is unknown. **Order.** Every order ends in the unit's own id, and missing values come last, so that the same question has the
+same answer everywhere. **Codes** match by prefix unless a list says `expand: exact`.
 """
 _PARTS = (
     ("The whole question", None),
@@ -42,6 +42,7 @@ _PARTS = (
     ("where: a comparison", "test"),
     ("has, lacks, first, last, chain, cover: events", "event"),
     ("stay", "stay"),
+    ("change", "change"),
     ("nearest", "nearest"),
     ("related", "related"),
     ("gap", "gap"),
@@ -65,12 +66,7 @@ def page() -> str:
         part = schema if name is None else schema["$defs"][name]
         lines += ["", f"### {title}", "", "| word | meaning |", "|---|---|"]
         for word, said in part["properties"].items():
-            choices = (
-                f" One of {', '.join(f'`{one}`' for one in said['enum'])}."
-                if all(isinstance(c, str) for c in said.get("enum", [0]))
-                else ""
-            )
-            lines.append(f"| `{word}` | {_meaning(said, schema)}{choices} |")
+            lines.append(f"| `{word}` | {_meaning(said, schema)} |")
     lines += ["", "## Meaning, by example", ""]
     lines += ["T is yes, F is no, ? is unknown; `+5` is day 5 of a little world. What is not shown has no value."]
     for title, question, tables, answers in _examples():

@@ -1,6 +1,7 @@
 """A question in plain English: what a coordinator reads back before it is asked, and what a manifest says for ever."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 
 from pictures_spark.cohort import domain
@@ -12,6 +13,7 @@ from pictures_spark.cohort.model import (
     Anchor,
     AnyOf,
     Chain,
+    Change,
     Cover,
     Events,
     Finding,
@@ -48,6 +50,9 @@ _ANCHORS = {"start_of_stay": "the first day of the hospital stay", "end_of_stay"
 _PLURAL = {"patient": "patients", "study": "studies", "series": "series", "image": "images"}
 _BOUND = {"lt": "is less than", "le": "is at most", "gt": "is more than", "ge": "is at least"}
 _DATE_BOUND = {"lt": "is before", "le": "is on or before", "gt": "is after", "ge": "is on or after"}
+# Parts that a sentence says before what they are of; the others follow it in brackets.
+_SAID_OF = ("year", "month", "month_of_year", "weekday", "hour")
+_WEEKDAYS = dict(zip(domain.WEEKDAYS, ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"), strict=True))
 _UNKNOWN = {
     "exclude": "",
     "include": " (kept where unknown, as if it held)",
@@ -92,7 +97,7 @@ def _predicate(question: Question, predicate: Predicate, codes: Mapping[str, Cod
         case Last(events):
             return f"the person's last {_what(events, codes)} until the record source ends lies {_window(question, events.window)}"
         case Chain(events, gap, within):
-            days = f"the person has a {_what(events, codes)} on {events.at_least} days in a row".replace(" a a", " an a", 1)
+            days = f"the person has a {_what(events, codes)} on {events.at_least} days that follow one another".replace(" a a", " an a", 1)
             apart = "" if gap == EVER else f", each {_span(gap)} after the one before"
             close = "" if within is None else f", the last at most {_days(within)} after the first"
             return f"{days}{apart}{close}, {_window(question, events.window)}"
@@ -101,6 +106,8 @@ def _predicate(question: Question, predicate: Predicate, codes: Mapping[str, Cod
             return f"a {_kinds(events)} {_window(question, events.window)} would be known of{sources}".replace("a a", "an a", 1)
         case Stay():
             return _stay(question, predicate, codes)
+        case Change():
+            return _change(question, predicate, codes)
         case Nearest():
             return _nearest(question, predicate, codes)
         case Gap():
@@ -120,10 +127,10 @@ def _predicate(question: Question, predicate: Predicate, codes: Mapping[str, Cod
 
 def _related(unit: str, related: Related, index: str) -> str:
     least = related.at_least
-    counted = f"{'other ' if related.unit in domain.levels(unit) else ''}{_PLURAL[related.unit]}"
-    what = f"studies with {counted}" if related.count != related.unit else counted
-    number = "there is at least one of" if least == 1 else f"there are at least {least} of"
-    text = f"{number} the {what} of the {'' if unit == related.of else 'same '}{related.of}"
+    other, several = "other " if related.unit in domain.levels(unit) else "", least > 1
+    counted = f"{other}{_PLURAL[related.unit] if several or related.unit == 'series' else related.unit}"
+    what = f"{'studies' if several else 'study'} with {counted}" if related.count != related.unit else counted
+    text = f"the {related.of} has at least {least if several else 'one'} {what}"
     close = "" if related.within is None else f", all within {_days(related.within)} of one another"
     far = "" if related.apart is None else f", the first and the last at least {_days(related.apart)} apart"
     return f"{text}{_of_which(related, index)}{close}{far}"
@@ -144,31 +151,36 @@ def _of_which(related: Related, index: str) -> str:
         conditions += [_times(related.unit, test) for test in related.ratio.tests]
     if related.window != EVER:
         date = "scan date" if related.window.unit == "day" else "scan time"
-        conditions.append(f"the {date} lies {_between(related.window, index).replace('the record source', 'the archive')}")
+        conditions.append(f"its {date} lies {_between(related.window, index).replace('the record source', 'the archive')}")
     if related.among is not None:
         conditions.append(f"the {related.among.level} is that of a member of the frozen cohort {related.among.cohort}")
     if related.related is not None:
-        its = "its scan date" if related.related.window.unit == "day" else "its scan time"
+        its = f"the former's scan {'date' if related.related.window.unit == 'day' else 'time'}"
         conditions.append(f"for which {_related(related.unit, related.related, its)}")
-    return f" of which {', and '.join(conditions)}" if conditions else ""
+    if not conditions:
+        return ""
+    first, *more = conditions
+    return ", and ".join([f" whose {first.removeprefix('its ')}" if first.startswith("its ") else f" of which {first}", *more])
 
 
 def _times(unit: str, test: Test) -> str:
     """A condition on how many times a number is another."""
-    name = domain.label(domain.fields(unit)[test.column]).lower()
+    return f"{domain.label(domain.fields(unit)[test.column]).lower()} {_so_many(test)} that of the one in question"
+
+
+def _so_many(test: Test) -> str:
     values = [_value(value) for value in test.values]
     match test.operator:
         case "eq" | "in":
-            how = f"is {' or '.join(values)} times"
+            return f"is {' or '.join(values)} times"
         case "ne":
-            how = f"is not {' or '.join(values)} times"
+            return f"is not {' or '.join(values)} times"
         case "between":
-            how = f"is from {values[0]} to {values[1]} times"
+            return f"is from {values[0]} to {values[1]} times"
         case "is_missing":
-            how = f"can{'not' if test.values[0] else ''} be compared with"
+            return f"can{'not' if test.values[0] else ''} be compared with"
         case _:
-            how = f"{_BOUND[test.operator]} {values[0]} times"
-    return f"{name} {how} that of the one in question"
+            return f"{_BOUND[test.operator]} {values[0]} times"
 
 
 def _tests(unit: str, tests: tuple[Test, ...], index: str) -> str:
@@ -323,7 +335,8 @@ def _output(question: Question, output: Output, codes: Mapping[str, Codes]) -> s
         case Nearest() as nearest:
             window = nearest.among.window
             gap = f"{window.unit}s from {_index(question, window)}"
-            names = [gap if name == domain.GAP else name.replace("_", " ") for name in output.give]
+            among = domain.taken_fields() if isinstance(nearest.among, Events) else domain.fields(nearest.among.unit)
+            names = [gap if name == domain.GAP else domain.label(among[name]).lower() for name in output.give]
             return f"{' and '.join(names)} of {_one_taken(question, nearest, codes)}"
         case FollowUp(outcome, until):
             ends = [
@@ -339,8 +352,7 @@ def _output(question: Question, output: Output, codes: Mapping[str, Codes]) -> s
 def _group(question: Question, name: str) -> str:
     if name not in domain.grouped(question.unit):
         return name.replace("_", " ")
-    field, part = domain.grouped(question.unit)[name]
-    return f"{domain.label(field).lower()}{f' ({part})' if part else ''}"
+    return domain.label(domain.grouped(question.unit)[name]).lower()
 
 
 def _date(question: Question, name: str) -> str:
@@ -383,6 +395,26 @@ def _nearest(question: Question, nearest: Nearest, codes: Mapping[str, Codes]) -
     if isinstance(nearest.among, Events):
         return f"of {one}, {_of_event(nearest.then.tests)}"
     return f"of {one}, {_tests(nearest.among.unit, nearest.then.tests, 'its scan date')}"
+
+
+def _change(question: Question, change: Change, codes: Mapping[str, Codes]) -> str:
+    what, when = _what(change.events, codes), _window(question, change.events.window, change.events.anchor)
+    later = "" if change.gap == EVER else f", {_span_of(change.gap)} after the {'other' if change.take == 'any' else 'first'},"
+    two = f"of a {what} and a later one{later} both" if change.take == "any" else f"of the first {what} and the last{later}"
+    return f"{two} {when}, {' and '.join(map(_changed, change.then.tests))}".replace("of a a", "of an a", 1)
+
+
+def _changed(test: Test) -> str:
+    """A condition on what two measurements make."""
+    one = test.values[0]
+    if test.column == domain.RATIO:
+        return f"the later value {_so_many(test)} the earlier"
+    rises, falls = {"ge": "by at least", "gt": "by more than"}, {"le": "by at least", "lt": "by more than"}
+    if isinstance(one, float) and test.operator in rises and one >= 0:
+        return f"the value rises {rises[test.operator]} {_value(one)}"
+    if isinstance(one, float) and test.operator in falls and one <= 0:
+        return f"the value falls {falls[test.operator]} {_value(-one)}"
+    return _test(test, domain.changes()[test.column], "")
 
 
 def _of_event(tests: tuple[Test, ...]) -> str:
@@ -428,18 +460,22 @@ def _alternatives(values: tuple[Value, ...]) -> str:
 
 
 def _test(test: Test, field: Field, index: str) -> str:
-    name = domain.label(field).lower()
+    name, values = domain.label(field).lower(), test.values
     if field.table in domain.TAG_TABLES:
         name = f"the header's {domain.label(field)}"
     if test.column == domain.AGE:
         name = f"the person's age on {index}"
+    elif field.part in _SAID_OF:
+        whole = domain.label(replace(field, part=None)).lower()
+        name = f"the {domain.PARTS[field.part].said} of {'the time of day' if whole == 'time' else f'the {whole}'}"
     elif field.name.endswith("_count"):
         counted = name.removesuffix(" count")
         name = f"the number of {counted}{'' if counted.endswith('s') else 's'}"
     unit = f" {field.column.unit}" if field.column.unit else ""
     unit = " years" if field.column.unit == "year" else unit
+    if field.part == "weekday":
+        values = tuple(_WEEKDAYS.get(str(value), value) for value in values)
     some_set = field.kind == "set"
-    values = test.values
     match test.operator:
         case "eq" | "in":
             return f"{name} {'includes' if some_set else 'is'} {_alternatives(values)}{unit}"

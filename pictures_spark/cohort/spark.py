@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pictures_spark.cohort.attrition import Answer, content_hash, levels
+from pictures_spark.cohort import tally
+from pictures_spark.cohort.attrition import Answer, content_hash
 from pictures_spark.cohort.compile import PREFIX, Plan
-from pictures_spark.cohort.duck import UNPINNED, ZONE, Release, patients_sql, units_sql
+from pictures_spark.cohort.duck import UNPINNED, ZONE, Release
 from pictures_spark.cohort.tally import Count
-from pictures_spark.cohort.tally import counts as counted
 from pictures_spark.errors import ChecksFailedError, InputError
 from pictures_spark.job import Job
 from pictures_spark.session import settings
@@ -107,8 +107,8 @@ def _views(plan: Plan) -> dict[str, str]:
     return {name: f"pictures_cohort_{name}" for name in plan.stages}
 
 
-def answer(plan: Plan, rows: "DataFrame") -> Answer:
-    """What Spark says to the plan, from the rows of `flags`.
+def answer(plan: Plan, rows: "DataFrame", counted: tuple[Count, ...]) -> Answer:
+    """What Spark says to the plan, from the rows of `flags` and what was `counts` of them.
 
     Raises
     ------
@@ -124,15 +124,13 @@ def answer(plan: Plan, rows: "DataFrame") -> Answer:
         raise ChecksFailedError(
             f"the published tables have {total - distinct} more rows than ids of {plan.unit} units: a key is not unique; publish again"
         )
-    units = spark.sql(units_sql(plan, _FLAGS)).collect()
-    patients = spark.sql(patients_sql(_FLAGS)).collect()
     ids = members(plan, rows).select("unit_id").toArrow().column(0).to_pylist()
-    return Answer(levels(plan.steps, units, patients), content_hash(ids))
+    return Answer(tally.attrition(plan, counted), content_hash(ids))
 
 
 def counts(plan: Plan, rows: "DataFrame") -> tuple[Count, ...]:
     """What Spark counts at all levels, from the rows of `flags`."""
-    return counted(plan, _FLAGS, lambda sql: rows.sparkSession.sql(sql).collect())
+    return tally.counts(plan, _FLAGS, lambda sql: rows.sparkSession.sql(sql).collect())
 
 
 def members(plan: Plan, rows: "DataFrame") -> "DataFrame":

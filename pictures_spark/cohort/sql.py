@@ -139,8 +139,8 @@ def ge(left: Node, right: Node) -> Node:
 
 
 def is_null(value: Node) -> Node:
-    """Whether a value is missing."""
-    return exp.Is(this=value, expression=NULL)
+    """Whether a value, or the answer of conditions, is missing."""
+    return exp.Is(this=exp.Paren(this=value) if isinstance(value, exp.Connector | exp.Not) else value, expression=NULL)
 
 
 def not_null(value: Node) -> Node:

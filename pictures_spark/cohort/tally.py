@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pictures_spark.cohort import domain
+from pictures_spark.cohort.attrition import Level
 from pictures_spark.cohort.compile import PREFIX, Plan
 
 Rows = Callable[[str], Iterable[Sequence[Any]]]
@@ -65,6 +66,16 @@ def counts(plan: Plan, flags: str, rows: Rows) -> tuple[Count, ...]:
     for level in LEVELS[:own]:
         found[level] = [(passed, unsure, n) for passed, unsure, n in rows(_above_sql(plan, flags, level))]
     return tuple(count for index in range(len(plan.steps)) for count in _at(plan, found, index))
+
+
+def attrition(plan: Plan, counted: Iterable[Count]) -> tuple[Level, ...]:
+    """The attrition, out of the counts of all levels: the same as `pictures_spark.cohort.attrition.levels` counts from the rows."""
+    at = {(count.step_index, count.level): count for count in counted}
+    found = []
+    for index, step in enumerate(plan.steps):
+        own, patients = at[index, plan.unit], at[index, "patient"]
+        found.append(Level(index, step.id, step.sentence, own.kept, own.failed, own.unknown, patients.kept))
+    return tuple(found)
 
 
 def _at(plan: Plan, found: Mapping[str, list[tuple[int, int, int]]], index: int) -> Iterator[Count]:

@@ -22,6 +22,7 @@ from pictures_spark.cohort.model import (
     AnyOf,
     Breakdown,
     Chain,
+    Change,
     CodeList,
     Cover,
     EventPredicate,
@@ -75,7 +76,7 @@ _EVENT_STEPS: dict[str, type[Has | Lacks | First | Last | Chain | Cover]] = {
 # What says which events, apart from when and how many.
 _NAMED = ("event", "codes", "position", "source", "where")
 _NESTS: dict[str, type[Nest]] = {"all": AllOf, "any": AnyOf, "none": NoneOf}
-_PREDICATES = ("where", *_EVENT_STEPS, "stay", "nearest", "related", "gap", "report", "in", *_NESTS)
+_PREDICATES = ("where", *_EVENT_STEPS, "stay", "change", "nearest", "related", "gap", "report", "in", *_NESTS)
 _WORDS = {kind: word for word, kind in (_EVENT_STEPS | _NESTS).items()}
 # A megabyte of codes has not so many; aliases of aliases soon do.
 _MOST_NODES = 500_000
@@ -88,6 +89,7 @@ _LOOKS_LIKE = {
     "date": "a date such as 2016-01-31",
     "flag": "true or false",
 }
+_SIGNS = {"<=": "le", ">=": "ge", "<": "lt", ">": "gt", "=": "eq"}
 # Words and day counts that no reader of YAML takes for anything but text; everything else is written in quotes.
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*|-?[a-z][a-z0-9_]*|[+-]?[0-9]+d")
 _NOT_PLAIN = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
@@ -123,7 +125,8 @@ def read(text: str) -> tuple[Question | None, list[str]]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""
-        return None, [f"it is not valid YAML{where}: {getattr(error, 'problem', None) or 'it holds a character that YAML does not allow'}"]
+        problem = getattr(error, "problem", None) or "it holds a character that YAML does not allow"
+        return None, [f"it is not valid YAML{where}: {problem}{_mended(problem, text)}"]
     except RecursionError:
         return None, ["it is nested too deeply"]
     if not isinstance(tree, dict):
@@ -133,6 +136,19 @@ def read(text: str) -> tuple[Question | None, list[str]]:
     if question is None:
         return None, reader.faults
     return question, reader.faults + check.faults(question, whole=not reader.faults)
+
+
+def _mended(problem: str, text: str) -> str:
+    """What to do about text that is no YAML."""
+    if "\t" in problem or "'\\t'" in problem:
+        return "; indent with spaces, not with tabs"
+    if "another document" in problem:
+        return "; a file holds one question, without ---"
+    if "\u00a0" in text:
+        return "; there are no-break spaces in it, as word processors write them: type plain ones"
+    if problem.startswith("expected ',' or"):
+        return "; a bracket is not closed, or a text that holds a colon or comma is not in quotes"
+    return ""
 
 
 def to_yaml(question: Question) -> str:
@@ -231,6 +247,8 @@ def _predicate_tree(predicate: Predicate) -> dict[str, Any]:
             return {"related": _related_tree(predicate)}
         case Stay():
             return {"stay": _stay_tree(predicate)}
+        case Change():
+            return {"change": _change_tree(predicate)}
         case Nearest():
             return {"nearest": _nearest_tree(predicate)}
         case Gap():
@@ -301,6 +319,15 @@ def _nearest_tree(nearest: Nearest) -> dict[str, Any]:
     if nearest.then is not None:
         tree["then"] = _where_tree(nearest.then.tests)
     return tree
+
+
+def _change_tree(change: Change) -> dict[str, Any]:
+    tree = _events_tree(change.events, False)
+    if change.gap != EVER:
+        tree["gap"] = _window_tree(change.gap)
+    if change.take != "any":
+        tree["take"] = change.take
+    return tree | {"then": _where_tree(change.then.tests)}
 
 
 def _gap_tree(gap: Gap) -> dict[str, Any]:
@@ -494,7 +521,7 @@ class _Reader:
         if tree is None:
             return
         if not isinstance(tree, list):
-            return self._fault("steps", f"must be a list, not {_shown(tree)}")
+            return self._fault("steps", f"must be a list, each step beginning with -, not {_shown(tree)}")
         for number, entry in enumerate(tree, start=1):
             name = entry.get("id") if isinstance(entry, dict) else None
             where = f"step {name}" if isinstance(name, str) and name else f"step {number}"
@@ -512,7 +539,11 @@ class _Reader:
         predicates = [word for word in _PREDICATES if word in found]
         if len(predicates) != 1:
             # A word that is not known, or not yet, is what the step was meant to have.
-            if len(predicates) > 1 or whole:
+            if len(predicates) > 1:
+                self._fault(
+                    where, f"has {' and '.join(predicates)}, and needs exactly one: make each a step of its own, or put them under all"
+                )
+            elif whole:
                 self._fault(where, f"needs exactly one of {', '.join(_PREDICATES)}")
             return None
         (word,) = predicates
@@ -523,6 +554,8 @@ class _Reader:
                 return self._related(found[word], f"{where}: related")
             case "stay":
                 return self._stay(found[word], f"{where}: stay")
+            case "change":
+                return self._change(found[word], f"{where}: change")
             case "nearest":
                 return self._nearest(found[word], f"{where}: nearest")
             case "gap":
@@ -587,6 +620,17 @@ class _Reader:
             among, fields = self._dated_events(rest, where, "nearest"), domain.event_fields()
         then = self._where(found["then"], f"{where}: then", fields) if "then" in found else None
         return Nearest(among, cast(Any, take), cast(Where | None, then)) if among is not None else None
+
+    def _change(self, tree: Any, where: str) -> Change | None:
+        found = self._mapping(tree, self.schema["$defs"]["change"], where)
+        if not found:
+            return None
+        rest = {name: value for name, value in found.items() if name not in ("gap", "take", "then")}
+        events = self._dated_events(rest, where, "change")
+        gap = self._window(found["gap"], f"{where}: gap", "gap") or _UNREAD if "gap" in found else EVER
+        take = self._text(found.get("take", "any"), f"{where}: take") or "any"
+        then = self._where(found["then"], f"{where}: then", domain.changes()) if "then" in found else None
+        return Change(events, cast(Where, then), gap, cast(Any, take)) if events is not None and then is not None else None
 
     def _gap(self, tree: Any, where: str) -> Gap | None:
         found = self._mapping(tree, self.schema["$defs"]["gap"], where)
@@ -661,7 +705,9 @@ class _Reader:
 
     def _where(self, tree: Any, where: str, fields: dict[str, Field]) -> Predicate | None:
         if not isinstance(tree, dict) or not tree:
-            return self._fault(where, f"where must be a mapping from columns to values, not {_shown(tree)}")
+            what = "must be conditions" if where.endswith(": then") else "where must be a mapping from columns to values"
+            such = f" such as {{{next(iter(fields))}: {{ge: 1}}}}" if where.endswith(": then") and fields else ""
+            return self._fault(where, f"{what}{such}, not {_shown(tree)}")
         tests: list[Test] = []
         for column, value in tree.items():
             place = f"{where}: {column}"
@@ -710,7 +756,7 @@ class _Reader:
         elif kind not in _LOOKS_LIKE:
             value = text
         if value is None:
-            self._fault(place, f"{_shown(text)} is not {_LOOKS_LIKE[kind]}")
+            self._fault(place, f"{_shown(text)} is not {_LOOKS_LIKE[kind]}{_meant(text)}")
         return value
 
     def _event(self, found: dict[str, Any], where: str) -> Events | None:
@@ -895,8 +941,21 @@ class _Reader:
                 yield Breakdown(self._texts(found["by"], "count: by"))
 
 
+def _meant(text: str) -> str:
+    """How a value that cannot be read may have been meant."""
+    compared = re.fullmatch(r"(<=|>=|<|>|=)\s*([^<>=]+)", text)
+    if compared is not None:
+        return f"; write {{{_SIGNS[compared[1]]}: {compared[2]}}}"
+    if re.fullmatch(r"[+-]?[0-9]+,[0-9]+", text):
+        return f"; write {text.replace(',', '.')}"
+    between = re.fullmatch(r"([0-9.]+)\s*(?:-|to)\s*([0-9.]+)", text)
+    return f"; write {{between: [{between[1]}, {between[2]}]}}" if between is not None else ""
+
+
 def _shown(value: Any) -> str:
     """A value of a question as a message shows it, never long."""
+    if value == "":
+        return "nothing"
     if isinstance(value, str):
         return repr(value if len(value) <= 40 else value[:40] + "…")
     if isinstance(value, list):

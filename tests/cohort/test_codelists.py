@@ -122,6 +122,8 @@ def test_a_file_that_cannot_be_used_is_refused(tmp_path, content, name, sentence
 def test_an_unknown_system_is_refused(tmp_path):
     _, (fault,) = asked(tmp_path, system="icd11", file=None, codes=("I63",))
     assert fault == "code list x: unknown coding system 'icd11', did you mean icd10?"
+    _, (fault,) = asked(tmp_path, system="ICD-10", file=None, codes=("I63",))
+    assert fault == "code list x: unknown coding system 'ICD-10', did you mean icd10?"
 
 
 def test_the_library_is_found_and_every_list_of_it_can_be_used(tmp_path):

@@ -211,6 +211,28 @@ def test_a_key_that_is_not_unique_is_refused(spark, config, tmp_path):
     assert written(spark, config)["cohort_member"] is None
 
 
+def test_rows_that_a_deletion_vector_hides_do_not_come_back(spark, config, tmp_path):
+    published(config)
+    path = tmp_path / "question.yaml"
+    path.write_text("{cohort: 1, id: ct, unit: series, steps: [{id: ct, where: {modality: CT}}]}")
+    asked = commands.load(path)
+    root = Zones(config, "publisher").path("deidentified", mode="write")
+    series = root / "tables" / "series"
+    spark.sql(f"ALTER TABLE delta.`{series}` SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')")
+    assert commands.count(asked, Zones(config, "counter")).members == 5
+    spark.sql(f"DELETE FROM delta.`{series}` WHERE patient_id = '{hexed('p2')}'")
+    log = sorted((series / "_delta_log").glob("*.json"))
+    assert '"deletionVector":{' in log[-1].read_text()
+    # The file still has them, and the release is of the version before.
+    assert commands.count(asked, Zones(config, "counter")).members == 5
+    now = {folder.name: len(list((folder / "_delta_log").glob("*.json"))) - 1 for folder in (root / "tables").iterdir()}
+    publish(root, {}, "r2", now)
+    assert commands.count(asked, Zones(config, "counter")).members == 3
+    with duck.reader(Zones(config, "counter")) as connection:
+        duck.pin(connection, Zones(config, "counter"), duck.newest_release(connection, Zones(config, "counter")), ("series",))
+        assert connection.execute(f"SELECT count(*) FROM deidentified_series WHERE patient_id = '{hexed('p2')}'").fetchone() == (0,)
+
+
 OF_THEM = """
 cohort: 1
 id: of-them

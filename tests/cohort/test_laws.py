@@ -1,16 +1,19 @@
 """Laws that hold of every question and all tables, whatever the answer is. Asked of the embedded reader, which answers quickly."""
 
+import random
 from dataclasses import fields, is_dataclass, replace
 from datetime import date, timedelta
+from itertools import pairwise
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
-from cohort_cases import SAVED_RUNS, codes_of, dense_tables, into_duckdb, questions
+from cohort_cases import SAVED_RUNS, TABLES, codes_of, dense_tables, into_arrow, into_duckdb, questions
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from pictures_spark.cohort.compile import compiled
-from pictures_spark.cohort.model import NoneOf, Step, leaves
+from pictures_spark.cohort.compile import PREFIX, compiled
+from pictures_spark.cohort.model import NoneOf, Step
 
 QUICK = settings(suppress_health_check=list(HealthCheck), max_examples=16, database=None, phases=[Phase.generate])
 NUMBERS = st.integers(0, 9999)
@@ -36,10 +39,8 @@ def asked(connection, question, tables):
 
 
 def codes_of_all(question):
-    """Code lists, without those that no step uses any more."""
-    used = {name for step in question.steps for leaf in leaves(step.predicate) for name in _codes(leaf)}
-    index = getattr(question.index, "events", None)
-    used |= set(index.codes) if index is not None else set()
+    """Code lists, without those that nothing uses any more."""
+    used = _codes((question.steps, question.index, question.match, question.outputs))
     return codes_of(replace(question, codelists=tuple(one for one in question.codelists if one.name in used)))
 
 
@@ -102,7 +103,10 @@ def test_when_all_days_move_nothing_changes(connection, question, number, days):
         name: [row | ({"birth_month": "1900-01"} if name == "patient" else {}) for row in rows]
         for name, rows in dense_tables(number).items()
     }
-    assume(not any(test.column == "birth_month" for test in _tests(question.steps)))
+    asked_of = {test.column for test in _tests((*question.steps, question.index))}
+    assume("birth_month" not in asked_of)
+    # Another day may be another day of the week, and of another month and year.
+    assume(not any(column.endswith((".year", ".month", ".month_of_year", ".weekday")) for column in asked_of))
     question = bare(question, *question.steps)
     by = timedelta(days=days)
     before, after = asked(connection, question, tables), asked(connection, shifted(question, by), shifted(tables, by))
@@ -136,3 +140,34 @@ def test_a_record_that_arrives_twice_and_a_stranger_change_nothing_for_anybody(c
     after = asked(connection, question, tables)
     assert {unit: after[unit] for unit in before} == before
     assert set(after) - set(before) <= {"stranger", "tx", "sx"}
+
+
+@QUICK
+@given(question=questions(), number=NUMBERS)
+def test_a_pseudonym_that_was_merged_into_another_is_nobody(connection, question, number):
+    tables = dense_tables(number)
+    before = asked(connection, question, tables)
+    tables["patient"] = [*tables["patient"], tables["patient"][0] | {"patient_id": "old", "merged_into": "p1"}]
+    assert asked(connection, question, tables) == before
+
+
+def test_in_how_many_files_a_table_lies_and_in_which_order_changes_nothing(connection, tmp_path_factory):
+    chance = random.Random(3)
+
+    @QUICK
+    @given(asked_of=st.lists(questions(), min_size=6, max_size=6, unique=True), number=NUMBERS)
+    def agree(asked_of, number):
+        tables, folder = dense_tables(number), tmp_path_factory.mktemp("files")
+        before = [asked(connection, question, tables) for question in asked_of]
+        with duckdb.connect(config={"threads": 2}) as other:
+            for name in TABLES:
+                rows = into_arrow(name, chance.sample(tables.get(name, []), len(tables.get(name, []))))
+                ends = sorted(chance.randint(0, rows.num_rows) for _ in range(3))
+                for at, (low, high) in enumerate(pairwise([0, *ends, rows.num_rows])):
+                    pq.write_table(rows[low:high], folder / f"{name}-{at}.parquet")
+                other.execute(f"CREATE VIEW {PREFIX}{name} AS FROM read_parquet('{folder}/{name}-?.parquet')")
+            for question, known in zip(asked_of, before, strict=True):
+                found = other.execute(compiled(question, codes_of_all(question), SAVED_RUNS).sql("duckdb")).fetchall()
+                assert {row[0]: row for row in found} == known
+
+    agree()

@@ -7,7 +7,7 @@ import duckdb
 import pytest
 from cohort_cases import SAVED_RUNS, codes_of, dense_tables, into_duckdb, questions, rows
 from cohort_delta import publish
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from pictures_spark.cohort import compile, duck, live
@@ -23,6 +23,7 @@ SERIES = """
     s2        | t1       | p1         | +10       | CT
     s3        | t2       | p2         | +10       | MR
 """
+QUICK = settings(suppress_health_check=list(HealthCheck), max_examples=8, database=None, phases=[Phase.generate])
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +32,6 @@ def few_at_a_time(monkeypatch):
     monkeypatch.setattr(live, "_SORTED", 5)
 
 
-QUICK = settings(suppress_health_check=list(HealthCheck), max_examples=8, database=None)
 EACH = 12
 
 
@@ -65,7 +65,7 @@ def asked_both_ways(connection, held, question):
 
 @seed(5)
 @QUICK
-@given(asked=st.lists(questions(), min_size=EACH, max_size=EACH), number=st.integers(0, 9999))
+@given(asked=st.lists(questions(), min_size=EACH, max_size=EACH, unique=True), number=st.integers(0, 9999))
 def test_generated_questions_are_answered_as_the_plan_answers_them(asked, number):
     with duckdb.connect(config={"threads": 1}) as connection:
         held = released(connection, dense_tables(number))

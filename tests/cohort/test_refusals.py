@@ -68,8 +68,40 @@ REFUSED = {
     "unknown step": (question("{id: s, wher: {modality: CT}}"), "step s: unknown key 'wher', did you mean where\\?"),
     "two predicates": (
         question("{id: s, where: {modality: CT}, has: {event: death, ever: true}}"),
-        "step s: needs exactly one of where, has",
+        "step s: has where and has, and needs exactly one: make each a step of its own",
     ),
+    # as somebody writes who has seen one example
+    "tabs": ("cohort: 1\nid: x\nunit: series\nsteps:\n\t- {id: a}\n", "\\(line 5\\): .*; indent with spaces, not with tabs"),
+    "two questions": (f"{question()}\n---\n{question()}", "a file holds one question, without ---"),
+    "no-break spaces": ("cohort:\u00a01\nid: x\n", "there are no-break spaces in it"),
+    "a colon without quotes": (
+        question("{id: s, where: {modality: {matches: CT: MR}}}"),
+        "a text that holds a colon or comma is not in quotes",
+    ),
+    "a bracket too few": ("{cohort: 1, steps: [{id: s, where: {modality: CT}]}", "a bracket is not closed"),
+    "nothing after steps": ("cohort: 1\nid: x\nunit: series\nsteps:\n", "steps: must be a list, each step beginning with -, not nothing"),
+    "a sign for an operator": (where("slice_thickness_max: '<= 1.5'"), "'<= 1.5' is not a number such as 1.5; write \\{le: 1.5\\}"),
+    "a decimal comma": (where("slice_thickness_max: {le: '1,5'}"), "'1,5' is not a number such as 1.5; write 1.5"),
+    "an age from to": (where("age_at: 65-80"), "'65-80' is not a whole number such as 65; write \\{between: \\[65, 80\\]\\}"),
+    "a date the wrong way round": (question(more="index: 01/02/2016"), "index: .*; a date is written year first, such as 2016-01-31"),
+    "a date that is none of patients": (
+        question("{id: s, where: {sex: F}}", unit="patient", index="2015-02-30"),
+        "index: '2015-02-30' is not a date such as 2016-01-31",
+    ),
+    "codes in a step": (step("has: {event: diagnosis, codes: I63, ever: true}"), "no code list 'I63'; declare it under codelists, such as"),
+    "not": (step("not: {where: {modality: CT}}"), "unknown key 'not', did you mean none\\?"),
+    "and": (step("and: [{where: {modality: CT}}]"), "unknown key 'and', did you mean all\\?"),
+    "an age of patients": (
+        question("{id: s, where: {age_at: {ge: 16}}}", unit="patient"),
+        "age_at: a patient has an age at a scan or an event: ask with unit: study",
+    ),
+    "a change of a number": (
+        step("change: {event: lab, ever: true, then: 26}"),
+        "then: must be conditions such as \\{change: \\{ge: 1\\}\\}",
+    ),
+    "a weekend": (where("scan_date.weekday: weekend"), "'weekend' is no day of the week; there is MON, TUE"),
+    "a month by name": (where("scan_date.month: January"), "a month of any year is scan_date.month_of_year, 1 to 12"),
+    "a time of day": (where("scan_time: {ge: '17:00:00'}"), "scan_time: ge does not go with a text; use .*, or ask of scan_time.hour"),
     "unknown policy": (
         question("{id: s, where: {modality: CT}, unknown: keep}"),
         "unknown value 'keep'; there is exclude, include, report",
@@ -153,7 +185,7 @@ REFUSED = {
     "unknown operator": (where("image_count: {gte: 5}"), "image_count: unknown key 'gte', did you mean"),
     "going up": (
         where("modality: CT", unit="patient"),
-        "modality is a column of series: going up from series to patient needs an aggregate",
+        "modality is a column of series, of which a patient may have several: ask related: \\{unit: series, of: patient",
     ),
     "age of a patient": (where("age_at: {ge: 65}", unit="patient"), "step s: "),
     "age on another day": (where("age_at: {ge: 65}", index="study_date"), "ages were computed on scan_date, so it needs index: scan_date"),
@@ -172,11 +204,48 @@ REFUSED = {
     "hours from a stay": (event("event: lab, window: [0h, 4h], from: end_of_stay", codelists=""), "which has no time of day"),
     "hours of the first ever": (
         event("event: lab, window: [0h, 4h], ever: true", word="first", codelists=""),
-        "hours go with has, lacks, nearest, related and gap alone; give whole days",
+        "hours go with has, lacks, change, nearest, related and gap alone; give whole days",
     ),
     "hours of a chain": (
         event("event: lab, window: [-9d, 0d], at_least: 2, gap: [1h, 4h]", word="chain", codelists=""),
         "hours go with has, lacks",
+    ),
+    "a change of what has no number": (
+        step("change: {event: attendance, ever: true, then: {change: {ge: 1}}}"),
+        "change: no record source gives attendance events a number, only lab",
+    ),
+    "a change backwards": (
+        step("change: {event: lab, ever: true, gap: [-2d, 2d], then: {change: {ge: 1}}}"),
+        "change: gap is from the earlier to the later, so 1d at least",
+    ),
+    "a change of the ends in hours": (
+        step("change: {event: lab, ever: true, take: ends, gap: [0h, 48h], then: {change: {ge: 1}}}"),
+        "the first and the last of a window go by days",
+    ),
+    "a change of nothing": (step("change: {event: lab, ever: true}"), "change: needs then"),
+    "a change of another name": (
+        step("change: {event: lab, ever: true, then: {rise: {ge: 1}}}"),
+        "change: then: unknown column 'rise'",
+    ),
+    "a change that is none": (step("change: {event: lab, ever: true, then: {change: {gt: 1, lt: 0}}}"), "change: nothing lies between"),
+    "a change of one take": (
+        step("change: {event: lab, ever: true, take: first, then: {change: {ge: 1}}}"),
+        "change: take: unknown value 'first'",
+    ),
+    "no such day of the week": (
+        step("where: {scan_date.weekday: Sunday}"),
+        "scan_date.weekday: 'Sunday' is no day of the week; there is MON",
+    ),
+    "no such hour": (step("where: {scan_time.hour: {ge: 24}}"), "scan_time.hour: ge 24 is met by nothing: it lies between 0 and 23"),
+    "an hour of a date": (step("where: {scan_date.hour: 9}"), "scan_date.hour: hour is of a time of day, which scan_date is not"),
+    "a part that is none": (step("where: {scan_date.week: 9}"), "unknown column 'scan_date.week'"),
+    "a day of the week shown": (
+        output("column: scan_date.weekday"),
+        "scan_date.weekday: a part of a column is not shown; show scan_date, or",
+    ),
+    "how far the nearest is": (
+        step("nearest: {unit: series, of: patient, then: {gap: {le: 9}}}"),
+        "nearest: then: gap is not a condition of then: say how far it may be by window",
     ),
     "hours of a stay": (step("stay: {has: [{event: diagnosis}], begins: [-4h, 0h]}"), "stay: hours go with has"),
     "hours of a report": (step("report: {finding: mass, window: [0h, 4h]}"), "report: hours go with has"),

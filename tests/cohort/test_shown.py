@@ -275,6 +275,23 @@ def test_exact_counts_need_a_role_an_account_and_a_purpose(config):
         readers.reader(config, "coordinator", "why")
 
 
+def test_whoever_sees_no_exact_counts_names_only_declared_projects(config):
+    refused = "project p1 is not one that this account may name in the settings \\(readers.projects\\): leave --project out"
+    for projects in ({}, {"p2": ["*"]}, {"p1": []}, {"p1": ["somebody-else"]}):
+        config.values["readers"] = {"coordinator": ["*"], "projects": projects}
+        with pytest.raises(NotPermittedError, match=refused):
+            readers.reader(config, project="p1")
+        # Who sees exact counts has none of the gate's numbers.
+        assert readers.reader(config, "coordinator", "why", "p1").project == "p1"
+        assert readers.reader(config).project is None
+    for accounts in (["*"], [audit.account(), "somebody-else"]):
+        config.values["readers"] = {"projects": {"p1": accounts}}
+        assert readers.reader(config, project="p1") == Reader("analyst", exact=False, project="p1")
+    del config.values["readers"]
+    with pytest.raises(NotPermittedError, match=refused):
+        readers.reader(config, project="p1")
+
+
 def test_a_breakdown_that_there_is_not_is_refused(root, config, tmp_path, capsys):
     arguments = ["cohort", "count", asked(tmp_path).source, "--conf-file", str(config.path), "--by"]
     for by in ("height", "sex,year,modality"):

@@ -1592,3 +1592,179 @@ def test_the_first_event_that_meets_a_condition_is_unknown_where_one_before_it_m
             labs   | demo | -300      | +300    | 0        | lab
         """,
     )
+
+
+@pytest.mark.parametrize(
+    ("test", "answers"),
+    [
+        ("scan_date.weekday: MON", "T F F ?"),
+        ("scan_date.weekday: [SAT, SUN]", "F T F ?"),
+        ("scan_date.month_of_year: {in: [12, 1, 2]}", "T T F ?"),
+        ("scan_date.year: {ge: 2010}", "T T F ?"),
+        ("scan_date.month: 2010-02", "T T F ?"),
+        ("scan_time.hour: {lt: 9}", "T F F ?"),
+        ("scan_time.hour: {between: [17, 23]}", "F T F ?"),
+        ("scan_time.hour: {is_missing: true}", "F F F T"),
+    ],
+)
+def test_a_date_has_a_day_of_the_week_and_a_time_an_hour(test, answers):
+    a, b, c, d = answers.split()
+    spec(
+        f"unit: series, steps: [{{id: x, where: {{{test}}}}}]",
+        f"s1 T {a}\ns2 T {b}\ns3 T {c}\ns4 T {d}",
+        series="""
+            series_id | scan_date  | scan_time
+            s1        | +0         | 08:59:59
+            s2        | +6         | 17:00:00
+            s3        | 1969-08-06 | 09:00:00
+            s4        |            |
+        """,
+    )
+
+
+def test_days_of_the_week_before_1970_are_those_of_the_calendar():
+    spec(
+        "unit: series, steps: [{id: x, where: {scan_date.weekday: SAT}}, {id: y, where: {scan_date.weekday: {ne: [WED, SUN]}}}]",
+        "s1 T T T\ns2 T F F\ns3 T F F\ns4 T F T",
+        series="""
+            series_id | scan_date
+            s1        | 1900-01-06
+            s2        | 1900-01-07
+            s3        | 1969-12-31
+            s4        | 1970-01-01
+        """,
+    )
+
+
+def test_events_on_a_day_of_the_week_and_at_an_hour():
+    spec(
+        "unit: patient, index: 2010-02-01, population: all, "
+        "steps: [{id: out, has: {event: attendance, where: {date.weekday: [SAT, SUN]}, ever: true}}, "
+        "{id: night, nearest: {event: attendance, window: [0d, 9d], take: earliest, then: {time.hour: {lt: 7}}}}]",
+        "p1 T T T\np2 T F F\np3 T F ?",
+        patient="""
+            patient_id
+            p1
+            p2
+            p3
+        """,
+        event="""
+            event_id | patient_id | kind       | date | time
+            e1       | p1         | attendance | +5   | 06:59:59
+            e2       | p2         | attendance | +4   | 07:00:00
+            e3       | p3         | attendance | +1   |
+        """,
+        residence="""
+            patient_id | from_date | to_date
+            p1         | -400      |
+            p2         | -400      |
+            p3         | -400      |
+        """,
+        source_cover="""
+            source | site | from_date | to_date | lag_days | kinds
+            ae     | demo | -300      | +300    | 0        | attendance
+        """,
+    )
+
+
+MEASURED = {
+    "patient": """
+        patient_id
+        rises
+        falls
+        slow
+        one_day
+        bound
+        single
+        unseen
+    """,
+    "event": """
+        event_id | patient_id | kind | date | time     | value_std | comparator
+        e1       | rises      | lab  | +0   | 08:00:00 | 80        |
+        e2       | rises      | lab  | +2   | 08:00:00 | 120       |
+        e3       | falls      | lab  | +0   | 08:00:00 | 120       |
+        e4       | falls      | lab  | +2   | 08:00:01 | 80        |
+        e5       | slow       | lab  | +0   |          | 80        |
+        e6       | slow       | lab  | +5   |          | 120       |
+        e7       | one_day    | lab  | +1   | 08:00:00 | 80        |
+        e8       | one_day    | lab  | +1   | 20:00:00 | 120       |
+        e9       | bound      | lab  | +0   | 08:00:00 | 80        |
+        e10      | bound      | lab  | +1   | 08:00:00 | 100       | >
+        e11      | single     | lab  | +1   | 08:00:00 | 80        |
+        e12      | unseen     | lab  | +1   | 08:00:00 | 80        |
+    """,
+    "residence": """
+        patient_id | from_date | to_date
+        rises      | -400      |
+        falls      | -400      |
+        slow       | -400      |
+        one_day    | -400      |
+        bound      | -400      |
+        single     | -400      |
+        unseen     | +1        |
+    """,
+    "source_cover": """
+        source | site | from_date | to_date | lag_days | kinds
+        labs   | demo | -300      | +300    | 0        | lab
+    """,
+}
+
+
+@pytest.mark.parametrize(
+    ("asked", "answers"),
+    [
+        ("gap: [1d, 2d], then: {change: {ge: 40}}", "T F F F ? F ?"),
+        ("then: {change: {ge: 40}}", "T F T F ? F ?"),
+        ("then: {ratio: {ge: 1.5}}", "T F T F ? F ?"),
+        ("then: {change: {gt: 40}}", "F F F F ? F ?"),
+        ("then: {change: {le: -40}}", "F T F F ? F ?"),
+        ("gap: [0h, 48h], then: {change: {ge: 40}}", "T F F T ? F ?"),
+        ("gap: [0h, 48h], then: {change: {lt: 0}}", "F F F F ? F ?"),
+        ("gap: [0h, 49h], then: {change: {lt: 0}}", "F T F F ? F ?"),
+        ("take: ends, then: {change: {ge: 40}}", "T F T F ? F ?"),
+        ("take: ends, gap: [1d, 2d], then: {change: {ge: 40}}", "T F F F ? F ?"),
+    ],
+)
+def test_a_measurement_that_rises_or_falls(asked, answers):
+    people = ("rises", "falls", "slow", "one_day", "bound", "single", "unseen")
+    spec(
+        f"unit: patient, index: 2010-02-01, population: all, steps: [{{id: x, change: {{event: lab, window: [0d, 9d], {asked}}}}}]",
+        "\n".join(f"{one} T {answer}" for one, answer in zip(people, answers.split(), strict=True)),
+        **MEASURED,
+    )
+
+
+def test_the_first_and_the_last_measurement_are_not_any_two():
+    spec(
+        "unit: patient, index: 2010-02-01, population: all, steps: ["
+        "{id: any, change: {event: lab, window: [0d, 9d], then: {change: {ge: 10}}}}, "
+        "{id: ends, change: {event: lab, window: [0d, 9d], take: ends, then: {change: {ge: 10}}}}]",
+        "p1 T T F\np2 T ? ?\np3 T T T",
+        patient="""
+            patient_id
+            p1
+            p2
+            p3
+        """,
+        event="""
+            event_id | patient_id | kind | date | value_std
+            e1       | p1         | lab  | +0   | 50
+            e2       | p1         | lab  | +1   | 60
+            e3       | p1         | lab  | +2   | 50
+            e4       | p2         | lab  | +0   | 50
+            e5       | p2         | lab  | +2   |
+            e6       | p3         | lab  | +0   | 50
+            e7       | p3         | lab  | +1   |
+            e8       | p3         | lab  | +2   | 60
+        """,
+        residence="""
+            patient_id | from_date | to_date
+            p1         | -400      |
+            p2         | -400      |
+            p3         | -400      |
+        """,
+        source_cover="""
+            source | site | from_date | to_date | lag_days | kinds
+            labs   | demo | -300      | +300    | 0        | lab
+        """,
+    )

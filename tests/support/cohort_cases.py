@@ -26,6 +26,7 @@ from pictures_spark.cohort.model import (
     AnyOf,
     Breakdown,
     Chain,
+    Change,
     CodeList,
     Cover,
     Events,
@@ -90,9 +91,14 @@ def _arrow_schema(name: str) -> pa.Schema:
 def into_duckdb(connection: Any, tables: Tables, names: Iterable[str] = TABLES) -> None:
     """Make the tables of a plan, in memory."""
     for name in names:
-        schema, given = _arrow_schema(name), tables.get(name, [])
-        columns = [pa.array([row.get(column.name) for row in given], column.type) for column in schema]
-        connection.register(f"{PREFIX}{name}", pa.Table.from_arrays(columns, schema=schema))
+        connection.register(f"{PREFIX}{name}", into_arrow(name, tables.get(name, [])))
+
+
+def into_arrow(name: str, given: list[dict[str, Any]]) -> pa.Table:
+    """Rows of a table with every declared column."""
+    schema = _arrow_schema(name)
+    columns = [pa.array([row.get(column.name) for row in given], column.type) for column in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def into_spark(spark: Any, tables: Tables, names: Iterable[str] = TABLES) -> None:
@@ -168,7 +174,7 @@ def cell(text: str, column: Column) -> Any:
 # Tables from a seed
 
 PEOPLE, STUDIES = ("p1", "p2", "p3", "p4", "p5"), ("t1", "t2", "t3", "t4", "t5", "t6")
-SERIES = tuple(f"s{n}" for n in range(1, 15))
+SERIES = tuple(f"s{n}" for n in range(1, 19))
 TEXTS = ("plain", "it's", "back\\slash", "per%cent", "Größe", "10")
 PATTERNS = ("^p", "a", "(?i)PLAIN|^IT", "[0-9]+$", r"\\", "n$", "[^a-z]", "(?:ai|er).", "^.{4,5}$", r"\d\d")
 CODES = {
@@ -185,6 +191,15 @@ FINDINGS = ("infarct", "mass")
 TIMED = ("attendance", "lab")
 TIMES = ("00:00:00", "00:00:01", "08:30:00", "12:00:00", "12:00:01", "20:30:00", "23:59:59", None)
 SYSTEM_OF = {"diagnosis": "icd10", "death_cause": "icd10", "dispensing": "bnf", "procedure": "opcs4"}
+PART_VALUES = {
+    "year": (2009, 2010, 2011),
+    "month": ("2010-02", "2010-03"),
+    "month_of_year": (2, 3, 4),
+    "weekday": domain.WEEKDAYS,
+    "hour": (0, 8, 12, 20),
+    "decade": (0, 60, 80),
+    "five": (0, 65, 80),
+}
 COMMON = ("FLAIR", "T2 AX", "HEAD 5 0")
 TAGS = {"SliceThickness": "DS", "EchoTime": "DS", "ScanningSequence": "CS"}
 NUMBERS = (-1.0, 1.5, 1.5000000000000002, 3.0)
@@ -496,12 +511,13 @@ def ids() -> st.SearchStrategy[str]:
 
 def _predicate(ask: Asking) -> Predicate:
     simple = (Where, Where, Where, Related, Related, Has, Lacks, Lacks, First, Last, Chain, Cover, Stay, Nearest, Nearest, Finding, Member)
+    simple = (*simple, Change, Change, Change)
     simple = (*simple, Gap, Gap, Gap) if _dates(ask) else simple
     if ask.depth >= 2:
         return ask.node(ask.one_of(*simple))
     node = ask.node(ask.one_of(*simple, AllOf, AnyOf, NoneOf))
-    # Most conditions hold for few, so that as many hold for most.
-    return NoneOf((node,)) if ask.one_of(False, False, True) else node
+    # Most conditions hold for few, so that as many hold for most; of some it would be the other way round.
+    return NoneOf((node,)) if not isinstance(node, Lacks | NoneOf) and ask.one_of(False, False, True) else node
 
 
 def _parts(ask: Asking) -> tuple[Predicate, ...]:
@@ -511,6 +527,11 @@ def _parts(ask: Asking) -> tuple[Predicate, ...]:
     return parts
 
 
+def _of_columns(fields: dict[str, domain.Field]) -> list[str]:
+    """One column with each part that there is."""
+    return [*{field.part: name for name, field in fields.items() if field.part is not None and not name.startswith(domain.AGE)}.values()]
+
+
 @cache
 def _names(unit: str, aged: bool) -> tuple[list[str], list[str]]:
     """Columns that a condition may be about, and tags and features that the tables have."""
@@ -518,6 +539,7 @@ def _names(unit: str, aged: bool) -> tuple[list[str], list[str]]:
     columns = [name for name in fields if "." not in name and (name != domain.AGE or aged)]
     # What is looked up apart from the rows, twice as often.
     columns += [name for name in (*domain.LIVED, domain.VERDICT) if name in fields]
+    columns += _of_columns(fields)
     return columns, [
         name
         for name in fields
@@ -534,7 +556,11 @@ def _dates(ask: Asking) -> list[str]:
 
 @cache
 def _sortable(unit: str, *kinds: str) -> list[str]:
-    return [name for name, f in domain.fields(unit).items() if f.kind in kinds and name != domain.AGE and "." not in name]
+    return [
+        name
+        for name, f in domain.fields(unit).items()
+        if f.kind in kinds and not name.startswith(domain.AGE) and (f.part or "." not in name)
+    ]
 
 
 def _where(ask: Asking) -> Where:
@@ -552,6 +578,7 @@ def _one_test(ask: Asking, name: str, field: domain.Field) -> Test:
     if operator == "matches":
         return Test(name, "matches", (ask.one_of(*PATTERNS, "^[A-Z]2", "5"),))
     value: tuple[Any, ...] = (field.choices or TEXTS[:4])[:3] if field.kind in ("choice", "set", "text") else pool(field.column)
+    value = PART_VALUES.get(field.part, value)
     if field.name == "birth_month":
         value = pool(field.column)
     if name == "tag.ScanningSequence":
@@ -633,7 +660,8 @@ def _conditioned(ask: Asking) -> Events:
 
 def _of_event(ask: Asking) -> Where:
     fields = domain.event_fields()
-    return Where(tuple(_one_test(ask, name, fields[name]) for name in ask.some(("value_std", "age_years", "comparator", "date"), 1, 2)))
+    names = ("value_std", "age_years", "comparator", "date", "date.weekday", "time.hour")
+    return Where(tuple(_one_test(ask, name, fields[name]) for name in ask.some(names, 1, 2)))
 
 
 def _codelist(ask: Asking) -> CodeList:
@@ -656,6 +684,24 @@ def _chain(ask: Asking) -> Chain:
     within = ask.one_of(None, 10, 20)
     wide = Window(None if events.window.low is None else -20, None if events.window.high is None else 20)
     return Chain(replace(events, window=wide, at_least=ask.one_of(2, 2, 3)), gap, 20 if gap == EVER and within is None else within)
+
+
+def _change(ask: Asking) -> Change:
+    events = replace(_conditioned(ask), kinds=("lab",), codes=(), at_least=1)
+    take = ask.one_of("any", "any", "ends")
+    window, hours = _hours(ask, 4), ask.one_of(True, False)
+    gap = Window(ask.one_of(None, 1, 3), ask.one_of(None, 9, 20))
+    if take == "any":
+        events = replace(events, window=window, anchor="index") if window is not None else events
+        gap = Window(ask.one_of(None, 0, 1, 12), ask.one_of(None, 24, 200), "hour") if hours else gap
+    operator = ask.one_of("ge", "gt", "le", "lt", "between", "ne", "is_missing")
+    values = {"between": (-2.0, 1.5), "is_missing": (ask.one_of(True, False),)}.get(operator, (ask.one_of(-1.5, 0.0, 1.0, 1.5, 2.5),))
+    return Change(
+        events,
+        Where((Test(ask.one_of("change", "change", "ratio"), operator, values),)),
+        gap if gap != Window(None, None, "hour") else EVER,
+        take,
+    )
 
 
 def _cover(ask: Asking) -> Cover:
@@ -709,7 +755,7 @@ def _stay(ask: Asking) -> Stay:
 def _nearest(ask: Asking) -> Nearest:
     among: Events | Related = replace(_timed(ask), at_least=1, apart=None)
     fields: Any = domain.event_fields()
-    names = ["value_std", "age_years", "comparator"]
+    names = ["value_std", "age_years", "comparator", "date.weekday", "time.hour"]
     if ask.index is not None and ask.one_of(True, False):
         related = _related(ask)
         among = replace(related, at_least=1, count=related.unit, within=None, apart=None, related=None)
@@ -736,7 +782,7 @@ def _shared_levels(unit: str, other: str) -> list[str]:
 
 
 def _match(ask: Asking) -> Match:
-    fits = [(name, level) for name in ("few-series", "few-people") for level in _shared_levels(ask.unit, SAVED[name])]
+    fits = [(name, level) for name in SAVED for level in _shared_levels(ask.unit, SAVED[name])]
     member = Member(*ask.one_of(*fits))
     names = _sortable(ask.unit, "text", "choice", "whole", "flag", "date")
     exact = tuple(ask.some(names, 0, 1)) if ask.one_of(True, False) else ()
@@ -809,6 +855,7 @@ NODES: dict[Any, Callable[[Asking], Any]] = {
     First: lambda ask: First(_end(ask)),
     Last: lambda ask: Last(_end(ask)),
     Chain: _chain,
+    Change: _change,
     Cover: _cover,
     Related: _related,
     Gap: _gap,

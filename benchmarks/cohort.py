@@ -10,8 +10,9 @@ cohort_facet_ms        a column counted by the held release; the peer is the sam
 cohort_scratch_ms      six steps and a pick with no answer known, tables held; the peer is hand-written SQL on the Delta tables.
 cohort_scratch_vs_sql  the plan, as `pictures cohort count` asks it, against hand-written SQL for the same attrition at four levels with
                        unknowns: both on a new connection to the same pinned Delta tables, nothing held. Both must agree.
-cohort_edit_ms, _p95   seeded edits of every kind of step, of index, unit, policy and pick, none asked before; each is compared with the
-                       same question asked of a second held release that knows no answer. The peer is asking from scratch.
+cohort_edit_ms, _p95   seeded edits: every kind of step that these tables can answer, code list, window, index, unit, policy and pick, none
+                       asked before; each is compared with the same question asked of a second held release that knows no answer. The peer
+                       is asking from scratch.
 cohort_freeze_cold_s   the start of a Spark session, and in it the first time of what follows.
 cohort_freeze_warm_s   Spark computes the rows of the same cohort as a freeze does, all of them kept, session and code warm; the peer is the
                        hand-written SQL on Spark, of which nothing is kept.
@@ -34,7 +35,29 @@ from tenfold import grown
 
 from pictures_spark.cohort import commands, duck, live, tally
 from pictures_spark.cohort.codelists import Codes
-from pictures_spark.cohort.model import EVER, Chain, Events, First, Has, Last, Pick, Question, Related, Step, Test, Where, Window
+from pictures_spark.cohort.model import (
+    EVER,
+    AnyOf,
+    Chain,
+    Change,
+    Cover,
+    Events,
+    First,
+    Gap,
+    Has,
+    Lacks,
+    Last,
+    Nearest,
+    NoneOf,
+    Pick,
+    Question,
+    Related,
+    Stay,
+    Step,
+    Test,
+    Where,
+    Window,
+)
 from pictures_spark.config import load_config
 from pictures_spark.zones import Zones
 
@@ -57,6 +80,15 @@ steps:
   - {id: first_stroke, first: {event: [diagnosis, death_cause], codes: stroke, ever: true, window: [0d, 365d]}, unknown: include}
 pick: {one_per: patient, order: [scan_date, -image_count, series_id]}
 """
+# Code lists that an edit puts in the place of the one that is named first.
+OTHER_CODES = {
+    "lipid_drugs": ("anticoagulants", ("0212",)),
+    "antiplatelets": ("anticoagulants", ("0209",)),
+    "diabetes_drugs": ("anticoagulants", ("060101", "060102")),
+    "ischaemic": ("stroke", ("I63", "I64")),
+    "heart": ("stroke", ("I21", "I48", "I50")),
+    "cancer": ("stroke", tuple(f"C{number}" for number in range(15, 40))),
+}
 FACETS = ("modality", "body_region", "manufacturer_norm", "contrast", "orientation", "sex")
 LEVELS = {"patient": "patient_id", "study": "study_id", "series": "series_id"}
 
@@ -90,10 +122,11 @@ def main() -> None:
 def growth(settings: Path, asked: commands.Asked) -> None:
     """The same edits of a house and of one with ten times as many people, one after the other in memory."""
     taken, sizes = {}, {}
+    codes = asked.codes | other_codes(asked.codes)
     for times, of in ((1, settings), (10, grown(settings, FOLDER / "tenfold"))):
         with live.opened(Zones(load_config(of), "counter")) as held:
             sizes[times] = held.ask(asked.question, asked.codes).levels[0].kept
-            each = [timed(lambda one=one, held=held: held.ask(one, asked.codes))[0] for one in edited(asked.question, asked.codes, 40)]
+            each = [timed(lambda one=one, held=held: held.ask(one, codes))[0] for one in edited(asked.question, 40)]
             taken[times] = statistics.median(each) * 1000
     assert sizes[10] == 10 * sizes[1]
     print(measure.line("cohort_growth", taken[10], taken[1], "a tenth of the series and events", "ms", sizes[10]), flush=True)
@@ -299,13 +332,14 @@ def answered(statements: list[str], execute: Callable[[str], Any]) -> Any:
 
 def edits(held: live.Live, other: live.Live, asked: commands.Asked, number: int, size: int) -> float:
     """Seeded edits, one after the other; returns the median in ms."""
-    held.ask(asked.question, asked.codes)
+    codes = asked.codes | other_codes(asked.codes)
+    held.ask(asked.question, codes)
     ours, theirs = [], []
-    for one in edited(asked.question, asked.codes, number):
-        seconds, found = timed(lambda one=one: held.ask(one, asked.codes))
+    for one in edited(asked.question, number):
+        seconds, found = timed(lambda one=one: held.ask(one, codes))
         ours.append(seconds * 1000)
         other.forget()
-        seconds, again = timed(lambda one=one: other.ask(one, asked.codes))
+        seconds, again = timed(lambda one=one: other.ask(one, codes))
         theirs.append(seconds * 1000)
         assert found.levels == again.levels
         assert (found.numbers == again.numbers).all()
@@ -319,10 +353,15 @@ def edits(held: live.Live, other: live.Live, asked: commands.Asked, number: int,
     return statistics.median(ours)
 
 
-def edited(question: Question, codes: dict[str, Codes], number: int) -> Iterator[Question]:
+def other_codes(codes: dict[str, Codes]) -> dict[str, Codes]:
+    """The lists of `OTHER_CODES`."""
+    return {name: replace(codes[like], name=name, codes=found) for name, (like, found) in OTHER_CODES.items()}
+
+
+def edited(question: Question, number: int) -> Iterator[Question]:
     """Edits of a question, each of one thing, none twice."""
     chance, seen = Random(20261130), {question}
-    kinds = [_where, _thin, _age, _events, _events, _other_step, _unknown, _pick, _population, _index, _unit]
+    kinds = [_where, _thin, _age, _events, _codes, _other_step, _unknown, _pick, _population, _index, _unit, _other_step]
     at = 0
     while len(seen) <= number:
         one = kinds[at % len(kinds)](question, chance)
@@ -367,8 +406,28 @@ def _events(question: Question, chance: Random) -> Question:
     return _step(question, at, predicate=chance.choice(shapes))
 
 
+def _codes(question: Question, chance: Random) -> Question:
+    at = chance.choice([4, 5])
+    events = question.steps[at].predicate.events
+    name = chance.choice([name for name, (like, _) in OTHER_CODES.items() if like in events.codes])
+    return _step(
+        question, at, predicate=replace(question.steps[at].predicate, events=replace(events, codes=(name,), window=_window(chance)))
+    )
+
+
 def _other_step(question: Question, chance: Random) -> Question:
+    scan = Where((Test("modality", "eq", (chance.choice(["MR", "PT", "CT"]),)),))
+    value = Events(("lab",), (), _window(chance))
     new: list[Any] = [
+        Lacks(Events(("dispensing",), (chance.choice(list(OTHER_CODES)[:3]),), _window(chance))),
+        Cover(Events(("dispensing",), (), _window(chance))),
+        Stay((Events(("diagnosis",), (chance.choice(list(OTHER_CODES)[3:]),), EVER),), begins=_window(chance)),
+        Nearest(Related("series", "patient", scan, _window(chance)), then=Where((Test("image_count", "ge", (chance.randint(1, 200),)),))),
+        Nearest(value, chance.choice(["nearest", "earliest", "latest"]), Where((Test("value_std", "ge", (chance.randint(1, 90),)),))),
+        Change(value, Where((Test("ratio", "ge", (chance.choice([1.2, 1.5, 2]),)),)), Window(0, chance.randint(2, 90))),
+        Gap("study_date", "index", Window(-chance.randint(0, 3), chance.randint(0, 3))),
+        AnyOf((scan, Has(Events(("tumour",), (), _window(chance))))),
+        NoneOf((scan, Has(Events(("attendance",), (), _window(chance))))),
         Related("series", "study", Where((Test("modality", "eq", (chance.choice(["MR", "PT", "SEG", "RTSTRUCT", "SR"]),)),))),
         Has(Events((chance.choice(["diagnosis", "procedure", "lab", "dispensing"]),), (), _window(chance))),
         Has(Events(("tumour",), (), EVER)),

@@ -40,6 +40,7 @@ from pictures_spark.deid.dicom_codes import standard_code
 from pictures_spark.deid.dicom_identity import Box, Identity
 from pictures_spark.deid.dicom_scrub import known_code, known_word
 from pictures_spark.linkage.identity import normalise, scheme
+from pictures_spark.pixels.codestream import SEQUENTIAL, mended
 from pictures_spark.resources import load_schema
 
 # An identifier this long is looked for in every byte of the file; a shorter one would be found in pixels by chance.
@@ -927,6 +928,8 @@ def _frames(dataset: Dataset, raw: bool = True) -> np.ndarray:
     syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
     if syntax is None:
         syntax = dataset.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2" if dataset.original_encoding[0] else "1.2.840.10008.1.2.1")
+    if str(syntax) in SEQUENTIAL:
+        dataset.PixelData = mended(dataset.PixelData)
     array, about = get_decoder(str(syntax)).as_array(dataset, raw=raw)
     return array if int(about["number_of_frames"]) > 1 else array[np.newaxis]
 

@@ -1,9 +1,13 @@
-"""What a compressed frame says of its own size, and whether it is all there, read without decoding it. Pure."""
+"""What a compressed frame says of its own size, whether it is all there, and one thing that decoders refuse; without decoding it. Pure."""
 
 import struct
 
 _J2K = b"\xff\x4f\xff\x51"
 _END = b"\xff\xd9"
+_ITEM = b"\xfe\xff\x00\xe0"
+_LAST_COEFFICIENT = 63
+# JPEG baseline and extended.
+SEQUENTIAL = frozenset(("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"))
 # Boxes of a JP2 file may come before its codestream.
 _LOOK = 4096
 # Markers without a length: TEM, RSTn, SOI; and frame headers SOF0-15 and SOF55 (JPEG-LS), without DHT, JPG and DAC.
@@ -40,6 +44,43 @@ def is_cut(frame: bytes) -> bool:
     known = frame[:2] == b"\xff\xd8" or frame.find(_J2K, 0, _LOOK) >= 0
     # After it there may be padding.
     return known and not frame.rstrip(b"\0\xff").endswith(_END)
+
+
+def mended(encapsulated: bytes) -> bytes:
+    """Encapsulated JPEG frames with scan headers as they have to be; the same bytes where they are.
+
+    A sequential scan ends at coefficient 63 (ISO/IEC 10918-1 B.2.3). Encoders of 12-bit frames were in use that say 0, and decoders then
+    refuse the frame. Nothing changes its length, so offset tables hold.
+    """
+    made: bytearray | None = None
+    at = 0
+    while encapsulated[at : at + 4] == _ITEM and at + 8 <= len(encapsulated):
+        (length,) = struct.unpack_from("<I", encapsulated, at + 4)
+        place = _no_selection(memoryview(encapsulated)[at + 8 : at + 8 + length])
+        if place is not None:
+            made = made or bytearray(encapsulated)
+            made[at + 8 + place] = _LAST_COEFFICIENT
+        at += 8 + length
+    return encapsulated if made is None else bytes(made)
+
+
+def _no_selection(frame: memoryview) -> int | None:
+    """Where the first scan of a sequential frame says that it ends at coefficient 0."""
+    at, is_sequential = 2, False
+    try:
+        if frame[:2] != b"\xff\xd8":
+            return None
+        while frame[at] == 0xFF:
+            marker = frame[at + 1]
+            (length,) = struct.unpack_from(">H", frame, at + 2)
+            if marker == 0xDA:
+                place = at + length
+                return place if is_sequential and (frame[place - 1], frame[place]) == (0, 0) else None
+            is_sequential |= marker in (0xC0, 0xC1)
+            at += 2 + length
+    except (struct.error, IndexError):
+        pass
+    return None
 
 
 def _jpeg(frame: bytes) -> tuple[int, int] | None:

@@ -17,7 +17,7 @@ from pydicom.encaps import generate_frames, get_frame
 from pydicom.pixels import apply_color_lut, get_decoder
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from pictures_spark.pixels.codestream import is_cut, size_of
+from pictures_spark.pixels.codestream import SEQUENTIAL, is_cut, mended, size_of
 from pictures_spark.pixels.faults import PixelFault
 from pictures_spark.resources import load_schema
 
@@ -230,6 +230,8 @@ def decode(data: bytes, max_samples: int, done: Callable[[], None] = _nothing) -
         raise PixelFault("unsupported_syntax", name if name != syntax else "not one of the standard's")
     if samples not in (1, 3):
         raise PixelFault("undecodable", "neither grey, palette nor three colours")
+    if syntax in SEQUENTIAL and "PixelData" in dataset:
+        dataset.PixelData = mended(dataset.PixelData)
     return Image(dataset, syntax, frame_count, rows, columns, samples, done)
 
 

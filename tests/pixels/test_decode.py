@@ -22,6 +22,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from pictures_spark.pixels.codestream import mended
 from pictures_spark.pixels.decode import Image, decode
 from pictures_spark.pixels.faults import PixelFault
 from pictures_spark.resources import load_schema
@@ -29,13 +30,14 @@ from pictures_spark.resources import load_schema
 LIMIT = 500_000_000
 # Broken, or beyond every decoder that is installed, pydicom's included.
 UNDECODABLE = {
-    "JPEG-lossy.dcm",
     "JPEG2000-embedded-sequence-delimiter.dcm",
     "MR_truncated.dcm",
     "badVR.dcm",
     "meta_missing_tsyntax.dcm",
     "nested_priv_SQ.dcm",
 }
+# Beyond pydicom as it is: a sequential scan that says that it ends at coefficient 0.
+MENDED = "JPEG-lossy.dcm"
 LOSSLESS = {"1.2.840.10008.1.2.5", *(f"1.2.840.10008.1.2.4.{n}" for n in ("57", "70", "80", "90", "201", "202"))}
 
 
@@ -67,13 +69,43 @@ def test_every_file_of_the_wheel_decodes_to_what_pydicom_gives_or_is_known_not_t
         except PixelFault as fault:
             refused.add((path.name, fault.reason))
             continue
-        reference = pydicom.dcmread(path, force=True).pixel_array
+        source = pydicom.dcmread(path, force=True)
+        if path.name == MENDED:
+            source.PixelData = mended(source.PixelData)
+        reference = source.pixel_array
         reference = reference[None] if image.frame_count == 1 else reference
         if frames.shape != reference.shape or not np.array_equal(frames, reference):
             wrong.append(path.name)
         assert frames.dtype.isnative
     assert wrong == []
     assert refused == {(name, "undecodable") for name in UNDECODABLE}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["JPGExtended.dcm", "SC_rgb_jpeg_dcmtk.dcm", "examples_ybr_color.dcm"])
+def test_a_sequential_scan_that_says_no_end_decodes_as_if_it_did(name):
+    data = pydicom_file(name)
+    _, expected = decoded(data)
+    spoilt, scans, at = bytearray(data), 0, 0
+    while (at := data.find(b"\xff\xda", at)) >= 0:
+        count = data[at + 4]
+        if data[at + 2 : at + 4] == bytes([0, 6 + 2 * count]) and data[at + 5 + 2 * count : at + 8 + 2 * count] == b"\x00\x3f\x00":
+            spoilt[at + 6 + 2 * count] = 0
+            scans += 1
+        at += 2
+    assert scans == len(expected)
+    _, found = decoded(bytes(spoilt))
+    assert np.array_equal(found, expected)
+
+
+def test_only_a_sequential_scan_is_mended():
+    sound = pydicom.dcmread(BytesIO(pydicom_file("JPGExtended.dcm"))).PixelData
+    assert mended(sound) is sound
+    spoilt = pydicom.dcmread(BytesIO(pydicom_file(MENDED))).PixelData
+    assert sum(a != b for a, b in zip(mended(spoilt), spoilt, strict=True)) == 1
+    assert mended(spoilt.replace(b"\xff\xc1", b"\xff\xc2", 1)) == spoilt.replace(b"\xff\xc1", b"\xff\xc2", 1)
+    for end in range(0, 700, 7):
+        assert len(mended(spoilt[:end])) == len(spoilt[:end])
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -4,6 +4,7 @@ Frames come one at a time, so that a cine costs the memory of one frame. Which p
 schemas/pixels/decoders.yaml.
 """
 
+import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import generate_frames, get_frame
 from pydicom.pixels import apply_color_lut, get_decoder
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.pixels.decoders.rle import _rle_decode_segment
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from pictures_spark.pixels.codestream import SEQUENTIAL, is_cut, mended, size_of
 from pictures_spark.pixels.faults import PixelFault
@@ -113,6 +115,8 @@ class Image:
     def _decoded(self, index: int, plugin: str) -> np.ndarray:
         if plugin in (_STORED, _DEFLATED):
             return self._without_plugin(index, plugin)
+        if self.transfer_syntax == RLELossless and int(self.dataset.BitsAllocated) == 1:
+            return self._bits_of_runs(index)
         if plugin != NATIVE:
             self._check_claims([index])
         elif int(self.dataset.BitsAllocated) == 1:
@@ -127,6 +131,14 @@ class Image:
         first, last = index * size, (index + 1) * size
         data = np.frombuffer(self.dataset.PixelData, np.uint8)[first // 8 : -(-last // 8)]
         return np.unpackbits(data, bitorder="little")[first % 8 :][:size].reshape(self.rows, self.columns)
+
+    def _bits_of_runs(self, index: int) -> np.ndarray:
+        """A run-length coded frame of one bit per sample, eight of them to a byte (PS3.5 8.1.1, annex G): one segment."""
+        frame = get_frame(self.dataset.PixelData, index, number_of_frames=self.frame_count)
+        count, first, second = struct.unpack_from("<3I", frame)
+        size = self.rows * self.columns
+        packed = _rle_decode_segment(frame[first : second if count > 1 else None])
+        return np.unpackbits(np.frombuffer(packed, np.uint8), bitorder="little")[:size].reshape(self.rows, self.columns)
 
     def _without_plugin(self, index: int, packing: str) -> np.ndarray:
         bits = self.rows * self.columns * self.samples * int(self.dataset.BitsAllocated)

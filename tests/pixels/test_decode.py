@@ -98,6 +98,30 @@ def test_a_sequential_scan_that_says_no_end_decodes_as_if_it_did(name):
     assert np.array_equal(found, expected)
 
 
+@pytest.mark.parametrize("columns", [512, 510])
+def test_run_length_coded_bits_decode_to_the_bits(columns):
+    """Segmentations: eight pixels to a byte, each frame from a byte of its own, one segment (PS3.5 annex G)."""
+    dataset = pydicom.dcmread(BytesIO(pydicom_file("liver_1frame.dcm")))
+    expected = dataset.pixel_array[:, :columns].copy()
+    packed = np.packbits(expected, bitorder="little").tobytes()
+    runs = b"".join(bytes([len(part) - 1]) + part for part in (packed[at : at + 128] for at in range(0, len(packed), 128)))
+    coded = struct.pack("<16I", 1, 64, *[0] * 14) + runs + b"\0" * (len(runs) % 2)
+    dataset.Columns, dataset.PixelData = columns, encapsulate([coded])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = RLELossless
+    buffer = BytesIO()
+    dataset.save_as(buffer)
+    _, found = decoded(buffer.getvalue())
+    assert expected.any()
+    assert np.array_equal(found[0], expected)
+    # Cut short: refused, not filled up.
+    dataset.PixelData = encapsulate([coded[:100]])
+    buffer = BytesIO()
+    dataset.save_as(buffer)
+    with pytest.raises(PixelFault, match="cut short"):
+        decoded(buffer.getvalue())
+
+
 def test_only_a_sequential_scan_is_mended():
     sound = pydicom.dcmread(BytesIO(pydicom_file("JPGExtended.dcm"))).PixelData
     assert mended(sound) is sound

@@ -28,7 +28,30 @@ def size_of(frame: bytes) -> tuple[int, int] | None:
         if at >= 0:
             width, height, left, top = struct.unpack_from(">4I", frame, at + 8)
             return (height - top, width - left)
-        return _jpeg(frame) if frame[:2] == b"\xff\xd8" else None
+        header = _frame_header(frame)
+        rows, columns = struct.unpack_from(">2H", frame, header + 5) if header else (0, 0)
+        # No rows: told after the first scan.
+        return (rows, columns) if rows else None
+    except (struct.error, IndexError):
+        return None
+
+
+def precision_of(frame: bytes) -> int | None:
+    """Bits of a sample in a JPEG, JPEG-LS or JPEG 2000 codestream, of its deepest component; None where it does not say.
+
+    Examples
+    --------
+    >>> precision_of(bytes.fromhex("ffd8ffc00008100003000401011100"))
+    16
+    """
+    at = frame.find(_J2K, 0, _LOOK)
+    try:
+        if at >= 0:
+            (count,) = struct.unpack_from(">H", frame, at + 40)
+            # The highest bit says whether it is signed.
+            return max((frame[at + 42 + 3 * component] & 0x7F) + 1 for component in range(max(1, count)))
+        header = _frame_header(frame)
+        return frame[header + 4] if header else None
     except (struct.error, IndexError):
         return None
 
@@ -83,21 +106,21 @@ def _no_selection(frame: memoryview) -> int | None:
     return None
 
 
-def _jpeg(frame: bytes) -> tuple[int, int] | None:
+def _frame_header(frame: bytes) -> int | None:
+    """Where the marker of the frame header of a JPEG or JPEG-LS codestream is; None where there is none before the first scan."""
+    if frame[:2] != b"\xff\xd8":
+        return None
     at = 2
-    while True:
-        if frame[at] != 0xFF:
-            return None
+    while frame[at] == 0xFF:
         marker = frame[at + 1]
+        if marker in _FRAME_HEADERS:
+            return at
         if marker == 0xFF:
             at += 1
         elif marker in _ALONE:
             at += 2
-        elif marker in _FRAME_HEADERS:
-            rows, columns = struct.unpack_from(">2H", frame, at + 5)
-            # No rows: told after the first scan.
-            return (rows, columns) if rows else None
         elif marker == 0xDA:
             return None
         else:
             at += 2 + int(struct.unpack_from(">H", frame, at + 2)[0])
+    return None

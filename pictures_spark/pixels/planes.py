@@ -6,15 +6,19 @@ graphic annotations (C.10.5) hold their text as text. What cannot be decoded cou
 
 from collections.abc import Iterable, Iterator
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from pydicom import Dataset
+from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID, RLELossless
 
+from pictures_spark.pixels.codestream import precision_of
 from pictures_spark.pixels.decode import Image
+from pictures_spark.pixels.faults import PixelFault
+from pictures_spark.pixels.window import to_8bit
 
 PIXEL, OVERLAY, ICON, CURVE, GRAPHIC = "pixel", "overlay", "icon", "curve", "graphic"
 _TEXT_VRS = frozenset(("CS", "LO", "LT", "PN", "SH", "ST", "UC", "UT"))
@@ -110,29 +114,37 @@ def _overlay(dataset: Dataset, group: int, last: int) -> Iterator[Picture]:
 def _unused_bits(image: Image, declared: set[int]) -> Iterator[Picture]:
     """What lies in the bits of samples that are no part of the value: an overlay (retired, PS3.5 8.1.2), declared or not.
 
-    JPEG, JPEG-LS and JPEG 2000 hold no such bits, or decode with them, and the frame itself shows them.
+    Where such bits lie below the value, decoders give other bits than the value's, and so the value is one of the pictures, too.
     """
     dataset, last = image.dataset, image.frame_count - 1
     allocated, high, stored = (int(dataset.get(name) or 0) for name in ("BitsAllocated", "HighBit", "BitsStored"))
     unused = [*range(high + 1, allocated), *range(0, high + 1 - stored)]
     mask = sum(1 << position for position in unused)
-    frames: Iterable[np.ndarray | None] | None
+    frames: Iterable[tuple[int, np.ndarray | None]] | None
     if allocated not in (8, 16, 32) or not unused:
         frames = None
     elif image.transfer_syntax == RLELossless:
-        frames = _run_lengths(image, allocated)
+        frames = enumerate(_run_lengths(image, allocated))
+    elif UID(image.transfer_syntax).is_encapsulated:
+        frames = _compressed_words(image, allocated, stored)
+        if declared:
+            # Most encoders leave out what is no part of the value: what was declared is not there to be looked at.
+            yield Picture(OVERLAY, 0, last, None)
     else:
-        frames = _native_words(image, allocated)
+        words = _native_words(image, allocated)
+        frames = None if words is None else enumerate(words)
     if frames is None:
         if declared:
             yield Picture(OVERLAY, 0, last, None)
         return
-    for number, frame in enumerate(frames):
+    for number, frame in frames:
         if frame is None:
             yield Picture(OVERLAY if declared else PIXEL, number, number, None)
             continue
         # Colours have such bits in each of their samples.
         for sample in frame:
+            if 0 < stored <= high:
+                yield Picture(PIXEL, number, number, _value(sample, high, stored, image))
             if not (sample & mask).any():
                 continue
             sign = (sample >> high) & 1
@@ -145,12 +157,20 @@ def _unused_bits(image: Image, declared: set[int]) -> Iterator[Picture]:
                     yield Picture(name, number, number, bits.astype(np.uint8) * np.uint8(255))
 
 
+def _value(words: np.ndarray, high: int, stored: int, image: Image) -> np.ndarray:
+    """The value in words whose highest bit is not the last one stored, as 8-bit grey."""
+    value = ((words >> (high + 1 - stored)) & ((1 << stored) - 1)).astype(np.int64)
+    if int(image.dataset.get("PixelRepresentation") or 0):
+        value -= (value >> (stored - 1)) << stored
+    return to_8bit(value, image.inverted)
+
+
 def _native_words(image: Image, allocated: int) -> np.ndarray | None:
-    """Whole words, (frames, samples, rows, columns); None of what is compressed or cut short."""
+    """Whole words, (frames, samples, rows, columns); None of what is cut short."""
     dataset = image.dataset
     count = image.frame_count * image.rows * image.columns * image.samples
     data = dataset.get("PixelData") or b""
-    if UID(image.transfer_syntax).is_encapsulated or len(data) < count * allocated // 8:
+    if len(data) < count * allocated // 8:
         return None
     order = "<" if dataset.original_encoding[1] is not False else ">"
     words = np.frombuffer(data, f"{order}u{allocated // 8}", count)
@@ -164,9 +184,9 @@ def _run_lengths(image: Image, allocated: int) -> Iterator[np.ndarray | None]:
 
     pydicom clears what is not stored, so all bits are said to be.
     """
-    whole = copy(image.dataset)
-    whole.BitsStored, whole.HighBit, whole.PixelRepresentation = allocated, allocated - 1, 0
+    whole = _all_stored(image.dataset, allocated)
     for index in range(image.frame_count):
+        image.done()
         try:
             frame, _ = get_decoder(RLELossless).as_array(whole, index=index, raw=True)
         except MemoryError:
@@ -175,6 +195,45 @@ def _run_lengths(image: Image, allocated: int) -> Iterator[np.ndarray | None]:
             yield None
             continue
         yield np.moveaxis(frame.reshape(image.rows, image.columns, image.samples), 2, 0)
+
+
+def _compressed_words(image: Image, allocated: int, stored: int) -> Iterator[tuple[int, np.ndarray | None]]:
+    """Whole words, (samples, rows, columns), of frames whose codestream may have more bits than are stored; None where one does not decode.
+
+    The frame itself does not always show these: pydicom clears them in JPEG. Decoding once more costs as much as decoding, so what has no
+    such bits is left out.
+    """
+    deep = [index for index, bits in enumerate(_precisions(image)) if bits is None or bits > stored]
+    whole = replace(image, dataset=_all_stored(image.dataset, allocated))
+    # All frames in one walk over the fragments.
+    frames = whole.frames(None if len(deep) == image.frame_count else deep)
+    for done, index in enumerate(deep):
+        try:
+            frame = next(frames)
+        except PixelFault:
+            yield from ((left, None) for left in deep[done:])
+            return
+        shaped = frame.astype(f"u{allocated // 8}").reshape(image.rows, image.columns, image.samples)
+        yield index, np.moveaxis(shaped, 2, 0)
+
+
+def _precisions(image: Image) -> list[int | None]:
+    """Bits of a sample in each frame's codestream; None where it does not say."""
+    try:
+        frames = generate_frames(image.dataset.PixelData, number_of_frames=image.frame_count)
+        found = [precision_of(frame) for frame in frames][: image.frame_count]
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - decoders have other ways through damaged fragments
+        found = []
+    return found + [None] * (image.frame_count - len(found))
+
+
+def _all_stored(dataset: Dataset, allocated: int) -> Dataset:
+    """The same data set, with all bits said to be stored."""
+    whole = copy(dataset)
+    whole.BitsStored, whole.HighBit, whole.PixelRepresentation = allocated, allocated - 1, 0
+    return whole
 
 
 def _icon(item: Dataset) -> np.ndarray | None:

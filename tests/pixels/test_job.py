@@ -17,7 +17,8 @@ from pictures_spark.job import Job, run_job
 from pictures_spark.pixels import audit, layouts
 from pictures_spark.pixels import job as pixels
 from pictures_spark.pixels.features import applicable, computed
-from pictures_spark.pixels.text import engine_version
+from pictures_spark.pixels.groups import Found, Result
+from pictures_spark.pixels.text import Box, engine_version
 from pictures_spark.report import Report
 from pictures_spark.schema import table
 from pictures_spark.zones import Zones
@@ -145,6 +146,15 @@ def test_every_image_ends_with_one_verdict_whatever_it_does(spark, house, monkey
     assert again["counts"] == {"seen": 11, "written": 0, "unchanged": 7, "quarantined": 3, "skipped_vanished": 1}
     assert again["quarantined"] == {"crashed": 1, "out_of_memory": 1, "undecodable": 1}
     assert [archive.version(name) for name in ("pixel_text", "pixel_feature", "pixel_plan", "quarantine")] == before
+
+
+def test_of_the_same_words_each_patient_is_told_only_their_own():
+    row = {"sop_uid": "1", "content_sha256": "c", "series_uid": "s", "object_id": "o", "locator": "l", "want_text": True, "pattern": False}
+    told = {"patient_id_raw": "0104501236", "accession_number": None, "patient_birth_date": None, "study_date": None}
+    # One screen, read once.
+    screen = Result(1, texts=[Found(0, 0, Box(0, 0, 9, 9, 0.9, NAME), "frame")])
+    flags = [pixels._record({**row, **told, "patient_name": name}, screen)["texts"][0]["matches"] for name in ("MACTAVISH^MORAG", "DOE^JO")]
+    assert flags == [["name"], []]
 
 
 def check_audit(archive, config):

@@ -2,13 +2,15 @@
 
 import hashlib
 import struct
+from io import BytesIO
 
 import numpy as np
+import pydicom
 import pytest
-from instances import dicom_bytes, instance, item
+from instances import by_gdcm, dicom_bytes, instance, item
 from planted import anatomy, burn, inked
-from pydicom.encaps import encapsulate
-from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from pictures_spark.pixels.decode import decode
 from pictures_spark.pixels.examine import Examiner, Locator
@@ -151,6 +153,69 @@ def rle_encode_row(row):
     """Literal runs of at most 128 bytes."""
     pieces = [row[at : at + 128].tobytes() for at in range(0, len(row), 128)]
     return b"".join(bytes([len(piece) - 1]) + piece for piece in pieces)
+
+
+def compressed(words, syntax, **values):
+    """Words of 16 bits, all of which the codestream holds, and a header that says something else of them."""
+    whole = instance(words)
+    if syntax == JPEGLosslessSV1:
+        made = pydicom.dcmread(BytesIO(by_gdcm(whole, "JPEGLosslessProcess14_1")))
+    else:
+        dicom_bytes(whole)
+        whole.compress(syntax, generate_instance_uid=False)
+        made = whole
+    for keyword, value in values.items():
+        setattr(made, keyword, value)
+    return made
+
+
+@pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless], ids=lambda uid: uid.keyword)
+@pytest.mark.parametrize("signed", [0, 1])
+@pytest.mark.parametrize(("high", "position"), [(11, 13), (11, 15), (15, 1)], ids=["above", "highest", "below"])
+def test_text_in_unused_bits_of_lossless_codestreams_is_found(syntax, signed, high, position):
+    words = plain() << (high - 11) | INK.astype(np.uint16) << position
+    made = compressed(words, syntax, BitsStored=12, HighBit=high, PixelRepresentation=signed)
+    result = examined(made, syntax)
+    assert ("pixel", NAME) in planes(result)
+    assert covers(result, "pixel")
+
+
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless], ids=lambda uid: uid.keyword)
+@pytest.mark.parametrize(("bits", "again"), [(12, False), (16, True)], ids=["12 bits", "16 bits"])
+def test_only_codestreams_with_bits_to_spare_are_decoded_again(syntax, bits, again):
+    made = instance(plain(2), NumberOfFrames=2, BitsStored=bits, HighBit=bits - 1)
+    dicom_bytes(made)
+    made.compress(syntax, generate_instance_uid=False)
+    made.BitsStored, made.HighBit = 12, 11
+    decoded = []
+    image = decode(dicom_bytes(made, syntax), 10**8, lambda: decoded.append(True))
+    # 12 bits were stored, so there is nothing in the others.
+    assert list(pictures(image)) == []
+    # Of the last frame nobody says that it is done with.
+    assert bool(decoded) == again
+
+
+def test_a_deep_codestream_that_does_not_decode_with_all_its_bits_is_not_clean():
+    made = compressed(plain(), JPEG2000Lossless, BitsStored=12, HighBit=11)
+    (frame,) = generate_frames(made.PixelData, number_of_frames=1)
+    made.PixelData = encapsulate([frame[: len(frame) // 2]])
+    made["PixelData"].is_undefined_length = True
+    (untold,) = pictures(decode(dicom_bytes(made, JPEG2000Lossless), 10**8))
+    assert (untold.plane, untold.pixels) == ("pixel", None)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, JPEGLosslessSV1, JPEG2000Lossless], ids=lambda uid: uid.keyword)
+@pytest.mark.parametrize(("stored", "high", "signed"), [(12, 15, 0), (10, 13, 0), (12, 15, 1)])
+def test_text_in_values_that_do_not_begin_at_the_lowest_bit_is_found(syntax, stored, high, signed):
+    value = (plain() >> (12 - stored)).astype(np.int64)
+    value[INK] += 1 << (stored - 2)
+    value = value.clip(0, (1 << stored) - 1) - (signed << (stored - 1))
+    words = ((value & ((1 << stored) - 1)) << (high + 1 - stored)).astype(np.uint16)
+    header = {"BitsStored": stored, "HighBit": high, "PixelRepresentation": signed}
+    made = instance(words, **header) if syntax == ExplicitVRLittleEndian else compressed(words, syntax, **header)
+    result = examined(made, syntax)
+    assert ("pixel", NAME) in planes(result)
+    assert covers(result, "pixel")
 
 
 def test_an_overlay_in_the_bits_of_other_compressed_pixels_is_not_clean():

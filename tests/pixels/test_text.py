@@ -112,6 +112,24 @@ def test_what_was_read_in_the_whole_frame_is_not_read_again(monkeypatch):
     assert uncovered(boxes, inked(frame.shape, text, at, FONTS[0], height)) == 0
 
 
+def test_equal_pixels_are_read_once_and_others_by_themselves(monkeypatch):
+    detector.forget()
+    read, work = [], detector._read_anew
+    monkeypatch.setattr(detector, "_read_anew", lambda *given: read.append(True) or work(*given))
+    frame, other = (to_8bit(burn(anatomy(0), name, (20, 8), height=16)) for name in ("MACTAVISH", "GYLLENSPEY"))
+    first = find_text(frame)
+    so_far = len(read)
+    assert so_far
+    assert find_text(frame.copy()) == first
+    assert len(read) == so_far
+    assert {box.text for box in find_text(other)} == {"GYLLENSPEY"}
+    assert find_text(frame) == first
+    monkeypatch.setattr(detector, "_REMEMBERED", 1)
+    detector.forget()
+    assert find_text(frame) == first
+    assert len(detector._lately) == 1
+
+
 def test_boxes_stay_inside_the_frame():
     frame = to_8bit(burn(anatomy(1, (64, 128)), "MACDONALD", (0, 0), "outline", 16))
     for box in find_text(frame):

@@ -4,7 +4,7 @@
 
 The data are the 1,044,191 real series of `pictures import-idc` (package idc-index-data, extra ``idc``) and ten million drawn events, made
 below .cache once. ``--conf`` names the settings of a house that has them already. ``--growth`` also asks ten copies of it, with people of
-their own (benchmarks/tenfold.py: 5 GB below .cache, and 20 GB of memory).
+their own (benchmarks/tenfold.py: 5 GB below .cache, and 8 GB of memory).
 
 cohort_facet_ms        a column counted by the held release; the peer is the same count by DuckDB on the Delta table.
 cohort_scratch_ms      six steps and a pick with no answer known, tables held; the peer is hand-written SQL on the Delta tables.

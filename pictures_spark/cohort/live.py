@@ -561,16 +561,16 @@ class Live:
 
     def _stretches(self) -> Iterator[tuple[int, int, tuple[str, ...]]]:
         """The codes in their order, cut so that few enough events can be sorted at a time: first and last number, and kinds of event."""
-        held: list[tuple[int, str]] = []
-        events = 0
-        for number, kind, more in self.connection.execute("SELECT code_number, kind, events FROM live.event_code ORDER BY 1").fetchall():
-            if held and events + more > _SORTED:
-                yield held[0][0], held[-1][0], tuple(sorted({kind for _, kind in held}))
-                held, events = [], 0
-            held.append((number, kind))
-            events += more
-        if held:
-            yield held[0][0], held[-1][0], tuple(sorted({kind for _, kind in held}))
+        stretches: list[list[tuple[int, str]]] = []
+        room = 0
+        for number, kind, events in self.connection.execute("SELECT code_number, kind, events FROM live.event_code ORDER BY 1").fetchall():
+            if events > room:
+                stretches.append([])
+                room = _SORTED
+            stretches[-1].append((number, kind))
+            room -= events
+        for codes in stretches:
+            yield codes[0][0], codes[-1][0], tuple(sorted({kind for _, kind in codes}))
 
     def _pack(self) -> None:
         """Compress what was read since: DuckDB does that to tables in memory at a checkpoint, to a fifth or less."""

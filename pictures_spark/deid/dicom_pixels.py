@@ -28,7 +28,7 @@ from pictures_spark.deid.dicom_frames import without_comments
 from pictures_spark.deid.dicom_identity import Box
 from pictures_spark.deid.dicom_read import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE, RLE, Source, read
 from pictures_spark.deid.dicom_write import EXPLICIT_LITTLE, Element, encoded_parts, text
-from pictures_spark.pixels.codestream import SEQUENTIAL, mended
+from pictures_spark.pixels.codestream import mend
 
 PIXEL_DATA, FLOAT_PIXELS, DOUBLE_PIXELS = 0x7FE00010, 0x7FE00008, 0x7FE00009
 OFFSET_TABLES = (0x7FE00001, 0x7FE00002)
@@ -261,8 +261,7 @@ def _same_syntax(dataset: Dataset, syntax: str, pixels: Any, boxes: Sequence[Box
 
 def _decoded(dataset: Dataset, syntax: str, boxes: Sequence[Box], mask: bool) -> Pixels:
     decoder = get_decoder(syntax)
-    if syntax in SEQUENTIAL:
-        dataset.PixelData = mended(dataset.PixelData)
+    mend(dataset, syntax)
     count = int(dataset.get("NumberOfFrames", 1) or 1)
     written: list[bytes] = []
     for index in range(count):

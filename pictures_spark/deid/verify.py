@@ -35,12 +35,11 @@ from pydicom.filereader import read_dataset
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID, UID_dictionary
 
-from pictures_spark.deid.derive import manufacturer_norm
 from pictures_spark.deid.dicom_codes import standard_code
 from pictures_spark.deid.dicom_identity import Box, Identity
 from pictures_spark.deid.dicom_scrub import known_code, known_word
 from pictures_spark.linkage.identity import normalise, scheme
-from pictures_spark.pixels.codestream import SEQUENTIAL, mended
+from pictures_spark.pixels.codestream import mend
 from pictures_spark.resources import load_schema
 
 # An identifier this long is looked for in every byte of the file; a shorter one would be found in pixels by chance.
@@ -610,7 +609,7 @@ def _of_elements(elements: list, policy: dict[str, Any], wanted: _Wanted, identi
     """What is wrong with elements by themselves, whatever the UIDs and dates of their file."""
     findings = _structure(elements, policy, identity)
     findings += _cleaned(elements, policy, wanted)
-    findings += _values_elsewhere(elements, wanted)
+    findings += _values_elsewhere(elements, wanted, policy)
     findings += _in_elements(elements, wanted)
     return findings
 
@@ -713,7 +712,12 @@ def _allowed_text(element: DataElement, holder: Dataset, policy: dict[str, Any],
         return _is_published(holder) or policy["text"] == "scrub"  # what another code says is for `_cleaned`
     if _text_kept(int(element.tag), policy):
         return True  # what it says is for `_cleaned`
-    pattern = policy["accept"].get(keyword)
+    return _is_listed(element, policy)
+
+
+def _is_listed(element: DataElement, policy: dict[str, Any]) -> bool:
+    """Whether a text is one that the policy accepts of this attribute."""
+    pattern = policy["accept"].get(str(element.keyword))
     return pattern is not None and all(re.fullmatch(pattern, str(part)) for part in _values(element))
 
 
@@ -812,7 +816,7 @@ def _with_initials(words: list[str], own: "Set[str]") -> bool:
     return False
 
 
-def _values_elsewhere(elements: list, wanted: _Wanted) -> list[Finding]:
+def _values_elsewhere(elements: list, wanted: _Wanted, policy: dict[str, Any]) -> list[Finding]:
     """A text of the source whose attribute is not in the result, as the value of another attribute there."""
     findings = []
     for element, holder, _ in elements:
@@ -820,7 +824,7 @@ def _values_elsewhere(elements: list, wanted: _Wanted) -> list[Finding]:
             continue
         of_code = element.keyword in _CODE_KEYWORDS and _is_published(holder)
         # A maker's name is told by the policy's list, whatever else of the source was called so.
-        of_maker = element.keyword == "Manufacturer" and manufacturer_norm(str(element.value)) not in (None, "OTHER")
+        of_maker = element.keyword == "Manufacturer" and _is_listed(element, policy)
         if wanted.gone & {str(value).casefold() for value in _values(element)} and not (of_code or of_maker):
             findings.append(Finding("value", str(element.keyword)))
     return findings
@@ -928,8 +932,7 @@ def _frames(dataset: Dataset, raw: bool = True) -> np.ndarray:
     syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
     if syntax is None:
         syntax = dataset.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2" if dataset.original_encoding[0] else "1.2.840.10008.1.2.1")
-    if str(syntax) in SEQUENTIAL:
-        dataset.PixelData = mended(dataset.PixelData)
+    mend(dataset, str(syntax))
     array, about = get_decoder(str(syntax)).as_array(dataset, raw=raw)
     return array if int(about["number_of_frames"]) > 1 else array[np.newaxis]
 

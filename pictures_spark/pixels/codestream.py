@@ -2,12 +2,14 @@
 
 import struct
 
+from pydicom import Dataset
+
 _J2K = b"\xff\x4f\xff\x51"
 _END = b"\xff\xd9"
 _ITEM = b"\xfe\xff\x00\xe0"
 _LAST_COEFFICIENT = 63
 # JPEG baseline and extended.
-SEQUENTIAL = frozenset(("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"))
+_SEQUENTIAL = frozenset(("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"))
 # Boxes of a JP2 file may come before its codestream.
 _LOOK = 4096
 # Markers without a length: TEM, RSTn, SOI; and frame headers SOF0-15 and SOF55 (JPEG-LS), without DHT, JPG and DAC.
@@ -85,6 +87,12 @@ def mended(encapsulated: bytes) -> bytes:
             made[at + 8 + place] = _LAST_COEFFICIENT
         at += 8 + length
     return encapsulated if made is None else bytes(made)
+
+
+def mend(dataset: Dataset, syntax: str) -> None:
+    """See that the frames of a data set in this transfer syntax, where they are JPEG, decode: as `mended`."""
+    if syntax in _SEQUENTIAL and "PixelData" in dataset:
+        dataset.PixelData = mended(dataset.PixelData)
 
 
 def _no_selection(frame: memoryview) -> int | None:

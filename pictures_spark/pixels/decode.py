@@ -19,7 +19,7 @@ from pydicom.pixels import apply_color_lut, get_decoder
 from pydicom.pixels.decoders.rle import _rle_decode_segment
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
-from pictures_spark.pixels.codestream import SEQUENTIAL, is_cut, mended, size_of
+from pictures_spark.pixels.codestream import is_cut, mend, size_of
 from pictures_spark.pixels.faults import PixelFault
 from pictures_spark.resources import load_schema
 
@@ -242,8 +242,7 @@ def decode(data: bytes, max_samples: int, done: Callable[[], None] = _nothing) -
         raise PixelFault("unsupported_syntax", name if name != syntax else "not one of the standard's")
     if samples not in (1, 3):
         raise PixelFault("undecodable", "neither grey, palette nor three colours")
-    if syntax in SEQUENTIAL and "PixelData" in dataset:
-        dataset.PixelData = mended(dataset.PixelData)
+    mend(dataset, syntax)
     return Image(dataset, syntax, frame_count, rows, columns, samples, done)
 
 

@@ -219,7 +219,7 @@ def made(draws: Draws, group: People, ids: pa.Array, board: Whole, scans: Scans,
         "tag_conflicts": _empty_lists(len(who)),
         **age,
     }
-    spoiled, one = np.flatnonzero(trap), np.flatnonzero(shares_request(scans))
+    spoiled, one = np.flatnonzero(trap), np.flatnonzero(_shares_request(scans))
     names = np.array([name or "" for name in _traps()])
     series = pa.concat_tables(rows)
     noted = pa.array([*names[trap[spoiled]], *[ONE_REQUEST] * len(one)], pa.string())
@@ -229,7 +229,7 @@ def made(draws: Draws, group: People, ids: pa.Array, board: Whole, scans: Scans,
     )
 
 
-def shares_request(scans: Scans) -> Flags:
+def _shares_request(scans: Scans) -> Flags:
     """Which studies have an accession number that others have too."""
     return np.zeros(len(scans.who), bool) if scans.request is None else scans.request >= 0
 
